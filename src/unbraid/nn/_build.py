@@ -1,0 +1,56 @@
+"""A network's architecture from its config."""
+
+from collections.abc import Callable, Mapping
+from inspect import signature
+from typing import Any
+
+import torch
+
+from unbraid.nn._choice import choose, suggestion
+from unbraid.nn._conv import conv1d, conv2d
+from unbraid.nn._mlp import mlp
+from unbraid.nn._network import PlainNetwork, ResidualNetwork
+
+__all__ = ["build"]
+
+CONSTRUCTORS: dict[str, Callable[..., ResidualNetwork]] = {"mlp": mlp, "conv1d": conv1d, "conv2d": conv2d}
+
+
+def build(
+    config: Mapping[str, Any], *, generator: torch.Generator | None = None
+) -> ResidualNetwork | PlainNetwork:
+    """Make the network that a config describes; the inverse of a network's `config`.
+
+    Args:
+        config: `{"constructor": "mlp", "depth": 20, ...}`, the arguments of the constructor by name (those
+            left out keep their defaults), and `"plain": True` for the plain twin. It may come from JSON.
+        generator: where the first weights come from, as for the constructor.
+
+    Returns:
+        A network with new weights.
+
+    Raises:
+        ValueError: the constructor is missing or unknown, or it has no argument of some name.
+
+    Example:
+        >>> network = mlp(depth=3)
+        >>> build(network.config).config == network.config
+        True
+    """
+    arguments = dict(config)
+    if "constructor" not in arguments:
+        raise ValueError(
+            f'build: the config has no "constructor"; it has {", ".join(arguments) or "nothing"}'
+        )
+    name = arguments.pop("constructor")
+    plain = arguments.pop("plain", False)
+    constructor = choose("constructor", str(name), CONSTRUCTORS)
+    known = [parameter for parameter in signature(constructor).parameters if parameter != "generator"]
+    for argument in arguments:
+        if argument not in known:
+            raise ValueError(
+                f'build: {name} has no argument "{argument}"\n'
+                f"  It takes {', '.join(known)}.{suggestion(argument, known)}"
+            )
+    network = constructor(**arguments, generator=generator)
+    return network.plain() if plain else network

@@ -1,0 +1,148 @@
+"""Convolutional residual networks, for images and sequences (He et al. 2015, section 4.2)."""
+
+import torch
+
+from unbraid.nn._network import ResidualNetwork
+from unbraid.nn._order import Order
+from unbraid.nn._stages import Stages
+
+__all__ = ["conv1d", "conv2d"]
+
+
+def conv2d(
+    *,
+    inputs: int = 3,
+    classes: int = 10,
+    layers: int = 20,
+    width: int = 16,
+    stages: int = 3,
+    order: Order | str = Order.ORIGINAL,
+    activation: str = "relu",
+    norm: str | None = "batch",
+    shortcut: str = "pad",
+    scale: float | str = 1.0,
+    stochastic_depth: float = 0.0,
+    init: str = "he",
+    generator: torch.Generator | None = None,
+) -> ResidualNetwork:
+    """Make a residual network for images: the CIFAR networks of He et al. (2015), of 6n + 2 layers.
+
+    A 3x3 convolution, `stages` stages of n blocks, the mean over positions, and a linear layer. Each stage
+    after the first halves the height and width and doubles the channels, in the first convolution of its
+    first block. Norm and activation follow the stem as far as the first block does not begin with them; where
+    the order begins with a norm (full pre-activation), norm and activation precede the head. With the
+    defaults, 20, 32, 44, 56 and 110 layers have 0.27, 0.46, 0.66, 0.85 and 1.7 million parameters.
+
+    Args:
+        inputs: channels of an image.
+        classes: outputs.
+        layers: those with weights from input to output: stem, head and n blocks a stage. With c convolutions
+            in the order, stages·c·n + 2.
+        width: channels of the first stage.
+        stages: number of stages.
+        order: of the operations in a block, from the tokens conv, norm, act and +.
+        activation: "relu", "leaky_relu", "elu", "gelu", "silu" or "tanh".
+        norm: what the token norm stands for: "batch", "layer" and "rms" (over channels and positions),
+            "group" (at most 8 groups of at least 4 channels), or None, which leaves it out.
+        shortcut: where the size changes: "pad", every second position and zeros for the new channels (option
+            A), or "projection", a 1x1 convolution (option B). Elsewhere the skip is the identity.
+        scale: of every branch: a constant; "1/sqrt(2)"; "1/sqrt(K)"; "learned", one scalar a block that
+            starts at 0 (SkipInit, ReZero); "zero", the branch's last layer or norm starts at 0.
+        stochastic_depth: p_K, the probability of dropping the last branch; block k of K has p_k = (k/K) p_K.
+        init: "he", "he_normal", "glorot" or "glorot_normal"; the short names are uniform. Biases start at 0.
+        generator: where the first weights come from. With one, torch's own generator is neither read nor
+            changed.
+    Shape: the network maps [batch, inputs, height, width] to [batch, classes], at any height and width.
+
+    Returns:
+        The network, in training mode, on torch's default device and in its default type; `config` remakes it
+        with `build`.
+
+    Raises:
+        ValueError: an option that does not exist, a token that is not for images, a size below 1, or a number
+            of layers that does not fit, with the nearest that do.
+
+    Example:
+        >>> network = conv2d(inputs=1, layers=8, generator=torch.Generator().manual_seed(0))
+        >>> network(torch.randn(3, 1, 8, 8)).shape
+        torch.Size([3, 10])
+    """
+    design = Stages(
+        constructor="conv2d",
+        inputs=inputs,
+        classes=classes,
+        layers=layers,
+        width=width,
+        stages=stages,
+        order=Order(str(order)),
+        activation=activation,
+        norm=norm,
+        shortcut=shortcut,
+        scale=scale,
+        stochastic_depth=stochastic_depth,
+        init=init,
+    )
+    return design.network(dims=2, generator=generator)
+
+
+def conv1d(
+    *,
+    inputs: int = 1,
+    classes: int = 10,
+    layers: int = 20,
+    width: int = 16,
+    stages: int = 3,
+    order: Order | str = Order.ORIGINAL,
+    activation: str = "relu",
+    norm: str | None = "batch",
+    shortcut: str = "pad",
+    scale: float | str = 1.0,
+    stochastic_depth: float = 0.0,
+    init: str = "he",
+    generator: torch.Generator | None = None,
+) -> ResidualNetwork:
+    """Make a residual network for sequences: `conv2d` with kernels of 3 positions along one axis.
+
+    Args:
+        inputs: channels of a sequence.
+        classes: outputs.
+        layers: as for `conv2d`: stages·c·n + 2, with c convolutions in the order and n blocks a stage.
+        width: channels of the first stage.
+        stages: number of stages.
+        order: as for `conv2d`.
+        activation: as for `conv2d`.
+        norm: as for `conv2d`.
+        shortcut: as for `conv2d`.
+        scale: as for `conv2d`.
+        stochastic_depth: as for `conv2d`.
+        init: as for `conv2d`.
+        generator: as for `conv2d`.
+    Shape: the network maps [batch, inputs, length] to [batch, classes], at any length.
+
+    Returns:
+        The network, as from `conv2d`.
+
+    Raises:
+        ValueError: as for `conv2d`.
+
+    Example:
+        >>> network = conv1d(layers=8, order="norm act conv norm act conv +")
+        >>> network(torch.randn(3, 1, 40)).shape
+        torch.Size([3, 10])
+    """
+    design = Stages(
+        constructor="conv1d",
+        inputs=inputs,
+        classes=classes,
+        layers=layers,
+        width=width,
+        stages=stages,
+        order=Order(str(order)),
+        activation=activation,
+        norm=norm,
+        shortcut=shortcut,
+        scale=scale,
+        stochastic_depth=stochastic_depth,
+        init=init,
+    )
+    return design.network(dims=1, generator=generator)
