@@ -1,1 +1,20 @@
-"""unbraid.data."""
+"""Labelled examples, standardised on their training part: built in, from arrays, or from a file."""
+
+from unbraid.data._arrays import from_arrays
+from unbraid.data._dataset import Batches, Dataset, Examples, batches
+from unbraid.data._digits import digits
+from unbraid.data._files import load
+from unbraid.data._mnist1d import mnist1d
+from unbraid.data._names import by_name
+
+__all__ = [
+    "Batches",
+    "Dataset",
+    "Examples",
+    "batches",
+    "by_name",
+    "digits",
+    "from_arrays",
+    "load",
+    "mnist1d",
+]

@@ -1,1 +1,21 @@
-"""unbraid.draw."""
+"""unbraid.draw: the figures of chapter 11 and one for each result, in one style.
+
+Every function returns a matplotlib Figure made without pyplot, so nothing global changes and nothing opens; `save`
+writes it as PNG or SVG and `svg` gives its text.
+
+    draw.save(draw.unravelled(4), "figure.svg")
+
+`network` (figure 11.4a), `unravelled` (11.4b), `order` (11.5); `terms`, `paths` and `depth` for results. `INK`, `PAPER` and `MUTED` are the
+colours that a page with a theme of its own exchanges.
+"""
+
+from unbraid.draw._depth import DepthCurve, depth
+from unbraid.draw._network import network
+from unbraid.draw._order import order
+from unbraid.draw._paths import paths
+from unbraid.draw._save import save, svg
+from unbraid.draw._style import INK, MUTED, PAPER, style
+from unbraid.draw._terms import terms
+from unbraid.draw._unravelled import unravelled
+
+__all__ = ["INK", "MUTED", "PAPER", "DepthCurve", "depth", "network", "order", "paths", "save", "style", "svg", "terms", "unravelled"]

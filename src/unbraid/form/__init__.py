@@ -1,1 +1,26 @@
-"""unbraid.form."""
+"""The residual form of any PyTorch model: found from the computation graph, cut, and checked.
+
+`trace` finds the residual additions of a model; `chain` cuts a plain one at its layers. Both return a `ResidualForm`,
+which every analysis takes.
+"""
+
+from unbraid.form._block import Block
+from unbraid.form._equation import Equation
+from unbraid.form._exactness import relative_error, tolerance
+from unbraid.form._form import ResidualForm
+from unbraid.form._signature import Signature, as_call
+from unbraid.form._trace import chain, trace
+from unbraid.form._verify import Verification
+
+__all__ = [
+    "Block",
+    "Equation",
+    "ResidualForm",
+    "Signature",
+    "Verification",
+    "as_call",
+    "chain",
+    "relative_error",
+    "tolerance",
+    "trace",
+]

@@ -1,1 +1,30 @@
-"""unbraid.graph."""
+"""The weighted graph that describes a model: streams, the segments between them, and the residual additions.
+
+It is immutable and does nothing by itself: `unbraid.walk` runs and differentiates it, `unbraid.form` makes it.
+"""
+
+from unbraid.graph._operators import POINTWISE, affine, disjoint, is_float, jointly_affine, mixing, name_of, shape_only
+from unbraid.graph._types import Add, Code, Graph, Role, Segment, Step, Stream, differentiable, makes, needed, reads, rewired
+
+__all__ = [
+    "POINTWISE",
+    "Add",
+    "Code",
+    "Graph",
+    "Role",
+    "Segment",
+    "Step",
+    "Stream",
+    "affine",
+    "differentiable",
+    "disjoint",
+    "is_float",
+    "jointly_affine",
+    "makes",
+    "mixing",
+    "name_of",
+    "needed",
+    "reads",
+    "rewired",
+    "shape_only",
+]

@@ -1,0 +1,31 @@
+"""Data sets by name, as the command line takes them."""
+
+from pathlib import Path
+
+from unbraid.data._dataset import Dataset
+from unbraid.data._digits import digits
+from unbraid.data._files import load
+from unbraid.data._mnist1d import mnist1d
+from unbraid.errors import DataError
+
+__all__ = ["by_name"]
+
+BUILT_IN = {"mnist1d": mnist1d, "digits": digits}
+
+
+def by_name(name: str | Path) -> Dataset:
+    """The data set called "mnist1d" or "digits", or the file at this path.
+
+    Raises:
+        DataError: where it is neither, or as `load`.
+    """
+    if str(name) in BUILT_IN:
+        return BUILT_IN[str(name)]()
+    path = Path(name)
+    # Without an ending and without a file it was meant as a name.
+    if not path.suffix and not path.exists():
+        raise DataError(
+            f'"{name}" is no data set: the built-in ones are {" and ".join(BUILT_IN)}; '
+            "anything else must be the path of an .npz or .safetensors file"
+        )
+    return load(path)

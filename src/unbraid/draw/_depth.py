@@ -1,0 +1,127 @@
+"""Test error against depth, plain against residual."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from unbraid.draw._style import PALETTE, plain_text, style
+
+__all__ = ["DepthCurve", "depth"]
+
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+
+
+@dataclass(frozen=True)
+class DepthCurve:
+    """The test errors of one kind of network at several depths.
+
+    Attributes:
+        name: what it is called in the figure, such as "plain".
+        depths: the number of layers or blocks, in rising order.
+        errors: for each depth the test errors in percent, one a seed; nan for a run that diverged.
+    """
+
+    name: str
+    depths: tuple[int, ...]
+    errors: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not self.depths or len(self.depths) != len(self.errors) or any(not runs for runs in self.errors):
+            raise ValueError(
+                f"DepthCurve {self.name!r}: needs at least one error for every depth; "
+                f"got {len(self.depths)} depths and errors for {len(self.errors)}."
+            )
+        if any(low >= high for low, high in zip(self.depths, self.depths[1:], strict=False)):
+            raise ValueError(f"DepthCurve {self.name!r}: depths must rise; got {self.depths}.")
+
+    def mean(self, at: int) -> float:
+        """The mean error in percent at the depth in place `at`, over the runs that did not diverge; nan if all did."""
+        finite = self._finite(at)
+        return math.fsum(finite) / len(finite) if finite else math.nan
+
+    def spread(self, at: int) -> tuple[float, float]:
+        """The least and the greatest error at that depth, diverged runs left out."""
+        finite = self._finite(at)
+        return (min(finite), max(finite)) if finite else (math.nan, math.nan)
+
+    def _finite(self, at: int) -> list[float]:
+        return [error for error in self.errors[at] if math.isfinite(error)]
+
+
+def depth(curves: Sequence[DepthCurve]) -> Figure:
+    """Test error against depth, a line for each kind of network, with the spread over seeds as bars.
+
+    A depth at which every run of a kind diverged has no point; the lines are named at their ends.
+
+    Args:
+        curves: plain and residual, or any others; at most six.
+
+    Returns:
+        A matplotlib figure whose title states the errors at the greatest depth.
+
+    Raises:
+        ValueError: no curve, or more than six.
+    """
+    if not 1 <= len(curves) <= len(PALETTE):
+        raise ValueError(f"depth: draws 1 to {len(PALETTE)} curves; got {len(curves)}.")
+    with style():
+        figure = Figure(figsize=(7.2, 4.2))
+        figure.set_layout_engine("constrained")
+        axes = figure.add_subplot()
+        text = figure.suptitle(_finding(curves), x=0.02, ha="left")
+        text.set(size=11.5, weight="bold")
+        plain_text(text, limit=90)
+        for number, curve in enumerate(curves):
+            _draw_curve(axes, curve, PALETTE[(number * 3) % len(PALETTE)], _MARKERS[number])
+        _frame(axes, curves)
+        _name_lines(axes, curves)
+    return figure
+
+
+def _finding(curves: Sequence[DepthCurve]) -> str:
+    deepest = max(curve.depths[-1] for curve in curves)
+    said = []
+    for curve in curves:
+        if curve.depths[-1] == deepest:
+            mean = curve.mean(-1)
+            said.append(f"{curve.name} {mean:.0f} %" if math.isfinite(mean) else f"{curve.name} diverges")
+    return f"Test error at depth {deepest}: {', '.join(said)}"
+
+
+def _draw_curve(axes: Axes, curve: DepthCurve, color: str, marker: str) -> None:
+    means = [curve.mean(at) for at in range(len(curve.depths))]
+    spreads = [curve.spread(at) for at in range(len(curve.depths))]
+    below = [mean - low for mean, (low, _) in zip(means, spreads, strict=True)]
+    above = [high - mean for mean, (_, high) in zip(means, spreads, strict=True)]
+    axes.errorbar(
+        curve.depths, means, yerr=[below, above], color=color, marker=marker, markersize=6, capsize=3.5, elinewidth=1.2
+    )
+
+
+def _frame(axes: Axes, curves: Sequence[DepthCurve]) -> None:
+    depths = sorted({depth for curve in curves for depth in curve.depths})
+    axes.set_xticks(depths)
+    room = (depths[-1] - depths[0]) or 1
+    axes.set_xlim(depths[0] - 0.06 * room, depths[-1] + 0.06 * room)
+    axes.set_ylim(0, 100)
+    axes.set_xlabel("depth (layers)")
+    axes.set_ylabel("test error (%)")
+    axes.grid(axis="y", alpha=0.25, linewidth=0.6)
+
+
+def _name_lines(axes: Axes, curves: Sequence[DepthCurve]) -> None:
+    """Each name beside the end of its line; names that would meet move apart, by 5 % of the height at least."""
+    ends = []
+    for number, curve in enumerate(curves):
+        finite = [(curve.depths[at], curve.mean(at)) for at in range(len(curve.depths)) if math.isfinite(curve.mean(at))]
+        if finite:
+            ends.append((finite[-1][1], number, curve.name))
+    height = -math.inf
+    for mean, number, name in sorted(ends):
+        height = max(mean, height + 5.5)
+        text = axes.annotate(name, (1.01, height), xycoords=("axes fraction", "data"), va="center", size=10)
+        text.set(color=PALETTE[(number * 3) % len(PALETTE)], weight="bold", annotation_clip=False)
+        plain_text(text, limit=24)

@@ -1,0 +1,132 @@
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.utils import _pytree as pytree
+
+from unbraid.errors import TraceError
+from unbraid.form._functional import functional
+from unbraid.form._signature import Expected, Signature, positions, sizes
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A model's computation as a graph of operators without side effects.
+
+    Attributes:
+        graph: one placeholder for each parameter, buffer, constant and input; outputs in the order of `signature`.
+        state: the tensors themselves, shared with the model, by their names in it.
+        names: the name in `state` of each placeholder that stands for a tensor of the state.
+        signature: how calls are matched with the other placeholders.
+        tracer: which tracer served.
+    """
+
+    graph: fx.Graph
+    state: Mapping[str, Tensor]
+    names: Mapping[str, str]
+    signature: Signature
+    tracer: str
+
+
+def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Capture:
+    """Export a model, with every size left free that the model does not fix itself.
+
+    Raises:
+        TraceError: the exporter cannot take the model.
+    """
+    positional, by_position = positions(model, args)
+    program = _export(model, args, dict(kwargs))
+    graph, program = functional(program)
+    placeholders = {node.name: node for node in graph.nodes if node.op == "placeholder"}
+    names, state, leaves = {}, {}, []
+    for spec in program.graph_signature.input_specs:
+        if spec.kind is InputKind.USER_INPUT:
+            leaves.append(_expected(spec.arg, placeholders))
+            if isinstance(spec.arg, ConstantArgument):
+                graph.erase_node(placeholders[spec.arg.name])  # its value is built into the graph
+        elif spec.target is not None:
+            names[spec.arg.name] = spec.target
+            state[spec.target] = _tensor(program, spec.target)
+    traced_args, traced_kwargs = pytree.tree_unflatten(leaves, program.call_spec.in_spec)
+    made = {node.name: node for node in graph.nodes}
+    outputs = [
+        _expected(spec.arg, made)
+        for spec in program.graph_signature.output_specs
+        if spec.kind is OutputKind.USER_OUTPUT
+    ]
+    signature = Signature(
+        forward=positional,
+        inputs={**dict(zip(by_position, traced_args, strict=True)), **traced_kwargs},
+        output=pytree.tree_unflatten(outputs, program.call_spec.out_spec),
+    )
+    return Capture(graph, state, names, signature, "export")
+
+
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
+    if _on_meta(args, kwargs):
+        attempts = [(args, kwargs, False)]
+    else:
+        doubled_args, doubled_kwargs = _doubled(args, kwargs)
+        attempts = [(doubled_args, doubled_kwargs, True), (args, kwargs, False)]
+    reasons = {}
+    for a, k, free in attempts:
+        try:
+            return torch.export.export(
+                model, a, k, dynamic_shapes=_free(model, a, k) if free else None, strict=False
+            )
+        except Exception as error:  # noqa: BLE001  the exporter raises whatever the model's code does
+            reasons["export with free sizes" if free else "export with fixed sizes"] = _first_line(error)
+            last = error
+    said = "\n".join(f"  {tracer}: {reason}" for tracer, reason in reasons.items())
+    raise TraceError(
+        f"{type(model).__name__}: its computation could not be captured as a graph.\n{said}", reasons=reasons
+    ) from last
+
+
+def _doubled(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The exporter takes a size of 1 for a constant: a batch of one example is doubled for the export alone."""
+    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    if not tensors or any(tensor.ndim and len(tensor) != 1 for tensor in tensors):
+        return args, kwargs
+    doubled: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map_only(
+        Tensor, lambda tensor: torch.cat([tensor, tensor]) if tensor.ndim else tensor, (args, kwargs)
+    )
+    return doubled
+
+
+def _free(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Every size of every input free, unless the model's own code fixes it."""
+    arguments = dict(inspect.signature(model.forward).bind(*args, **kwargs).arguments)
+    free: dict[str, Any] = pytree.tree_map(
+        lambda leaf: {i: Dim.AUTO for i in range(leaf.ndim)} if isinstance(leaf, Tensor) else None, arguments
+    )
+    return free
+
+
+def _on_meta(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return any(isinstance(x, Tensor) and x.is_meta for x in pytree.tree_leaves((args, kwargs)))
+
+
+def _tensor(program: ExportedProgram, name: str) -> Tensor:
+    tensor = program.state_dict[name] if name in program.state_dict else program.constants[name]
+    if not isinstance(tensor, Tensor):
+        raise TraceError(f"The model holds {name!r}, a {type(tensor).__name__}, which no graph can carry.")
+    return tensor.detach()
+
+
+def _expected(argument: Any, made: Mapping[str, fx.Node]) -> Any:
+    if isinstance(argument, ConstantArgument):
+        return argument.value
+    if argument.name not in made:
+        raise TraceError(f"The output {argument.name!r} is a {type(argument).__name__}, which is no tensor.")
+    value = made[argument.name].meta["val"]
+    return Expected(argument.name, sizes(value), str(value.dtype)) if isinstance(value, Tensor) else None
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

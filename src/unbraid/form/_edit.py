@@ -1,0 +1,47 @@
+from dataclasses import replace
+
+from unbraid.errors import ShapeError
+from unbraid.graph import Add, Graph, rewired
+
+
+def deleted(graph: Graph, which: tuple[int | tuple[int, int], ...]) -> Graph:
+    """The graph with branches deleted, and with them whatever only they needed."""
+    gone: dict[int, set[int]] = {}
+    adds = {add.block: add for add in graph.adds}
+    for item in which:
+        block, branch = item if isinstance(item, tuple) else (item, None)
+        if block not in adds:
+            raise IndexError(f"without: there is no block {block}; blocks are numbered {_range(sorted(adds))}.")
+        count = len(adds[block].branches)
+        if branch is not None and not 0 <= branch < count:
+            raise IndexError(f"without: block {block} has no branch {branch}; branches are numbered {_range([*range(count)])}.")
+        gone.setdefault(block, set()).update(range(count) if branch is None else [branch])
+    steps = tuple(
+        _spared(graph, step, gone[step.block]) if isinstance(step, Add) and step.block in gone else step
+        for step in graph.steps
+    )
+    return rewired(graph, steps)
+
+
+def _spared(graph: Graph, add: Add, gone: set[int]) -> Add:
+    branches = tuple(None if j in gone else stream for j, stream in enumerate(add.branches))
+    if add.skip is not None or any(branches):
+        return replace(add, branches=branches)
+    fork, output = graph.streams[add.fork], graph.streams[add.output]
+    if fork.shape != output.shape:
+        raise ShapeError(
+            f"without: layer {add.block} has no skip, and the identity cannot take its place: it changes the size.\n"
+            f"  in   {list(fork.shape)}\n  out  {list(output.shape)}\n"
+            "  Keep this layer, or delete one that keeps the size.",
+            block=str(add.block),
+            shapes={"in": _known(fork.shape), "out": _known(output.shape)},
+        )
+    return replace(add, skip=add.fork, branches=branches)
+
+
+def _known(shape: tuple[int | str, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if isinstance(size, int))
+
+
+def _range(numbers: list[int]) -> str:
+    return f"{numbers[0]} to {numbers[-1]}" if numbers else "nothing: there are none"

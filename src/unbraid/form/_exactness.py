@@ -1,0 +1,44 @@
+"""What "exact" means: errors relative in the largest norm, never a cosine, against one table of tolerances."""
+
+import math
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+_TOLERANCES = {
+    "forward": {torch.float64: 1e-12, torch.float32: 1e-5},
+    "sum": {torch.float64: 1e-10, torch.float32: 1e-4},
+}
+_COARSE = {"forward": 2e-2, "sum": 5e-2}
+
+
+def tolerance(quantity: str, dtype: torch.dtype) -> float:
+    """The largest relative error that is rounding alone.
+
+    Args:
+        quantity: "forward" for form(x) against model(x); "sum" for terms, spectra and paths against the whole.
+        dtype: the element type of the model's trunk.
+    """
+    return _TOLERANCES[quantity].get(dtype, _COARSE[quantity])
+
+
+def relative_error(a: Shaped[Tensor, "*shape"], b: Shaped[Tensor, "*shape"]) -> float:
+    """‖a − b‖∞ / ‖b‖∞, computed in float64; where b is zero, ‖a‖∞ itself.
+
+    Values that are not finite must be the same in both: otherwise the error is infinite.
+    """
+    if not a.numel():
+        return 0.0
+    x, y = a.detach().to(_widest(a)), b.detach().to(_widest(b))
+    finite = torch.isfinite(x) & torch.isfinite(y)
+    if not bool(((x == y) | (torch.isnan(x) & torch.isnan(y)) | finite).all()):
+        return math.inf
+    zero = torch.zeros((), dtype=x.dtype, device=x.device)
+    distance = torch.where(finite, x - y, zero).abs().max().item()
+    size = torch.where(finite, y, zero).abs().max().item()
+    return distance / size if size else distance
+
+
+def _widest(tensor: Tensor) -> torch.dtype:
+    return torch.complex128 if tensor.is_complex() else torch.float64

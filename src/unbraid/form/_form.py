@@ -1,0 +1,175 @@
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from unbraid.errors import Refusal
+from unbraid.form._block import Block
+from unbraid.form._edit import deleted
+from unbraid.form._equation import Equation, equation
+from unbraid.form._show import form_html, form_table, form_text
+from unbraid.form._signature import Signature, as_call
+from unbraid.form._verify import Origin, Verification, verify
+from unbraid.graph import Add, Graph, Segment, Stream
+from unbraid.walk import Lengths, State, Tape, path_counts, record, run
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ResidualForm:
+    """The residual form of a model: h_k = P_k(S_k h_{k−1} + Σ_j f_{k,j}(h_{k−1})) for any graph of such blocks.
+
+    It is a weighted graph that is never changed: every edit returns another form. Parameters are shared with the model.
+
+    Attributes:
+        graph: the streams, segments and additions.
+        blocks: the top-level blocks of all trunks, in order of execution.
+        state: the parameters, buffers and constants that the segments name.
+        signature: how calls are matched with the graph's inputs.
+        stream: the stream that reaches the output: what the last block of the trunk hands to the head.
+        dtype: the element type of that stream.
+        tracer: which tracer captured the model.
+        tolerance: the largest relative error accepted between form and model; None for that of the type.
+        error: the largest relative error measured between the form and the model; nan where nothing was run.
+        silent: the blocks whose branch is zero, or too small beside the skip for a check to see it.
+        refusals: the other additions of the model's data flow, and why each is not residual.
+        origin: what the form was made from.
+    """
+
+    graph: Graph
+    blocks: tuple[Block, ...]
+    state: State
+    signature: Signature
+    stream: str
+    dtype: torch.dtype
+    tracer: str
+    tolerance: float | None = None
+    error: float = float("nan")
+    silent: tuple[Block, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    origin: Origin | None = field(default=None)
+
+    @property
+    def streams(self) -> Mapping[str, Stream]:
+        """Every stream by its id."""
+        return self.graph.streams
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The segments in order of execution."""
+        return self.graph.segments
+
+    @property
+    def adds(self) -> tuple[Add, ...]:
+        """The residual additions in order of execution, those of nested blocks included."""
+        return self.graph.adds
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The streams at which the trunks begin."""
+        return self.graph.sources
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The output streams."""
+        return self.graph.outputs
+
+    @property
+    def output(self) -> str:
+        """The output that analyses explain: the first that carries data."""
+        return next(stream for stream in self.outputs if stream in self.graph.carried)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # the model's own signature, whatever it is
+        """What the model would return.
+
+        Raises:
+            TypeError: the arguments do not fit the traced signature.
+            ShapeError: a tensor's fixed sizes differ from the traced ones.
+        """
+        values = run(self.graph, self.state, self.signature.bind(args, kwargs))
+        return self.signature.result(values)
+
+    def values(self, args: Any, kwargs: Mapping[str, Any] | None, streams: tuple[str, ...]) -> dict[str, Any]:
+        """Run the form without gradients and return the values of some streams."""
+        with torch.no_grad():
+            return run(self.graph, self.state, self.inputs(args, kwargs), keep=streams)
+
+    def tape(self, args: Any, kwargs: Mapping[str, Any] | None = None) -> Tape:
+        """Run the form and keep what pulling cotangents back through its segments needs."""
+        return record(self.graph, {k: v.detach() for k, v in self.state.items()}, self.inputs(args, kwargs))
+
+    def inputs(self, args: Any, kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The input streams of a call; `args` and `kwargs` as for `trace`."""
+        return self.signature.bind(*as_call(args, kwargs))
+
+    def verify(self, args: Any, kwargs: Mapping[str, Any] | None = None) -> Verification:
+        """Check the form against the model at an input, and at a further one of another batch size.
+
+        Raises:
+            InexactError: they differ by more than rounding; it names the block at which they part.
+        """
+        return verify(self, args, kwargs)
+
+    def to(self, device: torch.device | str) -> "ResidualForm":
+        """The same form with its state on a device."""
+        return replace(self, state={name: tensor.to(device) for name, tensor in self.state.items()})
+
+    def without(self, *which: int | tuple[int, int]) -> "ResidualForm":
+        """The form with branches deleted: all of a block's by its index, or one by (block, branch) with branches from 0.
+
+        The skip stays. In a plain layer, which has none, the identity takes the layer's place. Indices and names of
+        the other blocks keep their meaning.
+
+        Raises:
+            IndexError: there is no such block or branch.
+            ShapeError: a plain layer changes the size, so that no identity can take its place.
+        """
+        return replace(self, graph=deleted(self.graph, which), origin=None, error=float("nan"))
+
+    def lengths(self) -> Lengths:
+        """What counts as the length of a path: every branch of every top-level block counts 1."""
+        return Lengths.top_level(self.adds, tuple(block.index for block in self.blocks))
+
+    def path_counts(self) -> list[int]:
+        """The number of paths from the sources to the output that pass m branches, m = 0, 1, ...; exact integers."""
+        return path_counts(self.graph, self.lengths(), self.output)
+
+    def equation(self) -> Equation:
+        """Equations 11.5 and 11.6 of Prince (2023) for this model, as text and as LaTeX."""
+        return equation(self.blocks)
+
+    def table(self) -> Table:
+        """The blocks as a table for the terminal."""
+        return form_table(self)
+
+    def __str__(self) -> str:
+        return form_text(self)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return form_html(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The blocks and the measured error as plain values."""
+        return {
+            "blocks": [
+                {
+                    "index": block.index,
+                    "name": block.name,
+                    "skip": block.skip,
+                    "branches": list(block.branches),
+                    "after": list(block.after),
+                    "nested": len(block.nested),
+                    "shape": list(block.shape),
+                    "parameters": block.parameters,
+                    "where": block.where,
+                }
+                for block in self.blocks
+            ],
+            "sources": list(self.sources),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "tracer": self.tracer,
+            "error": self.error,
+            "silent": [block.index for block in self.silent],
+        }

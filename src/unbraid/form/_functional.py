@@ -1,0 +1,190 @@
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+from torch.fx.node import map_arg
+
+from unbraid.graph import name_of, shape_only
+
+# Checks on metadata that the exporter adds: they compute nothing.
+_CHECKS = {
+    "_assert_tensor_metadata",
+    "_assert_scalar",
+    "_assert_async",
+    "sym_constrain_range",
+    "sym_constrain_range_for_size",
+}
+
+# In eval mode these hand back their very argument, which their schema does not tell.
+_MAYBE_ALIAS = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "rrelu"}
+
+
+def functional(program: ExportedProgram) -> tuple[fx.Graph, ExportedProgram]:
+    """The program's graph without side effects: no in-place operator, no check, no statistic that is updated.
+
+    An in-place operator on a tensor that nobody else sees is replaced by its functional twin; where views are involved,
+    torch's own functionalisation does the work, at the price of tracing once more.
+    """
+    graph = _without_wrappers(program)
+    if graph is None or not _replace_in_place(graph):
+        program = program.run_decompositions({})
+        graph = _without_wrappers(program)
+        assert graph is not None, "decomposing leaves no wrapper behind"
+    _forget_statistics(graph)
+    _spell_out(graph)
+    _drop_whole_slices(graph)
+    graph.eliminate_dead_code(is_impure_node=lambda node: node.op in {"placeholder", "output"})
+    return graph, program
+
+
+def _without_wrappers(program: ExportedProgram) -> fx.Graph | None:
+    """A copy of the graph with regions of torch.no_grad spelled out; None where another wrapper is in the way."""
+    graph, values = fx.Graph(), dict[fx.Node, Any]()
+    ok = _copy(program.graph_module, graph, values)
+    return graph if ok else None
+
+
+def _copy(module: fx.GraphModule, graph: fx.Graph, values: dict[fx.Node, Any]) -> bool:
+    for node in module.graph.nodes:
+        if node in values or (node.op == "get_attr" and isinstance(_attribute(module, node), fx.GraphModule)):
+            continue
+        if name_of(node) in _CHECKS:
+            continue
+        if node.op == "call_function" and name_of(node).startswith("wrap_with"):
+            if name_of(node) != "wrap_with_set_grad_enabled" or not _inline(module, node, graph, values):
+                return False
+            continue
+        copied = graph.node_copy(node, values.__getitem__)
+        values[node] = copied
+    return True
+
+
+def _inline(module: fx.GraphModule, node: fx.Node, graph: fx.Graph, values: dict[fx.Node, Any]) -> bool:
+    enabled, inner_node, *arguments = node.args
+    inner = _attribute(module, inner_node)
+    formal = [n for n in inner.graph.nodes if n.op == "placeholder"]
+    inside = {name: map_arg(argument, values.__getitem__) for name, argument in zip(formal, arguments, strict=True)}
+    output = next(n for n in inner.graph.nodes if n.op == "output")
+    body = fx.GraphModule(inner, inner.graph)
+    if not _copy_body(body, graph, inside):
+        return False
+    results = map_arg(output.args[0], inside.__getitem__)
+    for user in list(node.users):
+        if name_of(user) != "getitem":
+            return False
+        result = results[user.args[1]]
+        values[user] = result if enabled else _detached(graph, result)
+    return True
+
+
+def _copy_body(module: fx.GraphModule, graph: fx.Graph, values: dict[fx.Node, Any]) -> bool:
+    output = next(n for n in module.graph.nodes if n.op == "output")
+    values[output] = None
+    done = _copy(module, graph, values)
+    del values[output]
+    return done
+
+
+def _detached(graph: fx.Graph, value: fx.Node) -> fx.Node:
+    """No gradient leaves a region of torch.no_grad."""
+    node = graph.call_function(torch.ops.aten.detach.default, (value,))
+    node.meta = dict(value.meta)
+    return node
+
+
+def _attribute(module: torch.nn.Module, node: Any) -> Any:
+    value: Any = module
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _replace_in_place(graph: fx.Graph) -> bool:
+    """Replace every in-place operator, or return False at the first that cannot be replaced alone."""
+    order = {node: number for number, node in enumerate(graph.nodes)}
+    for node in list(graph.nodes):
+        if not _mutates(node):
+            continue
+        base = node.args[0]
+        if base.op == "placeholder" and not node.users and len(base.users) == 1:
+            graph.erase_node(node)  # a counter, such as batch norm's number of batches
+            continue
+        twin = _twin(node)
+        if twin is None or not _alone(base, node):
+            return False
+        node.target = twin
+        base.replace_all_uses_with(
+            node, delete_user_cb=lambda user, node=node: order.get(user, 0) > order[node]
+        )
+    return True
+
+
+def _mutates(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _twin(node: fx.Node) -> Any:
+    name = name_of(node)
+    written = [a.name for a in node.target._schema.arguments if a.alias_info and a.alias_info.is_write]  # type: ignore[union-attr]
+    if not name.endswith("_") or len(written) != 1:
+        return None
+    packet = getattr(torch.ops.aten, name[:-1], None)
+    return None if packet is None else getattr(packet, node.target._overloadname, None)  # type: ignore[union-attr]
+
+
+def _alone(base: fx.Node, writer: fx.Node) -> bool:
+    """Whether nothing but `base` itself shows the memory that is written."""
+    return not _aliases(base) and not any(_aliases(user) for user in base.users if user is not writer)
+
+
+def _aliases(node: fx.Node) -> bool:
+    if node.op != "call_function":
+        return node.op == "placeholder"
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return True
+    returns = node.target._schema.returns
+    return name_of(node) in _MAYBE_ALIAS or any(r.alias_info and not r.alias_info.is_write for r in returns)
+
+
+def _forget_statistics(graph: fx.Graph) -> None:
+    """In train mode a norm computes with the batch's own statistics: the running ones are only written, never read."""
+    for node in graph.nodes:
+        if name_of(node) == "batch_norm" and node.args[5]:
+            node.args = (*node.args[:3], None, None, *node.args[5:])
+        elif name_of(node) == "instance_norm" and node.args[5]:
+            node.args = (*node.args[:3], None, None, *node.args[5:])
+
+
+def _spell_out(graph: fx.Graph) -> None:
+    """Write additions that hide a product as addition and product: a + αb, a + v·b·c."""
+    for node in list(graph.nodes):
+        if node.op != "call_function" or name_of(node) not in {"add", "addcmul"}:
+            continue
+        if not isinstance(node.target, torch._ops.OpOverload) or not isinstance(node.meta.get("val"), Tensor):
+            continue
+        with graph.inserting_before(node):
+            if name_of(node) == "addcmul":
+                product = _call(graph, node, torch.ops.aten.mul.Tensor, node.args[1:3])
+                scale = node.kwargs.get("value", 1)
+            else:
+                product, scale = node.args[1], node.kwargs.get("alpha", 1)
+            if scale != 1 and isinstance(product, fx.Node):
+                product = _call(graph, node, torch.ops.aten.mul.Tensor, (product, scale))
+        if product is not node.args[1]:
+            node.target = torch.ops.aten.add.Tensor
+            node.args, node.kwargs = (node.args[0], product), {}
+
+
+def _call(graph: fx.Graph, like: fx.Node, target: Any, args: tuple[Any, ...]) -> fx.Node:
+    node = graph.call_function(target, args)
+    node.meta = dict(like.meta)
+    return node
+
+
+def _drop_whole_slices(graph: fx.Graph) -> None:
+    """`x[:, :]` exports as slices that take everything: the same tensor under two names."""
+    for node in list(graph.nodes):
+        if name_of(node) == "slice" and shape_only(node):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)

@@ -1,0 +1,36 @@
+"""Where a node of the graph comes from: the module that called it and the line of code."""
+
+import re
+
+from torch import fx
+
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+
+
+def scope(node: fx.Node) -> tuple[str, ...]:
+    """The path of the innermost module that called the node; a module's second call ends in "@1"."""
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values()]
+    return tuple(part for part in paths[-1].split(".") if part) if paths else ()
+
+
+def source(node: fx.Node) -> str:
+    """File and line of the innermost frame in the model's own code: "…/modeling_gpt2.py:412"."""
+    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    own = [frame for frame in frames if "/torch/" not in frame[0]]
+    return ":".join((own or frames or [("unknown file", "0")])[-1])
+
+
+def where(node: fx.Node) -> str:
+    """The same without folders: "modeling_gpt2.py:412"."""
+    return source(node).rsplit("/", 1)[-1]
+
+
+def common(paths: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """The longest path that all of these begin with."""
+    shared: list[str] = []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return tuple(shared)

@@ -1,0 +1,152 @@
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from unbraid.errors import ShapeError
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What one input tensor must look like.
+
+    Attributes:
+        stream: the graph's input stream that it feeds.
+        sizes: its sizes as traced; a symbolic size is free.
+        dtype: its element type, as text ("torch.float32").
+    """
+
+    stream: str
+    sizes: tuple[int | str, ...]
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.dtype.removeprefix('torch.')}[{', '.join(map(str, self.sizes))}]"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """How calls are matched with the graph: by name, as the model's own forward would match them.
+
+    Attributes:
+        forward: the names of the forward's parameters that can be given by position.
+        inputs: what each traced argument was, by its name: a tree of `Expected` tensors and constants.
+        output: a tree of streams and constants.
+    """
+
+    forward: tuple[str, ...]
+    inputs: Mapping[str, Any]
+    output: Any
+
+    def __str__(self) -> str:
+        parts = []
+        for name, value in self.inputs.items():
+            leaves = [str(leaf) for leaf in pytree.tree_leaves(value)]
+            parts.append(f"{name}: {leaves[0] if len(leaves) == 1 else '(' + ', '.join(leaves) + ')'}")
+        return f"({', '.join(parts)})"
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The value of every input stream; traced constants that are left out are filled in.
+
+        Raises:
+            TypeError: an argument is unknown, given twice or missing, or a constant differs from the traced one.
+            ShapeError: a tensor's fixed sizes differ from the traced ones.
+        """
+        given = self._named(args, kwargs)
+        values: dict[str, Any] = {}
+        for name, traced in self.inputs.items():
+            if name not in given and any(isinstance(leaf, Expected) for leaf in pytree.tree_leaves(traced)):
+                raise TypeError(f"The form needs the argument {name!r}. It was traced as {self}.")
+            self._match(name, traced, given.get(name, traced), values)
+        return values
+
+    def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        if len(args) > len(self.forward):
+            raise TypeError(f"The form takes {len(self.forward)} positional arguments, {len(args)} came: {self}.")
+        given = dict(zip(self.forward, args, strict=False))
+        if twice := given.keys() & kwargs.keys():
+            raise TypeError(f"The form got {sorted(twice)} both by position and by name. It was traced as {self}.")
+        given |= kwargs
+        if unknown := [name for name in given if name not in self.inputs]:
+            raise TypeError(
+                f"The form knows no argument {unknown[0]!r}: it was traced as {self}. "
+                f"Trace again with {unknown[0]!r} among the arguments to have it in the graph."
+            )
+        return given
+
+    def _match(self, name: str, traced: Any, value: Any, values: dict[str, Any]) -> None:
+        expected, structure = pytree.tree_flatten(traced)
+        found, other = pytree.tree_flatten(value)
+        if structure != other:
+            raise TypeError(f"The form's argument {name!r} has another structure than the traced one, {self}.")
+        for leaf, arrived in zip(expected, found, strict=True):
+            if isinstance(leaf, Expected):
+                values[leaf.stream] = _checked(name, leaf, arrived, self)
+            elif not _same(leaf, arrived):
+                raise TypeError(
+                    f"The form was traced with {name}={leaf!r}, and {arrived!r} came: the graph has the traced value "
+                    "built in. Trace again with the other value."
+                )
+
+    def result(self, values: Mapping[str, Any]) -> Any:
+        """The model's own output structure, filled with the values of the output streams."""
+        return pytree.tree_map(
+            lambda leaf: values[leaf.stream] if isinstance(leaf, Expected) else leaf, self.output
+        )
+
+    def streams(self) -> tuple[str, ...]:
+        """The output streams, in the order of the output's leaves."""
+        return tuple(leaf.stream for leaf in pytree.tree_leaves(self.output) if isinstance(leaf, Expected))
+
+
+def positions(model: nn.Module, args: tuple[Any, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the forward's positional parameters, and of those that these arguments fill."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        names += [f"argument {number}" for number in range(len(names), len(args))]
+    if len(args) > len(names):
+        raise TypeError(f"{type(model).__name__}.forward takes {names}, and {len(args)} arguments came.")
+    return tuple(names), tuple(names[: len(args)])
+
+
+def sizes(tensor: Tensor) -> tuple[int | str, ...]:
+    """A tensor's sizes, a symbolic one as the text of its expression."""
+    return tuple(size if isinstance(size, int) else str(size) for size in tensor.shape)
+
+
+def as_call(args: Any, kwargs: Mapping[str, Any] | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A bare tensor means (tensor,), and a mapping of tensors given alone means keyword arguments."""
+    if isinstance(args, Tensor):
+        return (args,), dict(kwargs or {})
+    if isinstance(args, Mapping):
+        return (), {**args, **(kwargs or {})}
+    return tuple(args), dict(kwargs or {})
+
+
+def _same(traced: Any, arrived: Any) -> bool:
+    return type(traced) is type(arrived) and bool(traced == arrived)
+
+
+def _checked(name: str, expected: Expected, arrived: Any, signature: Signature) -> Any:
+    if not isinstance(arrived, Tensor):
+        raise TypeError(f"The form's argument {name!r} must be a tensor, {type(arrived).__name__} came: {signature}.")
+    if str(arrived.dtype) != expected.dtype:
+        raise TypeError(
+            f"The form's argument {name!r} must be {expected}, and {arrived.dtype} came. Convert it, or trace again."
+        )
+    fits = len(arrived.shape) == len(expected.sizes) and all(
+        isinstance(size, str) or size == came for size, came in zip(expected.sizes, arrived.shape, strict=True)
+    )
+    if not fits:
+        raise ShapeError(
+            f"The form's argument {name!r} must have the traced sizes, where a letter stands for a free one.\n"
+            f"  traced  {list(expected.sizes)}\n  came    {list(arrived.shape)}\n"
+            "  Give that shape, or trace again with the other.",
+            block="input",
+            shapes={"came": tuple(arrived.shape)},
+        )
+    return arrived

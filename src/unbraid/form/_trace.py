@@ -1,0 +1,195 @@
+import difflib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import fx, nn
+
+from unbraid.errors import NotResidualError, Refusal, TraceError
+from unbraid.form._anatomy import Anatomy, anatomy
+from unbraid.form._block import Block
+from unbraid.form._capture import Capture, capture
+from unbraid.form._cut import cut
+from unbraid.form._dataflow import Dataflow
+from unbraid.form._find import Found, find
+from unbraid.form._form import ResidualForm
+from unbraid.form._place import scope, source
+from unbraid.form._signature import as_call, sizes
+from unbraid.form._verify import Origin
+
+
+def trace(
+    model: nn.Module,
+    args: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    tolerance: float | None = None,
+    tracer: Literal["auto", "export", "dispatch"] = "auto",
+) -> ResidualForm:
+    """Find every residual connection of a model, cut it into its residual form, and check the result.
+
+    The model is neither changed nor hooked: its computation is captured by torch.export, and the additions are found in
+    the data flow of the captured graph.
+
+    Args:
+        model: any module that maps tensors to tensors; its training flag is honoured.
+        args: its positional inputs, as for torch.export.export; a bare tensor means (tensor,).
+        kwargs: its keyword inputs.
+        tolerance: the largest relative error to accept between form and model; by default that of the trunk's type:
+            1e-12 in float64, 1e-5 in float32, 2e-2 below.
+        tracer: how the computation is captured.
+
+    Returns:
+        The form, with its measured `error`.
+
+    Raises:
+        TraceError: the computation cannot be captured.
+        NotResidualError: it holds no residual addition.
+        InexactError: the form does not follow the model.
+    """
+    positional, keywords = as_call(args, kwargs)
+    captured = capture(model, positional, keywords)
+    flow = _dataflow(model, captured)
+    finding = find(flow)
+    if not finding.blocks:
+        raise _not_residual(model, finding.refusals)
+    form = _form(model, captured, anatomy(flow, finding.blocks), finding.refusals, tolerance)
+    return _checked(form, positional, keywords)
+
+
+def chain(
+    model: nn.Module, args: Any, kwargs: Mapping[str, Any] | None = None, *, layers: Sequence[str]
+) -> ResidualForm:
+    """The form of a plain network, h_k = f_k(h_{k−1}) (Equation 11.1): one path, of length K.
+
+    Args:
+        model: any module.
+        args: its positional inputs; a bare tensor means (tensor,).
+        kwargs: its keyword inputs.
+        layers: the names of the modules that are f_1 to f_K, in order; a single name stands for its children.
+
+    Returns:
+        The form; each of its blocks has skip "none".
+
+    Raises:
+        TraceError: the computation cannot be captured, or a name is unknown or no stage of the data flow.
+    """
+    positional, keywords = as_call(args, kwargs)
+    names = _children(model, layers)
+    captured = capture(model, positional, keywords)
+    flow = _dataflow(model, captured)
+    found = tuple(_layer(flow, captured.graph, name) for name in names)
+    parts = Anatomy(_dataflow(model, captured), found, {})
+    return _checked(_form(model, captured, parts), positional, keywords)
+
+
+def _form(
+    model: nn.Module,
+    captured: Capture,
+    parts: Anatomy,
+    refusals: tuple[Refusal, ...] = (),
+    tolerance: float | None = None,
+) -> ResidualForm:
+    graph = cut(captured, parts)
+    carried = next((stream for stream in graph.outputs if stream in graph.carried), None)
+    if carried is None:
+        raise TraceError(f"{type(model).__name__}: no output carries data from an input; there is nothing to explain.")
+    last = parts.last(next(node for node in captured.graph.nodes if node.name == carried))
+    end = parts.ends[max(parts.top_level) if last is None else last]
+    operands = tuple((b.skip and b.skip.name, tuple(f.name for f in b.branches), b.add.name) for b in parts.blocks)
+    return ResidualForm(
+        graph=graph,
+        blocks=tuple(_block(captured, parts, number) for number in parts.top_level),
+        state=captured.state,
+        signature=captured.signature,
+        stream=end.name,
+        dtype=end.meta["val"].dtype,
+        tracer=captured.tracer,
+        tolerance=tolerance,
+        refusals=refusals,
+        origin=Origin(model, captured.graph, captured.names, operands[: len(parts.top_level)]),
+    )
+
+
+def _block(captured: Capture, parts: Anatomy, number: int) -> Block:
+    found = parts.blocks[number]
+    name, branches = parts.names[number]
+    inner = [other for other, (outer, _) in parts.parents.items() if outer == number]
+    learned = {captured.names[node.name] for node in parts.parameters(number)}
+    return Block(
+        index=number,
+        name=name,
+        skip=found.kind,
+        branches=branches,
+        after=parts.after(number),
+        nested=tuple(_block(captured, parts, other) for other in sorted(inner)),
+        shape=sizes(found.add.meta["val"]),
+        parameters=sum(captured.state[parameter].numel() for parameter in learned),
+        source=source(found.add),
+    )
+
+
+def _checked(form: ResidualForm, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ResidualForm:
+    """On the meta device there is nothing to run: structure only."""
+    if any(tensor.is_meta for tensor in form.state.values()):
+        return form
+    checked = form.verify(args, kwargs)
+    return replace(form, error=checked.error, silent=tuple(form.blocks[k] for k in checked.silent))
+
+
+def _dataflow(model: nn.Module, captured: Capture) -> Dataflow:
+    learned = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    placeholders = [name for name, target in captured.names.items() if target in learned]
+    return Dataflow(captured.graph, captured.names, placeholders)
+
+
+def _not_residual(model: nn.Module, refusals: tuple[Refusal, ...]) -> NotResidualError:
+    seen = Counter((refusal.where, refusal.reason) for refusal in refusals)
+    shown = [f"  {where}: {reason} ({times}x)" for (where, reason), times in seen.most_common(5)]
+    more = [f"  and {len(seen) - 5} more kinds"] if len(seen) > 5 else []
+    return NotResidualError(
+        "\n".join(
+            [
+                f"{type(model).__name__}: no residual addition among its {len(refusals)} additions of data.",
+                *shown,
+                *more,
+                "  A plain network is cut at layers of your choice: unbraid.chain(model, args, layers=[...]).",
+            ]
+        ),
+        refusals=refusals,
+    )
+
+
+def _children(model: nn.Module, layers: Sequence[str]) -> list[str]:
+    """The names themselves, or the members of one container."""
+    names = [layers] if isinstance(layers, str) else list(layers)
+    known = {name for name, _ in model.named_modules()}
+    if unknown := [name for name in names if name not in known]:
+        close = difflib.get_close_matches(unknown[0], known, n=3)
+        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+        raise TraceError(f"chain: {type(model).__name__} has no module {unknown[0]!r}.{hint}")
+    if len(names) == 1:
+        members = [f"{names[0]}.{name}" for name, _ in model.get_submodule(names[0]).named_children()]
+        names = members or names
+    return names
+
+
+def _layer(flow: Dataflow, graph: fx.Graph, name: str) -> Found:
+    """Give a module's result a sum of its own: in h = f(h') there is nothing to add it to."""
+    path = tuple(name.split("."))
+    inside = [n for n in graph.nodes if scope(n)[: len(path)] == path and n in flow.carries]
+    entering = {n: None for node in inside for n in flow.data(node) if n not in set(inside)}
+    leaving = [n for n in inside if any(user not in set(inside) for user in n.users)]
+    if len(entering) != 1 or len(leaving) != 1:
+        raise TraceError(
+            f"chain: layer {name!r} must take one tensor that carries data and give one; "
+            f"{len(entering)} enter and {len(leaving)} leave. Name other layers."
+        )
+    (end,) = leaving
+    with graph.inserting_after(end):
+        total = graph.call_function(torch.ops.aten.alias.default, (end,))
+    total.meta = dict(end.meta)
+    end.replace_all_uses_with(total, delete_user_cb=lambda user: user is not total)
+    return Found(next(iter(entering)), total, None, (end,), "none")

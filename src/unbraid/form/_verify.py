@@ -1,0 +1,162 @@
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from unbraid.errors import InexactError
+from unbraid.form._exactness import relative_error, tolerance
+from unbraid.form._signature import Expected, as_call
+
+if TYPE_CHECKING:
+    from unbraid.form._form import ResidualForm
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """What a form was made from; a check needs it, a run does not.
+
+    Attributes:
+        model: the model itself.
+        graph: its captured graph before the cut.
+        names: the name in the state of each placeholder that stands for a parameter, buffer or constant.
+        operands: for each top-level block the names of the nodes of its skip (None for a plain layer), its branches and its sum.
+    """
+
+    model: nn.Module
+    graph: fx.Graph
+    names: Mapping[str, str]
+    operands: tuple[tuple[str | None, tuple[str, ...], str], ...]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How closely a form follows its model.
+
+    Attributes:
+        error: the largest of all the errors below, relative in the largest norm.
+        outputs: ‖form(x) − model(x)‖∞ / ‖model(x)‖∞ at the given input.
+        other_batch: the same at an input of another batch size; nan where the graph has the batch size built in.
+        additions: for each block ‖skip + Σ branches − sum‖∞ / ‖sum‖∞ in the captured graph.
+        ratios: for each block ‖branches‖∞ / ‖skip‖∞, the smallest of its branches.
+        tolerance: the largest error that is rounding alone.
+    """
+
+    error: float
+    outputs: float
+    other_batch: float
+    additions: tuple[float, ...]
+    ratios: tuple[float, ...]
+    tolerance: float
+
+    @property
+    def silent(self) -> tuple[int, ...]:
+        """The blocks whose branch is so small beside the skip that the check could not see it go missing."""
+        return tuple(block for block, ratio in enumerate(self.ratios) if not ratio > self.tolerance)
+
+
+def verify(form: "ResidualForm", args: Any, kwargs: Mapping[str, Any] | None = None) -> Verification:
+    """Check a form against its model; see `ResidualForm.verify`."""
+    if form.origin is None:
+        raise ValueError("verify: this form was edited or loaded, so there is no model to check it against.")
+    positional, keywords = as_call(args, kwargs)
+    bound = tolerance("forward", form.dtype) if form.tolerance is None else form.tolerance
+    outputs = _distance(form, form.origin.model, positional, keywords)
+    additions, ratios = _additions(form, form.origin, form.inputs(positional, keywords))
+    other = float("nan")
+    if _free_batch(form):
+        other = _distance(form, form.origin.model, *_another_batch(positional, keywords))
+    errors = [outputs, *additions, *([other] if _free_batch(form) else [])]
+    checked = Verification(max(errors), outputs, other, additions, ratios, bound)
+    if not checked.error <= bound:
+        raise _inexact(form, checked)
+    return checked
+
+
+def _distance(form: "ResidualForm", model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
+    """Form against model from one random state, with copies of the buffers, so that nothing of the model changes."""
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers(remove_duplicate=False)}
+    devices = [*{tensor.device for tensor in _tensors((args, kwargs)) if tensor.is_cuda}]
+    with torch.no_grad(), torch.random.fork_rng(devices):
+        state = torch.get_rng_state()
+        there = torch.func.functional_call(model, buffers, args, kwargs, tie_weights=False)
+        torch.set_rng_state(state)
+        here = form(*args, **kwargs)
+    pairs = zip(_tensors(here), _tensors(there), strict=True)
+    return max((relative_error(a, b) for a, b in pairs), default=0.0)
+
+
+def _additions(
+    form: "ResidualForm", origin: Origin, inputs: Mapping[str, Any]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Run the captured graph, uncut, and look at every addition."""
+    wanted = {name for skip, branches, total in origin.operands for name in (skip, *branches, total)}
+    values: dict[str, Tensor] = {}
+
+    class Watch(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            value = super().run_node(n)
+            if n.name in wanted:
+                values[n.name] = value
+            return value
+
+    feed = [form.state[origin.names[n.name]] if n.name in origin.names else inputs[n.name] for n in _placeholders(origin)]
+    with torch.no_grad(), torch.random.fork_rng():
+        Watch(fx.GraphModule(nn.Module(), origin.graph)).run(*feed)
+    errors, ratios = [], []
+    for skip, branches, total in origin.operands:
+        summed = sum((values[name] for name in branches), start=values[skip] if skip else 0)
+        errors.append(relative_error(summed, values[total]))
+        size = _size(values[skip]) if skip else 1.0
+        ratios.append(min(_size(values[name]) for name in branches) / size if size else 1.0)
+    return tuple(errors), tuple(ratios)
+
+
+def _inexact(form: "ResidualForm", checked: Verification) -> InexactError:
+    worst = max(range(len(checked.additions)), key=checked.additions.__getitem__, default=None)
+    where = "the output"
+    if worst is not None and checked.additions[worst] > checked.tolerance:
+        where = f"block {worst} ({form.blocks[worst].name!r})"
+    return InexactError(
+        f"The form must follow the model to {checked.tolerance:g}; it departs at {where}.\n"
+        f"  at the given input        {checked.outputs:.2e}\n"
+        f"  at another batch size     {checked.other_batch:.2e}\n"
+        f"  worst of the additions    {max(checked.additions, default=0.0):.2e}\n"
+        "  If the model's output depends on its batch size or on chance, trace it in eval mode at the size you need.",
+        where=where,
+        error=checked.error,
+    )
+
+
+def _free_batch(form: "ResidualForm") -> bool:
+    leaves = [leaf for leaf in pytree.tree_leaves(dict(form.signature.inputs)) if isinstance(leaf, Expected)]
+    return bool(leaves) and all(leaf.sizes and isinstance(leaf.sizes[0], str) for leaf in leaves)
+
+
+def _another_batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """One example more: floats drawn afresh, ids and masks by turning the given rows around and repeating one."""
+    generator = torch.Generator().manual_seed(0)
+
+    def other(tensor: Tensor) -> Tensor:
+        rows = [*reversed(range(len(tensor))), 0]
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            return tensor[rows]
+        drawn = torch.randn((len(rows), *tensor.shape[1:]), generator=generator, dtype=torch.float64)
+        return drawn.to(tensor)
+
+    made: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map_only(Tensor, other, (args, kwargs))
+    return made
+
+
+def _placeholders(origin: Origin) -> list[fx.Node]:
+    return [node for node in origin.graph.nodes if node.op == "placeholder"]
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _size(tensor: Tensor) -> float:
+    return tensor.abs().max().item() if tensor.numel() else 0.0

@@ -1,0 +1,171 @@
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
+
+import torch
+
+Role: TypeAlias = Literal["trunk", "skip", "branch"]
+Code: TypeAlias = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A tensor that crosses a cut: the trunk, an encoder's output, a shared bias, an operand of an addition.
+
+    Attributes:
+        id: its name, unique in the graph.
+        shape: its sizes; a symbolic size is the text of its expression ("s0").
+        dtype: its element type.
+    """
+
+    id: str
+    shape: tuple[int | str, ...] = ()
+    dtype: torch.dtype = torch.float32
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """A piece of the computation between cuts: outputs = code(*inputs, *parameters).
+
+    Attributes:
+        id: its name, unique in the graph.
+        inputs: the streams that it reads.
+        outputs: the streams that it makes; with more than one, `code` returns a tuple.
+        code: a function of the inputs' values and then of the parameters' values; it changes none of them.
+        params: the names, in the state handed to a run, of the tensors that follow the inputs.
+        role: whether it lies on the trunk, on a block's skip or in a block's branch.
+        block: the innermost block whose skip or branch it is part of; None on the trunk.
+        branch: which of the block's branches, counted from 1; None where it serves several, or none.
+    """
+
+    id: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    code: Code
+    params: tuple[str, ...] = ()
+    role: Role = "trunk"
+    block: int | None = None
+    branch: int | None = None
+
+
+@dataclass(frozen=True)
+class Add:
+    """A residual addition, output = skip + Σ_j branch_j, of operands of one shape.  (Equation 11.4.)
+
+    Attributes:
+        block: the number of its block.
+        fork: the stream from which skip and branches part.
+        skip: the stream of S_k h; None in a plain layer, which has no skip (Equation 11.1).
+        branches: the streams of f_{k,1}(h), f_{k,2}(h), ...; None in the place of a branch that was deleted.
+        output: the stream of the sum.
+    """
+
+    block: int
+    fork: str
+    skip: str | None
+    branches: tuple[str | None, ...]
+    output: str
+
+    @property
+    def operands(self) -> tuple[tuple[int, str], ...]:
+        """The operands with their place in a path's mask: 0 for the skip, j for the j-th branch."""
+        return tuple((j, stream) for j, stream in enumerate((self.skip, *self.branches)) if stream is not None)
+
+
+Step: TypeAlias = Segment | Add
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Segments and additions in order of execution, joined by streams.
+
+    Attributes:
+        streams: every stream, by its id.
+        steps: the segments and additions, each after the makers of what it reads.
+        inputs: the streams that the caller gives.
+        sources: where the trunks begin: the first float tensors that carry data (an input image, an embedding).
+        outputs: the streams that a run returns.
+
+    Raises:
+        ValueError: a stream is read before it is made, made twice, or unknown.
+    """
+
+    streams: Mapping[str, Stream]
+    steps: tuple[Step, ...]
+    inputs: tuple[str, ...]
+    sources: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        made = set(self.inputs)
+        for step in self.steps:
+            if missing := [stream for stream in reads(step) if stream not in made]:
+                raise ValueError(f"Graph: {_title(step)} reads {missing}, which no earlier step makes.")
+            if twice := made.intersection(makes(step)):
+                raise ValueError(f"Graph: {_title(step)} makes {sorted(twice)}, which an earlier step has made.")
+            made.update(makes(step))
+        if missing := [stream for stream in (*self.sources, *self.outputs) if stream not in made]:
+            raise ValueError(f"Graph: {missing} are sources or outputs, but no step makes them.")
+        if missing := sorted(made - self.streams.keys()):
+            raise ValueError(f"Graph: {missing} have no Stream that describes them.")
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """The segments in order of execution."""
+        return tuple(step for step in self.steps if isinstance(step, Segment))
+
+    @cached_property
+    def adds(self) -> tuple[Add, ...]:
+        """The residual additions in order of execution."""
+        return tuple(step for step in self.steps if isinstance(step, Add))
+
+    @cached_property
+    def carried(self) -> frozenset[str]:
+        """The floating-point streams that data reach from a source: those through which a gradient can travel."""
+        carried = set(self.sources)
+        for step in self.steps:
+            if not carried.isdisjoint(reads(step)):
+                carried.update(s for s in makes(step) if differentiable(self.streams[s].dtype))
+        return frozenset(carried)
+
+    @cached_property
+    def last_reader(self) -> Mapping[str, int]:
+        """The number of the last step that reads each stream: after it the stream's value can be let go."""
+        return {stream: number for number, step in enumerate(self.steps) for stream in reads(step)}
+
+
+def differentiable(dtype: torch.dtype) -> bool:
+    """Whether a gradient exists for tensors of this type."""
+    return dtype.is_floating_point or dtype.is_complex
+
+
+def reads(step: Step) -> tuple[str, ...]:
+    """The streams that a step reads."""
+    return step.inputs if isinstance(step, Segment) else tuple(stream for _, stream in step.operands)
+
+
+def makes(step: Step) -> tuple[str, ...]:
+    """The streams that a step makes."""
+    return step.outputs if isinstance(step, Segment) else (step.output,)
+
+
+def rewired(graph: Graph, steps: tuple[Step, ...]) -> Graph:
+    """The graph with other steps, without what its outputs no longer need."""
+    kept = needed(steps, graph.outputs)
+    made = {*graph.inputs, *(stream for step in kept for stream in makes(step))}
+    return replace(graph, steps=kept, sources=tuple(source for source in graph.sources if source in made))
+
+
+def needed(steps: tuple[Step, ...], outputs: tuple[str, ...]) -> tuple[Step, ...]:
+    """The steps on which the outputs depend; the rest is dead code."""
+    wanted, kept = set(outputs), []
+    for step in reversed(steps):
+        if not wanted.isdisjoint(makes(step)):
+            wanted.update(reads(step))
+            kept.append(step)
+    return tuple(reversed(kept))
+
+
+def _title(step: Step) -> str:
+    return f"segment {step.id!r}" if isinstance(step, Segment) else f"the addition of block {step.block}"

@@ -1,0 +1,43 @@
+"""A report on disk: the page, and its numbers beside it."""
+
+import json
+import os
+from pathlib import Path
+
+from unbraid.report._content import Page
+from unbraid.report._render import render, to_dict
+
+__all__ = ["write"]
+
+
+def write(page: Page, path: str | os.PathLike[str]) -> Path:
+    """Write the page to `path`, and every number in it to `report.json` in the same folder.
+
+    Each file is written under another name and renamed, so that a reader never meets half of one. The folder is
+    made where it is missing.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: the path does not end in .html, or a picture holds more than shapes.
+        OSError: a file cannot be written.
+    """
+    target = Path(path)
+    if target.suffix.lower() != ".html":
+        raise ValueError(f'a report is written to a path that ends in .html; got "{target}".')
+    html = render(page)
+    numbers = json.dumps(to_dict(page), ensure_ascii=False, allow_nan=False, indent=1)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _replace(target.with_name("report.json"), numbers + "\n")
+    _replace(target, html)
+    return target
+
+
+def _replace(target: Path, text: str) -> None:
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)

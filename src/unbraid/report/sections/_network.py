@@ -1,0 +1,83 @@
+"""The network as it was found: its blocks, its equation, and how well the two agree."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from unbraid.report._content import Code, Column, Equation, Part, Section, Table
+
+__all__ = ["BlockFacts", "NetworkFacts", "network"]
+
+
+class BlockFacts(Protocol):
+    """What the table shows of a block; `unbraid.Block` has it."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def skip(self) -> str: ...
+    @property
+    def branches(self) -> tuple[str, ...]: ...
+    @property
+    def after(self) -> tuple[str, ...]: ...
+    @property
+    def parameters(self) -> int: ...
+    @property
+    def where(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """A traced network.
+
+    Attributes:
+        name: what to call it.
+        blocks: its top-level blocks in order of execution.
+        paths: how many paths lead from the input to the output.
+        error: the largest relative error measured between form and model, ‖a − b‖∞ / ‖b‖∞.
+        dtype: the type in which that was measured, such as "float32".
+        equation: in plain characters, and `latex`.
+        python: code that gives the same.
+    """
+
+    name: str
+    blocks: Sequence[BlockFacts]
+    paths: int
+    error: float
+    dtype: str
+    equation: str
+    latex: str
+    python: str = ""
+
+
+def network(found: NetworkFacts) -> Section:
+    """The section on the network: blocks, equation, verification."""
+    count = "1 residual block" if len(found.blocks) == 1 else f"{len(found.blocks)} residual blocks"
+    finding = (
+        f"{found.name} has {count} and {found.paths:,} paths from input to output; "
+        f"cut into them it gives the model's own output to a relative error of {found.error:.1e} in {found.dtype}."
+    )
+    columns = (
+        Column("Block"),
+        Column("Name"),
+        Column("Skip"),
+        Column("Branches"),
+        Column("After the addition"),
+        Column("Parameters", format=","),
+        Column("Added at"),
+    )
+    rows = [
+        (b.index, b.name, b.skip, ", ".join(b.branches), ", ".join(b.after), b.parameters, b.where) for b in found.blocks
+    ]
+    measured = Table(
+        (Column("Check"), Column("Relative error", format=".2e")),
+        [("form against model", found.error)],
+        "‖form − model‖∞ / ‖model‖∞ at the traced input.",
+    )
+    parts: list[Part] = [Table(columns, rows, "The blocks in order of execution.")]
+    parts += [Equation(found.equation, found.latex), measured]
+    if found.python:
+        parts.append(Code(found.python))
+    return Section("The network", finding, parts)

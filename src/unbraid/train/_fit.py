@@ -1,0 +1,161 @@
+"""Train one network."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from unbraid.data import Dataset, batches
+from unbraid.errors import CheckpointError, ShapeError
+from unbraid.train import _checkpoint
+from unbraid.train._description import check_same, describe
+from unbraid.train._draws import Draws
+from unbraid.train._loop import evaluate, train_pass
+from unbraid.train._recipe import STANDARD, Recipe
+from unbraid.train._run import Epoch, Run
+
+__all__ = ["fit"]
+
+
+def fit(
+    network: nn.Module,
+    data: Dataset,
+    recipe: Recipe = STANDARD,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "auto",
+    folder: str | Path | None = None,
+    resume: bool = False,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> Run:
+    """Train the network, in place, to minimise the mean cross-entropy of its outputs [batch, classes].
+
+    Two calls with equal networks, data, recipe and seed give the same bits on the CPU with one number of
+    threads. Torch's global generator is left as it was.
+
+        run = train.fit(nn.mlp(depth=20), data.mnist1d(), Recipe(epochs=40, lr=0.05), folder="runs/mlp20")
+
+    Args:
+        network: any module from inputs [batch, *features] to scores [batch, classes]. It is moved to
+            `device`, and left there in eval mode.
+        data: what to learn from, and what to test on after each epoch.
+        recipe: the hyperparameters.
+        seed: of the order of examples, and of what dropout and stochastic depth draw.
+        device: where to train; "auto" is the first CUDA device, or the CPU where there is none.
+        folder: keep a checkpoint here, replaced after each epoch at one moment: a kill leaves the last good.
+        resume: carry on from the checkpoint in `folder`, if there is one, to the same bits as if never
+            stopped. The network's weights are overwritten.
+        on_epoch: called after each epoch, once its checkpoint is safe; see `progress`.
+
+    Returns:
+        The run. Where a loss or the weights stop being finite, training ends there, and `Run.diverged` says
+        at which step; the checkpoint stays that of the last good epoch.
+
+    Raises:
+        CheckpointError: where `folder` holds a run and `resume` is off, or holds another run; where it
+            cannot be written or read.
+        ShapeError: where the network does not take such inputs, or gives fewer scores than there are classes.
+    """
+    path = None if folder is None else Path(folder)
+    place = _device(device)
+    draws = Draws(seed, place)
+    network.to(place)
+    here = data.to(place)
+    _check_shapes(network, here)
+    optimizer = recipe.optimizer_of(network)
+    history: list[Epoch] = []
+    diverged: int | None = None
+    description = {} if path is None else describe(network, data, recipe, seed)
+    if path is not None and _checkpoint.exists(path):
+        history, diverged = _continue(path, description, network, optimizer, draws, resume=resume)
+    elif path is not None:
+        # Before the first epoch, so that a folder that cannot be written is known at once, not after an hour.
+        _checkpoint.write(path, description, network, optimizer, draws.state(), history)
+
+    learn = batches(here.train, recipe.batch_size, generator=draws.shuffle)
+    # Without gradients, four times as many examples take about the memory of one step.
+    test = batches(here.test, 4 * recipe.batch_size)
+    while diverged is None and len(history) < recipe.epochs:
+        start, rate = time.perf_counter(), recipe.rate(len(history))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with draws.lent():
+            done = train_pass(network, optimizer, learn)
+        if done.diverged is not None:
+            diverged = len(history) * len(learn) + done.diverged
+            break
+        error = evaluate(network, test)
+        history.append(
+            Epoch(len(history) + 1, rate, done.loss, done.error, error, time.perf_counter() - start)
+        )
+        if path is not None:
+            _checkpoint.write(path, description, network, optimizer, draws.state(), history)
+        if on_epoch is not None:
+            on_epoch(history[-1])
+    if path is not None and diverged is not None:
+        _checkpoint.write_diverged(path, history, diverged)
+    network.eval()
+    return Run(network, data.name, recipe, seed, tuple(history), diverged, path)
+
+
+def _continue(
+    folder: Path,
+    description: dict[str, object],
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    draws: Draws,
+    *,
+    resume: bool,
+) -> tuple[list[Epoch], int | None]:
+    kept = _checkpoint.read(folder)
+    if not resume:
+        raise CheckpointError(
+            f"{folder}: there is a run of {len(kept.history)} epochs here already. "
+            "resume=True carries it on; for a new run choose another folder."
+        )
+    check_same(folder, kept.description, description)
+    _checkpoint.put_weights(folder, kept.weights, network)
+    _checkpoint.put_slots(folder, kept.slots, network, optimizer)
+    try:
+        draws.restore(kept.generators)
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder}: the states of the random generators are unusable: {error}"
+        ) from error
+    return list(kept.history), kept.diverged
+
+
+def _device(device: torch.device | str) -> torch.device:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    place = torch.device(device)
+    if place.type == "cuda" and place.index is None:
+        # With its number, so that saving and restoring the generator's state means this very device.
+        place = torch.device("cuda", torch.cuda.current_device())
+    return place
+
+
+@torch.no_grad()
+def _check_shapes(network: nn.Module, data: Dataset) -> None:
+    """Try one example, in eval mode, where nothing is drawn and no running statistics move."""
+    network.eval()
+    shapes: dict[str, tuple[int, ...]] = {"inputs": (1, *data.features)}
+    name = type(network).__name__
+    try:
+        outputs = network(data.train_inputs[:1])
+    except RuntimeError as error:
+        raise ShapeError(
+            f"{name} does not take the inputs of {data.name}, {[1, *data.features]}: {error}\n"
+            "For a fully connected network, data.flat() makes each input one vector.",
+            block="network",
+            shapes=shapes,
+        ) from error
+    if outputs.ndim != 2 or outputs.shape[1] < data.classes:
+        raise ShapeError(
+            f"{name} must give [batch, classes] scores for the {data.classes} classes of {data.name}; "
+            f"for a batch of 1 it gives {list(outputs.shape)}",
+            block="network",
+            shapes=shapes | {"outputs": tuple(outputs.shape)},
+        )

@@ -1,0 +1,132 @@
+"""A folder whose files change together or not at all, whenever the process is killed.
+
+New files are written into `.writing` inside the folder. One rename to `.committed` makes them count: from
+then on a file there stands for the one of the same name beside it. They are then moved into place one by one;
+if that is cut short, readers look into `.committed` first, and the next writer finishes the move.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from unbraid.errors import CheckpointError
+
+__all__ = ["exists", "read", "write"]
+
+SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
+WRITING, COMMITTED = ".writing", ".committed"
+
+
+def exists(folder: Path) -> bool:
+    """Whether the folder holds files that `write` has committed."""
+    return _find(folder, SUMS).is_file()
+
+
+def write(folder: Path, files: Mapping[str, Callable[[Path], object]]) -> None:
+    """Replace these files of the folder, all at one moment; others keep their content.
+
+    Args:
+        folder: made where it is missing.
+        files: for each name, the function that writes the file at the path given.
+
+    Raises:
+        CheckpointError: where the system refuses: no space, no permission, a file in the way. What was there
+            before still is.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _settle(folder)
+        writing = folder / WRITING
+        if writing.exists():  # cut short before its commit: worthless
+            shutil.rmtree(writing)
+        writing.mkdir()
+        sums = _sums(folder) if exists(folder) else {}
+        for name, save in files.items():
+            save(writing / name)
+            sums[name] = _digest(writing / name)
+        (writing / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()))
+        for path in (*writing.iterdir(), writing):
+            _sync(path)
+        writing.rename(folder / COMMITTED)  # the moment at which the new files count
+        _sync(folder)
+        _settle(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder}: the checkpoint cannot be written: {error.strerror or error}. "
+            "The last good one, if any, is untouched: make room or choose another folder, and resume."
+        ) from error
+
+
+def read(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
+    """The path of each file, its content checked against the folder's checksums.
+
+    Raises:
+        CheckpointError: where there is no such folder, no checkpoint in it, or a file is missing or damaged.
+    """
+    if not folder.is_dir():
+        what = (
+            "this is a file, and a checkpoint is a folder" if folder.exists() else "there is no such folder"
+        )
+        raise CheckpointError(f"{folder}: {what}")
+    if not exists(folder):
+        raise CheckpointError(
+            f"{folder}: no checkpoint here: {SUMS} is missing. "
+            f"A checkpoint holds {', '.join((*names, SUMS))}."
+        )
+    try:
+        sums = _sums(folder)
+        return {name: _checked(folder, name, sums.get(name)) for name in names}
+    except OSError as error:
+        raise CheckpointError(f"{folder}: the checkpoint cannot be read: {error}") from error
+
+
+def _checked(folder: Path, name: str, expected: str | None) -> Path:
+    path = _find(folder, name)
+    if expected is None or not path.is_file():
+        where = f"not listed in {SUMS}" if expected is None else "missing"
+        raise CheckpointError(f"{folder}: the checkpoint is incomplete: {name} is {where}")
+    found = _digest(path)
+    if found != expected:
+        raise CheckpointError(
+            f"{folder}: {name} is damaged, or a run is writing to the folder right now: "
+            f"{path.stat().st_size:,} bytes with SHA-256 {found[:12]}…, but {SUMS} says {expected[:12]}…"
+        )
+    return path
+
+
+def _find(folder: Path, name: str) -> Path:
+    committed = folder / COMMITTED / name
+    return committed if committed.exists() else folder / name
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    lines = _find(folder, SUMS).read_text(errors="replace").splitlines()
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
+def _settle(folder: Path) -> None:
+    """Move committed files into place. A second call goes on where the first was cut short."""
+    committed = folder / COMMITTED
+    if committed.exists():
+        for path in committed.iterdir():
+            os.replace(path, folder / path.name)
+        _sync(folder)  # the moves must be on disk before the folder that stands for them is gone
+        committed.rmdir()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Wait until the file or folder is on disk, so that a power cut cannot undo the order of what follows."""
+    if path.is_dir() and os.name != "posix":  # only POSIX can open a folder
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

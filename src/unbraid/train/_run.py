@@ -1,0 +1,134 @@
+"""What came of training a network."""
+
+import html
+import io
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+from torch import nn
+
+from unbraid.train._recipe import Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Epoch", "Run"]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training part.
+
+    Attributes:
+        epoch: its number, counted from 1, so that it says how many are done.
+        lr: the learning rate of its steps.
+        train_loss: mean cross-entropy in nats, measured on each batch before its step.
+        train_error: share answered wrongly in %, measured likewise: the weights move meanwhile.
+        test_error: share of the test part answered wrongly after the epoch, in %.
+        seconds: wall time of the pass and the test.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_error: float
+    test_error: float
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A trained network and how it got there.
+
+    Attributes:
+        network: the network, in eval mode. Where the run diverged, as it was then, to be looked into; but
+            read back from a folder, as it was after the last good epoch.
+        data: the name of the data set.
+        recipe: how it was trained.
+        seed: of the order of examples and of what layers draw.
+        history: one entry for each epoch completed.
+        diverged: the step, counted from 0 over the whole run, whose loss or weights were first not finite;
+            None where all went well.
+        folder: where its checkpoint is; None where none was asked for.
+    """
+
+    network: nn.Module
+    data: str
+    recipe: Recipe
+    seed: int
+    history: tuple[Epoch, ...]
+    diverged: int | None
+    folder: Path | None
+
+    @property
+    def test_error(self) -> float:
+        """The test error after the last epoch, in %; nan where the run diverged or has not begun."""
+        return self.history[-1].test_error if self.history and self.diverged is None else math.nan
+
+    @property
+    def summary(self) -> str:
+        """The outcome in one line."""
+        if self.diverged is not None:
+            return f"diverged at step {self.diverged:,}, after {len(self.history)} epochs"
+        if not self.history:
+            return "not begun"
+        return f"test error {self.test_error:.1f} % after {len(self.history)} epochs"
+
+    def table(self) -> Table:
+        """One row for each epoch."""
+        title = f"{self.data}, seed {self.seed}: {self.summary}"
+        table = Table(title=Text(title))  # as it is: a file's name may hold what rich takes for markup
+        for heading in ("epoch", "learning rate", "train loss", "train error, %", "test error, %", "seconds"):
+            table.add_column(heading, justify="right")
+        for row in self.history:
+            errors = f"{row.train_error:.1f}", f"{row.test_error:.1f}"
+            table.add_row(
+                f"{row.epoch}", f"{row.lr:.3g}", f"{row.train_loss:.4f}", *errors, f"{row.seconds:.2f}"
+            )
+        return table
+
+    def to_dict(self) -> dict[str, object]:
+        """Everything but the network, ready for JSON: None stands where a number is not finite."""
+        return {
+            "data": self.data,
+            "seed": self.seed,
+            "recipe": asdict(self.recipe),
+            "history": [asdict(epoch) for epoch in self.history],
+            "test_error": None if math.isnan(self.test_error) else self.test_error,
+            "diverged": self.diverged,
+            "folder": None if self.folder is None else str(self.folder),
+        }
+
+    def plot(self) -> "Figure":
+        """Train and test error by epoch, in %."""
+        from matplotlib.figure import Figure  # here, because it takes longer to import than all of unbraid
+
+        figure = Figure(figsize=(6, 3.6), layout="constrained")
+        axes = figure.add_subplot()
+        epochs = [row.epoch for row in self.history]
+        lines = {
+            "train": ([row.train_error for row in self.history], "#D55E00", "--"),
+            "test": ([row.test_error for row in self.history], "#0072B2", "-"),
+        }
+        for name, (errors, colour, style) in lines.items():
+            axes.plot(epochs, errors, color=colour, linestyle=style, label=name)
+        if self.history:  # where the lines end close together, labels at their ends would overlap
+            axes.legend(frameon=False)
+        axes.set(xlabel="epoch", ylabel="error, %", title=f"{self.data}: {self.summary}")
+        axes.set_ylim(bottom=0)
+        axes.spines[["top", "right"]].set_visible(False)
+        return figure
+
+    def _repr_html_(self) -> str:
+        picture = io.StringIO()
+        self.plot().savefig(picture, format="svg")
+        drawing = picture.getvalue()
+        text = html.escape(f"{self.data}, seed {self.seed}: {self.summary}")
+        return f"<figure>{drawing[drawing.index('<svg') :]}<figcaption>{text}</figcaption></figure>"
+
+    def __repr__(self) -> str:
+        return f"Run({self.data!r}, seed {self.seed}: {self.summary})"

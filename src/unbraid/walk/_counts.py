@@ -1,0 +1,60 @@
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TypeAlias
+
+from unbraid.graph import Add, Graph, Segment
+from unbraid.walk._lengths import Lengths
+from unbraid.walk._walk import walk
+
+Coefficients: TypeAlias = tuple[int, ...]
+Origin: TypeAlias = tuple[int, int] | None
+Tally: TypeAlias = Mapping[Origin, Coefficients]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The algebra of integer polynomials: the coefficient of t^m is the number of paths that pass m branches.
+
+    Two routes that make the same choices are one path: they can part inside a segment that several readers share, or in
+    a block that is not counted. So what is carried is the polynomial of the choices so far, under the choice made last,
+    and joining two streams is a union, which counts a choice once however often it arrives.
+
+    Attributes:
+        graph: the graph that is walked.
+        lengths: what counts as length.
+    """
+
+    graph: Graph
+    lengths: Lengths
+
+    def seed(self) -> Tally:
+        """One path of length 0."""
+        return {None: (1,)}
+
+    def plus(self, a: Tally, b: Tally) -> Tally:
+        """The union."""
+        return {**a, **b}
+
+    def enter(self, add: Add, operand: int, value: Tally) -> Tally:
+        """All paths that arrive at a block that counts make this choice next."""
+        if not self.lengths.counts(add):
+            return value
+        return {(add.block, operand): (0,) * self.lengths.of(add, operand) + total(value)}
+
+    def pull(self, segment: Segment, values: tuple[Tally | None, ...]) -> tuple[Tally | None, ...]:
+        """The same paths at every input that data reach."""
+        joined = {origin: paths for value in values if value for origin, paths in value.items()}
+        return tuple(joined if stream in self.graph.carried else None for stream in segment.inputs)
+
+
+def total(tally: Tally) -> Coefficients:
+    """The sum of the polynomials of all origins."""
+    return tuple(sum(terms) for terms in zip_longest(*tally.values(), fillvalue=0))
+
+
+def path_counts(graph: Graph, lengths: Lengths, output: str) -> list[int]:
+    """The number of paths from the sources to one output, by length: exact integers, binomials in a chain."""
+    counts = Counts(graph, lengths)
+    found = walk(graph, counts, {output: counts.seed()}, graph.sources)
+    return list(total({origin: paths for tally in found.values() for origin, paths in tally.items()}))

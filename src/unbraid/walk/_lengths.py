@@ -1,0 +1,29 @@
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from unbraid.graph import Add
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How much a path's length grows as it enters a branch.
+
+    Attributes:
+        weights: for each block that is counted, the weight of each of its branches: 1, or 0 for a branch whose inner
+            blocks are counted in its place. An addition of any other block is part of the computation around it.
+    """
+
+    weights: Mapping[int, tuple[int, ...]]
+
+    @staticmethod
+    def top_level(adds: tuple[Add, ...], blocks: tuple[int, ...]) -> "Lengths":
+        """Every branch of the given blocks counts 1."""
+        return Lengths({add.block: (1,) * len(add.branches) for add in adds if add.block in blocks})
+
+    def counts(self, add: Add) -> bool:
+        """Whether the addition's block is counted."""
+        return add.block in self.weights
+
+    def of(self, add: Add, operand: int) -> int:
+        """The length that a path gains by this operand: none by a skip."""
+        return self.weights[add.block][operand - 1] if operand and self.counts(add) else 0

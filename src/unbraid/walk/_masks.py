@@ -1,0 +1,82 @@
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int8, Shaped
+from torch import Tensor
+
+from unbraid.graph import Add, Graph, Segment
+from unbraid.walk._tape import Tape
+
+
+@dataclass(frozen=True)
+class PathStack:
+    """One cotangent for each of P paths, with the choices that the path has made so far.
+
+    Attributes:
+        masks: for each path and block −1 (not met), 0 (the skip) or j (the block's j-th branch).
+        stack: the cotangents.
+    """
+
+    masks: Int8[Tensor, "paths blocks"]
+    stack: Shaped[Tensor, "paths *stream"]
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The algebra of single paths: the walk unfolds the tree of shared suffixes, about 2^(K+1) products in a chain.
+
+    Attributes:
+        graph: the graph that is walked.
+        tape: a run of it.
+        columns: the column of the mask for each block that is counted.
+    """
+
+    graph: Graph
+    tape: Tape
+    columns: Mapping[int, int]
+
+    def seed(self, cotangent: Tensor) -> PathStack:
+        """One path, which has met no block."""
+        return PathStack(torch.full((1, len(self.columns)), -1, dtype=torch.int8), cotangent[None])
+
+    def plus(self, a: PathStack, b: PathStack) -> PathStack:
+        """The paths of both; routes that made the same choices are one path, and add up."""
+        if a.masks.equal(b.masks):
+            return PathStack(a.masks, a.stack + b.stack)
+        masks = torch.cat([a.masks, b.masks])
+        unique, place = torch.unique(masks, dim=0, return_inverse=True)
+        stack = torch.cat([a.stack, b.stack])
+        if len(unique) == len(masks):
+            return PathStack(masks, stack)
+        total = stack.new_zeros((len(unique), *stack.shape[1:]))
+        return PathStack(unique, total.index_add_(0, place.to(stack.device), stack))
+
+    def enter(self, add: Add, operand: int, value: PathStack) -> PathStack:
+        """Write the choice into the block's column."""
+        stream = dict(add.operands)[operand]
+        masks = value.masks
+        if add.block in self.columns:
+            masks = masks.clone()
+            masks[:, self.columns[add.block]] = operand
+        return PathStack(masks, value.stack.to(self.graph.streams[stream].dtype))
+
+    def pull(self, segment: Segment, values: tuple[PathStack | None, ...]) -> tuple[PathStack | None, ...]:
+        """Every path through J^T; paths that arrive at one output alone have zeros at the others."""
+        live = [value for value in values if value is not None]
+        alike = all(value.masks.equal(live[0].masks) for value in live)
+        masks = live[0].masks if alike else torch.unique(torch.cat([value.masks for value in live]), dim=0)
+        stacks = tuple(None if value is None else _aligned(value, masks) for value in values)
+        return tuple(
+            None if pulled is None else PathStack(masks, pulled)
+            for pulled in self.tape.pull(segment, stacks)
+        )
+
+
+def _aligned(value: PathStack, masks: Tensor) -> Tensor:
+    if value.masks.equal(masks):
+        return value.stack
+    place = (value.masks[:, None] == masks[None]).all(dim=2).int().argmax(dim=1)
+    stack = value.stack.new_zeros((len(masks), *value.stack.shape[1:]))
+    stack[place] = value.stack
+    return stack

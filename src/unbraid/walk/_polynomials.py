@@ -1,0 +1,99 @@
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from unbraid.graph import Add, Graph, Segment
+from unbraid.walk._lengths import Lengths
+from unbraid.walk._tape import Tape
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """A polynomial in t whose coefficients are cotangents: Σ_i stack[i] t^(low + i).
+
+    Attributes:
+        low: the lowest live degree.
+        stack: the coefficients of the live degrees, one after the other.
+    """
+
+    low: int
+    stack: Shaped[Tensor, "degrees *stream"]
+
+    @property
+    def high(self) -> int:
+        """One more than the highest live degree."""
+        return self.low + len(self.stack)
+
+    def over(self, low: int, high: int) -> "Polynomial":
+        """The same polynomial with live degrees low to high − 1: zeros where there was nothing."""
+        if (low, high) == (self.low, self.high):
+            return self
+        stack = self.stack.new_zeros((high - low, *self.stack.shape[1:]))
+        stack[self.low - low : self.high - low] = self.stack
+        return Polynomial(low, stack)
+
+
+@dataclass(frozen=True)
+class Polynomials:
+    """The algebra of the gradient by path length: the walk multiplies ∏ (P_k)(S_k + t·J_k) from the left.
+
+    Only live degrees are carried, so that a chain of K blocks costs K(K+1)/2 branch products, not K².
+
+    Attributes:
+        graph: the graph that is walked.
+        tape: a run of it.
+        lengths: what counts as length.
+        max_length: the longest paths that are wanted; degrees only grow on the way, so longer ones are let go at once.
+    """
+
+    graph: Graph
+    tape: Tape
+    lengths: Lengths
+    max_length: int | None = None
+
+    def seed(self, cotangent: Tensor) -> Polynomial:
+        """The constant polynomial: at the output every path has length 0."""
+        return Polynomial(0, cotangent[None])
+
+    def plus(self, a: Polynomial, b: Polynomial) -> Polynomial:
+        """The sum, over the union of the live degrees."""
+        low, high = min(a.low, b.low), max(a.high, b.high)
+        if (low, high) == (a.low, a.high) == (b.low, b.high):
+            return Polynomial(low, a.stack + b.stack)
+        total = a.stack.new_zeros((high - low, *a.stack.shape[1:]))
+        total[a.low - low : a.high - low] = a.stack
+        total[b.low - low : b.high - low] += b.stack
+        return Polynomial(low, total)
+
+    def enter(self, add: Add, operand: int, value: Polynomial) -> Polynomial:
+        """t·g for a branch that counts, g otherwise; in the operand's own type."""
+        stream = dict(add.operands)[operand]
+        low = value.low + self.lengths.of(add, operand)
+        kept = len(value.stack)
+        if self.max_length is not None:
+            low = min(low, self.max_length + 1)
+            kept = self.max_length + 1 - low
+        return Polynomial(low, value.stack[:kept].to(self.graph.streams[stream].dtype))
+
+    def pull(
+        self, segment: Segment, values: tuple[Polynomial | None, ...]
+    ) -> tuple[Polynomial | None, ...]:
+        """Every coefficient through J^T."""
+        live = [value for value in values if value is not None and len(value.stack)]
+        if not live:
+            return (None,) * len(segment.inputs)
+        low, high = min(value.low for value in live), max(value.high for value in live)
+        stacks = tuple(
+            None if value is None or not len(value.stack) else value.over(low, high).stack for value in values
+        )
+        return tuple(
+            None if pulled is None else Polynomial(low, pulled) for pulled in self.tape.pull(segment, stacks)
+        )
+
+    def coefficients(self, value: Polynomial | None, like: Tensor, lengths: int) -> Tensor:
+        """The coefficients of t^0 .. t^(lengths − 1) as one stack; zeros where the walk brought nothing."""
+        if value is None:
+            return torch.zeros((lengths, *like.shape), dtype=like.dtype, device=like.device)
+        return value.over(0, lengths).stack

@@ -1,0 +1,43 @@
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from operator import add
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from unbraid.graph import Add, Graph, Step, makes, reads
+
+State: TypeAlias = Mapping[str, Tensor]
+
+
+def run(
+    graph: Graph, state: State, inputs: Mapping[str, Any], *, keep: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Compute the graph's outputs, letting go of each stream after its last reader.
+
+    Args:
+        graph: what to compute.
+        state: the parameters, buffers and constants that the segments name.
+        inputs: a value for each of the graph's input streams.
+        keep: further streams whose values are wanted.
+
+    Returns:
+        The values of the outputs and of `keep`, by stream.
+    """
+    wanted = {*graph.outputs, *keep}
+    values = dict(inputs)
+    for number, step in enumerate(graph.steps):
+        values.update(zip(makes(step), execute(step, state, values), strict=True))
+        for stream in reads(step):
+            if graph.last_reader[stream] == number and stream not in wanted:
+                values.pop(stream, None)
+    return {stream: values[stream] for stream in wanted}
+
+
+def execute(step: Step, state: State, values: Mapping[str, Any]) -> tuple[Any, ...]:
+    """One step: a segment's code, or an addition's sum in the order of its operands."""
+    operands = [values[stream] for stream in reads(step)]
+    if isinstance(step, Add):
+        return (reduce(add, operands),)
+    made = step.code(*operands, *(state[name] for name in step.params))
+    return tuple(made) if len(step.outputs) > 1 else (made,)

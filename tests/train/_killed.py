@@ -1,0 +1,131 @@
+"""Run as a program by the tests: train in child processes that are really killed, and say what is left.
+
+    python _killed.py random FOLDER   kill at random moments and resume, until a run gets through
+    python _killed.py every FOLDER    kill at each touch of the file system during one checkpoint, one by one
+
+Torch is imported once; each victim is a fork.
+"""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from train._small import examples, network, same_bits
+from unbraid import train
+from unbraid.train import Recipe
+
+EPOCHS = 6
+RECIPE = Recipe(epochs=EPOCHS, batch_size=10, lr=0.05, optimizer="adamw")
+EVENTS = {
+    "open",
+    "os.rename",
+    "os.mkdir",
+    "os.rmdir",
+    "os.remove",
+    "os.scandir",
+    "os.listdir",
+    "shutil.rmtree",
+}
+
+
+def forked(victim):
+    """The process id of a fork that does what `victim` does and ends."""
+    child = os.fork()
+    if child == 0:
+        victim()
+        os._exit(0)
+    return child
+
+
+def killed_at_random(folder):
+    """Kill, resume, kill, resume ... and print how often, and the epoch after each."""
+    draw = random.Random(0)
+    data = examples()
+    reached = []
+    for _ in range(200):
+
+        def victim():
+            train.fit(network(), data, RECIPE, seed=3, folder=folder, resume=True)
+
+        child = forked(victim)
+        time.sleep(draw.uniform(0.05, 0.2))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if (folder / "config.json").exists() or (folder / ".committed").exists():
+            reached.append(len(train.load(folder).history))  # readable after each kill
+        if not os.WIFSIGNALED(status):
+            assert os.WEXITSTATUS(status) == 0
+            break
+    else:
+        sys.exit("no run got through")
+    print(json.dumps(reached))
+
+
+def killed_at_every_touch(folder):
+    """For n = 1, 2, ...: resume a run of one epoch for the second, and die at the n-th touch of its folder."""
+    data = examples()
+    pristine = folder / "pristine"
+    with contextlib.suppress(Enough):
+        train.fit(network(), data, RECIPE, seed=3, folder=pristine, on_epoch=stop_after_first)
+    whole = train.fit(network(), data, RECIPE, seed=3).network
+    left = []
+    for n in range(1, 1000):
+        here = folder / f"{n}"
+        copy(pristine, here)
+        child = forked(lambda n=n, here=here: resume_and_die(data, here, n))
+        _, status = os.waitpid(child, 0)
+        if not os.WIFSIGNALED(status):
+            break
+        left.append(len(train.load(here).history))
+        if n % 3 == 0:  # and the wreck carries on to the bits of a run that never stopped
+            resumed = train.fit(network(), data, RECIPE, seed=3, folder=here, resume=True)
+            assert same_bits(resumed.network, whole), n
+    print(json.dumps(left))
+
+
+class Enough(Exception):
+    pass
+
+
+def stop_after_first(epoch):
+    raise Enough
+
+
+def copy(source, target):
+    target.mkdir()
+    for path in source.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+
+
+def resume_and_die(data, folder, n):
+    touches = 0
+
+    def hook(event, arguments):
+        nonlocal touches
+        if event in EVENTS and str(folder) in " ".join(map(str, arguments)):
+            touches += 1
+            if touches == n:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    try:
+        train.fit(network(), data, RECIPE, seed=3, folder=folder, resume=True, on_epoch=stop_after_first)
+    except Enough:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    # The first step of a process imports for two seconds; done here, the victims do not have to.
+    train.fit(network(), examples(), Recipe(epochs=1, batch_size=10, optimizer="adamw"))
+    how, where = sys.argv[1], Path(sys.argv[2])
+    {"random": killed_at_random, "every": killed_at_every_touch}[how](where)
