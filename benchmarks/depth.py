@@ -5,8 +5,8 @@
 
 Blocks are `act linear +` of width 100, without a norm, He uniform weights; SGD with momentum 0.9 and a
 learning rate of 0.05, halved five times, in batches of 100. A plain network is the residual one of the same
-seed, so of the same weights, without its skips. Finished runs are kept in the JSON file: a second call goes on
-where the first was stopped.
+seed, so of the same weights, without its skips. Finished runs are kept in the JSON file: a second call goes
+on where the first was stopped.
 """
 
 import json
@@ -109,9 +109,7 @@ def main(
     done = {key(run) for run in runs}
     examples = data.mnist1d()
     # One thread each: matrices of 100 by 100 are too small to share, and two runs fill two cores.
-    pool = ProcessPoolExecutor(
-        jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    )
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
     with pool, Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("networks", total=len(wanted), completed=len(done & set(wanted)))
         futures = [pool.submit(one_run, *run, examples) for run in wanted if run not in done]
@@ -122,8 +120,12 @@ def main(
     shown = [run for run in runs if key(run) in set(wanted)]
     print("Test error on MNIST-1D in %: median and range over", seeds, "seeds,", epochs, "epochs\n")
     print(markdown(shown, [int(depth) for depth in depths.split(",")]))
-    speeds = [(run["depth"], run["examples_per_second"]) for run in shown if run["examples_per_second"]]
-    print("\nMedian examples per second, one thread a run, tests included:")
+    speeds = [
+        (run["depth"], run["examples_per_second"])
+        for run in shown
+        if run["examples_per_second"] and run["network"] == "residual, scale 1/√K"
+    ]
+    print(f"\nExamples per second of one residual run (one thread, tests included), {jobs} at once:")
     for depth in map(int, depths.split(",")):
         of_depth = [int(str(speed)) for at, speed in speeds if at == depth]
         print(f"  depth {depth}: {statistics.median(of_depth):,.0f}" if of_depth else f"  depth {depth}: —")

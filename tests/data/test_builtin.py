@@ -22,7 +22,7 @@ def test_mnist1d_has_the_published_size(mnist1d):
 
 
 def test_mnist1d_is_standardised_on_the_training_part_alone(mnist1d):
-    """The package standardises both parts together; the training part must come out at 0 and 1, the test part not."""
+    """The package standardises both parts together; here only the training part has 0 and 1."""
     train, test = mnist1d.train_inputs.double(), mnist1d.test_inputs.double()
     assert abs(train.mean()) < 1e-7
     assert abs(train.std(correction=0) - 1) < 1e-7
@@ -81,9 +81,7 @@ def test_flat_makes_vectors_and_keeps_the_rest():
     [(data.mnist1d, "mnist1d.data", "mnist1d"), (data.digits, "sklearn.datasets", "scikit-learn")],
 )
 def test_a_missing_package_is_named_with_the_command(monkeypatch, make, module, package):
-    monkeypatch.setitem(
-        __import__("sys").modules, module, None
-    )  # what Python itself does to forbid an import
+    monkeypatch.setitem(__import__("sys").modules, module, None)  # what Python itself does to forbid an import
     with pytest.raises(DataError, match=rf"needs the package {package}.*pip install 'unbraid\[data\]'"):
         make()
 

@@ -41,7 +41,7 @@ def test_both_kinds_of_file_give_the_same(tmp_path, ending):
     expected = (raw["x_test"] - raw["x"].mean()) / raw["x"].std()
     torch.testing.assert_close(mine.test_inputs, torch.tensor(expected, dtype=torch.float32))
     assert mine.train_labels.tolist() == raw["y"].tolist()
-    assert (mine.name, mine.classes, mine.features) == (str(path), 3, (4,))
+    assert (mine.name, mine.classes, mine.features) == (path.name, 3, (4,))
 
 
 def test_bfloat16_is_read_exactly(tmp_path):
@@ -70,9 +70,7 @@ def test_standardisation_against_numpy(over, shape):
     x = np.random.default_rng(1).normal(5, 3, (30, 3, 2, 2))
     made = data.from_arrays(x, np.arange(30) % 2, x[:4], np.arange(4) % 2, over=over)
     axes = {"all": (0, 1, 2, 3), "channel": (0, 2, 3), "feature": (0,)}
-    expected = (
-        x if over == "nothing" else (x - x.mean(axes[over], keepdims=True)) / x.std(axes[over], keepdims=True)
-    )
+    expected = x if over == "nothing" else (x - x.mean(axes[over], keepdims=True)) / x.std(axes[over], keepdims=True)
     assert made.mean.shape == made.std.shape == shape
     torch.testing.assert_close(made.train_inputs, torch.tensor(expected, dtype=torch.float32))
     assert torch.equal(made.test_inputs, made.train_inputs[:4])
@@ -135,9 +133,7 @@ def test_labels_saved_as_floats_count_by_their_value():
 
 def test_classes_can_be_given():
     assert data.from_arrays(**arrays(), classes=7).classes == 7
-    with pytest.raises(
-        DataError, match=r"below the number of classes, 2; y holds 2 in row 2 \(6 such of 20\)"
-    ):
+    with pytest.raises(DataError, match=r"below the number of classes, 2; y holds 2 in row 2 \(6 such of 20\)"):
         data.from_arrays(**arrays(), classes=2)
 
 
@@ -169,9 +165,7 @@ def test_pickles_are_refused_and_never_run(tmp_path):
     with zipfile.ZipFile(tmp_path / "inside.npz", "w") as archive:
         archive.writestr("x.npy", pickle.dumps(Trap(sprung)))
         archive.writestr("y.npy", pickle.dumps(Trap(sprung)))
-    with pytest.raises(
-        DataError, match=r"inside\.npz: x (is no numpy array|holds Python objects|is damaged)"
-    ):
+    with pytest.raises(DataError, match=r"inside\.npz: x (is no numpy array|holds Python objects|is damaged)"):
         data.load(tmp_path / "inside.npz")
     assert not sprung.exists()
 
@@ -198,15 +192,13 @@ def test_every_truncation_is_an_error_of_ours(tmp_path, ending):
     cut = tmp_path / f"cut{ending}"
     for length in [*range(0, len(content), 37), len(content) - 1]:
         cut.write_bytes(content[:length])
-        with pytest.raises(
-            DataError, match=rf"cut{re.escape(ending)}: (not an? |x is damaged|the archive is damaged)"
-        ):
+        with pytest.raises(DataError, match=rf"cut{re.escape(ending)}: (not an? |x is damaged|the archive is damaged)"):
             data.load(cut)
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_every_flipped_byte_of_an_npz_is_seen_or_harmless(tmp_path, save):
-    """Members have checksums (the directory at the end has none): a flip is an error of ours or the same data."""
+    """Members have checksums (the directory behind has none): a flip is an error of ours or the same data."""
     whole, flipped = tmp_path / "whole.npz", tmp_path / "flipped.npz"
     save(whole, **arrays())
     content, good = whole.read_bytes(), data.load(whole)

@@ -77,7 +77,7 @@ def built(plan):
 SEED = normal(1, WIDTH, seed=99)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(plans(), st.integers(0, 3))
 def test_every_algebra_agrees_with_brute_force(plan, longest):
     example = built(plan)

@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,8 +24,8 @@ from train._small import examples, network, same_bits
 from unbraid import train
 from unbraid.train import Recipe
 
-EPOCHS = 6
-RECIPE = Recipe(epochs=EPOCHS, batch_size=10, lr=0.05, optimizer="adamw")
+LONG = Recipe(epochs=16, batch_size=10, lr=0.01, optimizer="adamw")
+SHORT = replace(LONG, epochs=3)
 EVENTS = {
     "open",
     "os.rename",
@@ -46,18 +47,18 @@ def forked(victim):
     return child
 
 
-def killed_at_random(folder):
-    """Kill, resume, kill, resume ... and print how often, and the epoch after each."""
+def killed_at_random(folder, epoch_seconds):
+    """Kill, resume, kill, resume ... and say which epoch was safe after each."""
     draw = random.Random(0)
     data = examples()
     reached = []
     for _ in range(200):
 
         def victim():
-            train.fit(network(), data, RECIPE, seed=3, folder=folder, resume=True)
+            train.fit(network(), data, LONG, seed=3, folder=folder, resume=True)
 
         child = forked(victim)
-        time.sleep(draw.uniform(0.05, 0.2))
+        time.sleep(epoch_seconds * draw.uniform(0.5, 5))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if (folder / "config.json").exists() or (folder / ".committed").exists():
@@ -67,16 +68,16 @@ def killed_at_random(folder):
             break
     else:
         sys.exit("no run got through")
-    print(json.dumps(reached))
+    sys.stdout.write(json.dumps(reached))
 
 
 def killed_at_every_touch(folder):
-    """For n = 1, 2, ...: resume a run of one epoch for the second, and die at the n-th touch of its folder."""
+    """For n = 1, 2, ...: resume after one epoch for the second, and die at the n-th touch of the folder."""
     data = examples()
     pristine = folder / "pristine"
-    with contextlib.suppress(Enough):
-        train.fit(network(), data, RECIPE, seed=3, folder=pristine, on_epoch=stop_after_first)
-    whole = train.fit(network(), data, RECIPE, seed=3).network
+    with contextlib.suppress(EnoughError):
+        train.fit(network(), data, SHORT, seed=3, folder=pristine, on_epoch=stop_after_first)
+    whole = train.fit(network(), data, SHORT, seed=3).network
     left = []
     for n in range(1, 1000):
         here = folder / f"{n}"
@@ -87,17 +88,17 @@ def killed_at_every_touch(folder):
             break
         left.append(len(train.load(here).history))
         if n % 3 == 0:  # and the wreck carries on to the bits of a run that never stopped
-            resumed = train.fit(network(), data, RECIPE, seed=3, folder=here, resume=True)
+            resumed = train.fit(network(), data, SHORT, seed=3, folder=here, resume=True)
             assert same_bits(resumed.network, whole), n
-    print(json.dumps(left))
+    sys.stdout.write(json.dumps(left))
 
 
-class Enough(Exception):
+class EnoughError(Exception):
     pass
 
 
 def stop_after_first(epoch):
-    raise Enough
+    raise EnoughError
 
 
 def copy(source, target):
@@ -118,14 +119,18 @@ def resume_and_die(data, folder, n):
 
     sys.addaudithook(hook)
     try:
-        train.fit(network(), data, RECIPE, seed=3, folder=folder, resume=True, on_epoch=stop_after_first)
-    except Enough:
+        train.fit(network(), data, SHORT, seed=3, folder=folder, resume=True, on_epoch=stop_after_first)
+    except EnoughError:
         os._exit(0)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     # The first step of a process imports for two seconds; done here, the victims do not have to.
-    train.fit(network(), examples(), Recipe(epochs=1, batch_size=10, optimizer="adamw"))
+    train.fit(network(), examples(), SHORT)
     how, where = sys.argv[1], Path(sys.argv[2])
-    {"random": killed_at_random, "every": killed_at_every_touch}[how](where)
+    if how == "every":
+        killed_at_every_touch(where)
+    else:
+        # Kills must fall between epochs and within them on slow machines as on fast ones.
+        killed_at_random(where, train.fit(network(), examples(), SHORT).history[-1].seconds)

@@ -11,7 +11,7 @@ SHORT = Recipe(epochs=4, batch_size=50, lr=0.05)
 
 
 def examples(train=330, test=100):
-    """Three classes, told apart by which third of 12 features is largest; 330 is no multiple of the batch size."""
+    """Three classes: which third of 12 features is largest. 330 is no multiple of the batch size."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(train + test, 12, generator=generator)
     labels = inputs.reshape(-1, 3, 4).sum(2).argmax(1)
@@ -20,7 +20,7 @@ def examples(train=330, test=100):
 
 
 def network(seed=0, **options):
-    """Four blocks with batch norm and stochastic depth: running statistics and random draws are part of the run."""
+    """Four blocks with batch norm and stochastic depth: running statistics and draws are part of the run."""
     options = {"width": 16, "depth": 4, "order": "norm act linear +", "stochastic_depth": 0.3} | options
     return unn.mlp(inputs=12, classes=3, generator=torch.Generator().manual_seed(seed), **options)
 

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import pickle
+import resource
 import shutil
 
 import pytest
@@ -28,25 +29,22 @@ def copy(kept, tmp_path):
     return shutil.copytree(kept, tmp_path / "run")
 
 
-class Stop(Exception):
+class StopError(Exception):
     pass
 
 
 def stopped_after(epochs, *arguments, **options):
     def stop(epoch):
         if epoch.epoch == epochs:
-            raise Stop
+            raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train.fit(*arguments, **options, on_epoch=stop)
 
 
 def resign(folder):
     """Make the checksums right again after tampering, as an attacker would."""
-    lines = [
-        f"{hashlib.sha256((folder / n).read_bytes()).hexdigest()}  {n}\n"
-        for n in sorted(FILES - {"SHA256SUMS"})
-    ]
+    lines = [f"{hashlib.sha256((folder / n).read_bytes()).hexdigest()}  {n}\n" for n in sorted(FILES - {"SHA256SUMS"})]
     (folder / "SHA256SUMS").write_text("".join(lines))
 
 
@@ -94,9 +92,7 @@ def test_a_plain_twin_comes_back_plain(tmp_path):
 @pytest.mark.parametrize("make", [network, by_hand])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_resumed_is_unbroken(tmp_path, make, optimizer, momentum):
-    recipe = Recipe(
-        epochs=4, batch_size=50, lr=0.01, optimizer=optimizer, momentum=momentum, schedule="cosine"
-    )
+    recipe = Recipe(epochs=4, batch_size=50, lr=0.01, optimizer=optimizer, momentum=momentum, schedule="cosine")
     stopped_after(2, make(), examples(), recipe, folder=tmp_path)
     # Another first seed: all that counts must come from the folder.
     resumed = train.fit(make(9), examples(), recipe, folder=tmp_path, resume=True)
@@ -163,9 +159,7 @@ def test_a_network_built_by_hand_needs_its_network(tmp_path):
         CheckpointError, match=r"0\.bias: \[16\] in the file, \[20\] in the network\n  0\.weight: \[16, 12\]"
     ):
         train.load(tmp_path, network=wrong)
-    with pytest.raises(
-        CheckpointError, match=r"0\.bias: \[16\] in the file, absent in the network(?s:.*)and 2 more"
-    ):
+    with pytest.raises(CheckpointError, match=r"0\.bias: \[16\] in the file, absent in the network(?s:.*)and 2 more"):
         train.load(tmp_path, network=nn.Bilinear(2, 2, 3))
 
 
@@ -210,9 +204,7 @@ def test_a_file_missing_cut_short_or_flipped(copy, name):
     content = (copy / name).read_bytes()
     for damage in (content[:-1], content[: len(content) // 2], b""):
         (copy / name).write_bytes(damage)
-        with pytest.raises(
-            CheckpointError, match=rf"{name} is damaged.*: {len(damage):,} bytes with SHA-256"
-        ):
+        with pytest.raises(CheckpointError, match=rf"{name} is damaged.*: {len(damage):,} bytes with SHA-256"):
             train.load(copy)
     for place in range(0, len(content), max(1, len(content) // 50)):
         (copy / name).write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
@@ -231,9 +223,7 @@ def test_checksums_missing_or_flipped(copy):
         with pytest.raises(CheckpointError, match=r"is damaged|is not listed in SHA256SUMS"):
             train.load(copy)
     sums.unlink()
-    with pytest.raises(
-        CheckpointError, match=r"no checkpoint here: SHA256SUMS is missing\. A checkpoint holds config"
-    ):
+    with pytest.raises(CheckpointError, match=r"no checkpoint here: SHA256SUMS is missing\. A checkpoint holds config"):
         train.load(copy)
 
 
@@ -243,9 +233,7 @@ def test_no_such_folder_or_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match=r"file: this is a file, and a checkpoint is a folder"):
         train.load(tmp_path / "file")
-    with pytest.raises(
-        CheckpointError, match=r"file: the checkpoint cannot be written: (Not a directory|File exists)"
-    ):
+    with pytest.raises(CheckpointError, match=r"file: the checkpoint cannot be written: (Not a directory|File exists)"):
         train.fit(network(), examples(), SHORT, folder=tmp_path / "file")
 
 
@@ -350,3 +338,22 @@ def test_leftovers_of_a_kill_are_cleared(copy):
         (copy / name).rename(committed / name)
     (copy / "weights.safetensors").write_bytes(b"the last epoch's")
     assert len(train.load(copy).history) == 4
+
+
+def test_a_file_system_that_refuses_leaves_the_last_good_epoch(tmp_path):
+    """A limit on the size of files stands in for a full disk: writes fail half-way."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def no_more_room(epoch):
+        if epoch.epoch == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+
+    try:
+        with pytest.raises(CheckpointError, match=r"the checkpoint cannot be written: .*The last good one"):
+            train.fit(network(), examples(), SHORT, folder=tmp_path, on_epoch=no_more_room)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(train.load(tmp_path).history) == 2
+    resumed = train.fit(network(), examples(), SHORT, folder=tmp_path, resume=True)
+    assert same_bits(resumed.network, train.fit(network(), examples(), SHORT).network)
+    assert {path.name for path in tmp_path.iterdir()} == FILES

@@ -1,6 +1,5 @@
 import json
 import math
-import random
 
 import numpy as np
 import pytest
@@ -23,7 +22,8 @@ def _one_thread():
 
 
 def states():
-    return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    # Not Python's own: beartype, which checks annotations in the tests, draws from it.
+    return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()  # noqa: NPY002
 
 
 def losses(run):
@@ -186,9 +186,7 @@ def test_the_result_shows_itself():
     console = Console(record=True, width=100)
     console.print(run.table())
     assert f"thirds, seed 5: test error {run.test_error:.1f} % after 4 epochs" in console.export_text()
-    assert (
-        json.loads(json.dumps(run.to_dict(), allow_nan=False))["history"][3]["test_error"] == run.test_error
-    )
+    assert json.loads(json.dumps(run.to_dict(), allow_nan=False))["history"][3]["test_error"] == run.test_error
     curves = {line.get_label(): line.get_ydata() for line in run.plot().axes[0].lines}
     assert list(curves["test"]) == [epoch.test_error for epoch in seen]
     picture = run._repr_html_()

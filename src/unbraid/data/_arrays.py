@@ -71,9 +71,7 @@ def from_arrays(
     check_labels(name, "y_test", test_labels, count)
     mean, std = _moments(inputs, over)
     if not (np.isfinite(mean).all() and np.isfinite(std).all()):
-        raise DataError(
-            f"{name}: the values of x are too large to standardise: their variance overflows float64"
-        )
+        raise DataError(f"{name}: the values of x are too large to standardise: their variance overflows float64")
     return Dataset(
         name=name,
         train_inputs=torch.from_numpy(((inputs - mean) / std).astype(np.float32)),
@@ -123,9 +121,7 @@ def _split(
     return order[tests:], order[:tests]
 
 
-def _moments(
-    inputs: npt.NDArray[np.float64], over: Over
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _moments(inputs: npt.NDArray[np.float64], over: Over) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Mean and standard deviation of the training inputs; they broadcast against one input."""
     if over == "nothing":
         return np.zeros(()), np.ones(())

@@ -49,9 +49,7 @@ def check_inputs(name: str, key: str, x: Array) -> None:
 def check_labels(name: str, key: str, y: Array, classes: int | None = None) -> None:
     """Whole numbers from 0 to classes − 1 (without an upper end where `classes` is None); else DataError."""
     if y.dtype.kind not in "fiub":
-        raise DataError(
-            f"{name}: {key} must hold whole numbers; its type is {y.dtype}. Number the classes from 0."
-        )
+        raise DataError(f"{name}: {key} must hold whole numbers; its type is {y.dtype}. Number the classes from 0.")
     if y.dtype.kind == "f":
         _refuse(name, key, y, ~np.isfinite(y), "labels must be finite")
         # Tools that know one type only save labels as 3.0: the value counts.
@@ -66,9 +64,7 @@ def _refuse(name: str, key: str, y: Array, bad: npt.NDArray[np.bool_], rule: str
     if bad.any():
         row = int(bad.argmax())
         what = _not_finite(y[row]) if y.dtype.kind == "f" and not np.isfinite(y[row]) else y[row].item()
-        raise DataError(
-            f"{name}: {rule}; {key} holds {what} in row {row} ({int(bad.sum())} such of {len(y):,})"
-        )
+        raise DataError(f"{name}: {rule}; {key} holds {what} in row {row} ({int(bad.sum())} such of {len(y):,})")
 
 
 def _not_finite(value: np.generic) -> str:

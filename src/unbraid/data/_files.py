@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,14 +53,12 @@ def load(
     if path.suffix not in readers:
         raise DataError(f"{path}: a data file ends in .npz or .safetensors; this one ends in {path.suffix!r}")
     if not path.is_file():
-        raise DataError(
-            f"{path}: there is no such file" if not path.exists() else f"{path}: this is not a file"
-        )
+        raise DataError(f"{path}: there is no such file" if not path.exists() else f"{path}: this is not a file")
     try:
         arrays = readers[path.suffix](path)
     except OSError as error:
         raise DataError(f"{path}: the file cannot be read: {error.strerror or error}") from error
-    return from_arrays(
+    made = from_arrays(
         arrays["x"],
         arrays["y"],
         arrays.get("x_test"),
@@ -70,6 +69,8 @@ def load(
         seed=seed,
         over=over,
     )
+    # Messages show the whole path; the name is the same from whichever folder the file is read.
+    return replace(made, name=path.name)
 
 
 def _wanted(path: Path, keys: list[str]) -> list[str]:
@@ -110,9 +111,7 @@ def _member(path: Path, archive: "np.lib.npyio.NpzFile", key: str) -> Array:
             ) from error
         raise DataError(f"{path}: {key} is damaged: {error}. Write or copy the file again.") from error
     if not isinstance(array, np.ndarray):
-        raise DataError(
-            f"{path}: {key} is no numpy array. Write the file with numpy.savez(path, x=..., y=...)."
-        )
+        raise DataError(f"{path}: {key} is no numpy array. Write the file with numpy.savez(path, x=..., y=...).")
     return array
 
 

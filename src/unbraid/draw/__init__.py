@@ -5,8 +5,8 @@ writes it as PNG or SVG and `svg` gives its text.
 
     draw.save(draw.unravelled(4), "figure.svg")
 
-`network` (figure 11.4a), `unravelled` (11.4b), `order` (11.5); `terms`, `paths` and `depth` for results. `INK`, `PAPER` and `MUTED` are the
-colours that a page with a theme of its own exchanges.
+`network` (figure 11.4a), `unravelled` (11.4b), `order` (11.5); `terms`, `paths` and `depth` for results. `INK`,
+`PAPER`, `MUTED` and `PALETTE` are the colours that a page with a theme of its own exchanges.
 """
 
 from unbraid.draw._depth import DepthCurve, depth
@@ -14,8 +14,23 @@ from unbraid.draw._network import network
 from unbraid.draw._order import order
 from unbraid.draw._paths import paths
 from unbraid.draw._save import save, svg
-from unbraid.draw._style import INK, MUTED, PAPER, style
+from unbraid.draw._style import INK, MUTED, PALETTE, PAPER, style
 from unbraid.draw._terms import terms
 from unbraid.draw._unravelled import unravelled
 
-__all__ = ["INK", "MUTED", "PAPER", "DepthCurve", "depth", "network", "order", "paths", "save", "style", "svg", "terms", "unravelled"]
+__all__ = [
+    "INK",
+    "MUTED",
+    "PALETTE",
+    "PAPER",
+    "DepthCurve",
+    "depth",
+    "network",
+    "order",
+    "paths",
+    "save",
+    "style",
+    "svg",
+    "terms",
+    "unravelled",
+]

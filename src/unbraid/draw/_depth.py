@@ -116,7 +116,9 @@ def _name_lines(axes: Axes, curves: Sequence[DepthCurve]) -> None:
     """Each name beside the end of its line; names that would meet move apart, by 5 % of the height at least."""
     ends = []
     for number, curve in enumerate(curves):
-        finite = [(curve.depths[at], curve.mean(at)) for at in range(len(curve.depths)) if math.isfinite(curve.mean(at))]
+        finite = [
+            (curve.depths[at], curve.mean(at)) for at in range(len(curve.depths)) if math.isfinite(curve.mean(at))
+        ]
         if finite:
             ends.append((finite[-1][1], number, curve.name))
     height = -math.inf

@@ -41,8 +41,10 @@ def network(k: int = 4) -> Figure:
     with style():
         figure = blank(max(_LEFT + k * _STEP + _RIGHT, 4.6), 2.6)
         axes = figure.axes[0]
-        heading = "1 block: 2 paths from x to y" if k == 1 else f"{k} blocks, each with its skip: {2**k} paths from x to y"
-        label(axes, (0.25, 2.32), heading, size=11.5, ha="left").set_weight("bold")
+        heading = (
+            "1 block: 2 paths from x to y" if k == 1 else f"{k} blocks, each with its skip: {2**k} paths from x to y"
+        )
+        label(axes, (0.25, 2.32), heading, size=11.5, ha="left").set_fontweight("bold")
         end = _LEFT + k * _STEP
         label(axes, (_LEFT - 0.42, _TRUNK), "$x$", size=15)
         wire(axes, [(_LEFT - 0.24, _TRUNK), (end, _TRUNK)])

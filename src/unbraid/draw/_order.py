@@ -1,6 +1,6 @@
 """Figure 11.5: the order of operations in one block."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,6 +16,7 @@ _TRUNK, _BRANCH = 1.55, 0.72
 _KINDS = {"act": PALETTE[3], "norm": PALETTE[2], "attention": PALETTE[5], "mlp": PALETTE[1]}
 
 
+@runtime_checkable
 class OrderLike(Protocol):
     """What the figure needs of an order of operations; `unbraid.nn.Order` has it."""
 
@@ -52,8 +53,8 @@ def order(order: OrderLike | str) -> Figure:
         heading, text = _finding(before, after), " ".join((*before, "+", *after))
         figure = blank(max(end + 0.6, 6.6), 2.55)
         axes = figure.axes[0]
-        label(axes, (0.25, 2.27), heading, size=11.5, ha="left").set_weight("bold")
-        label(axes, (0.25, 0.2), text, size=9, muted=True, ha="left").set_family("monospace")
+        label(axes, (0.25, 2.27), heading, size=11.5, ha="left").set_fontweight("bold")
+        label(axes, (0.25, 0.2), text, size=9, muted=True, ha="left").set_fontfamily("monospace")
         _draw_trunk(axes, sum_at, end)
         wire(axes, [(_LEFT, _TRUNK), (_LEFT, _BRANCH), (sum_at, _BRANCH), (sum_at, _TRUNK)])
         fork(axes, (_LEFT, _TRUNK))

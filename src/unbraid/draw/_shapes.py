@@ -36,7 +36,13 @@ def arrow(axes: Axes, start: Point, end: Point, *, color: str = INK) -> None:
         "",
         xy=end,
         xytext=start,
-        arrowprops={"arrowstyle": "-|>,head_width=0.22,head_length=0.42", "color": color, "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0},
+        arrowprops={
+            "arrowstyle": "-|>,head_width=0.22,head_length=0.42",
+            "color": color,
+            "linewidth": 1.6,
+            "shrinkA": 0,
+            "shrinkB": 0,
+        },
         zorder=1,
     )
 
@@ -47,12 +53,18 @@ def box(axes: Axes, center: Point, text: str, *, color: str, width: float, heigh
     corner = (x - width / 2, y - height / 2)
     rounding = f"round,pad=0,rounding_size={min(width, height) * 0.22}"
     # A tint alone would let the wires beneath shine through: paper first, then the tint.
-    axes.add_patch(FancyBboxPatch(corner, width, height, boxstyle=rounding, facecolor=PAPER, edgecolor="none", zorder=2))
     axes.add_patch(
-        FancyBboxPatch(corner, width, height, boxstyle=rounding, facecolor=color, alpha=0.18, edgecolor="none", zorder=3)
+        FancyBboxPatch(corner, width, height, boxstyle=rounding, facecolor=PAPER, edgecolor="none", zorder=2)
     )
     axes.add_patch(
-        FancyBboxPatch(corner, width, height, boxstyle=rounding, facecolor="none", edgecolor=color, linewidth=1.5, zorder=4)
+        FancyBboxPatch(
+            corner, width, height, boxstyle=rounding, facecolor=color, alpha=0.18, edgecolor="none", zorder=3
+        )
+    )
+    axes.add_patch(
+        FancyBboxPatch(
+            corner, width, height, boxstyle=rounding, facecolor="none", edgecolor=color, linewidth=1.5, zorder=4
+        )
     )
     return axes.text(x, y, text, ha="center", va="center", size=size, zorder=5)
 
@@ -72,6 +84,8 @@ def fork(axes: Axes, center: Point, *, radius: float = 0.045, color: str = INK) 
     axes.add_patch(Circle(center, radius, facecolor=color, edgecolor="none", zorder=3))
 
 
-def label(axes: Axes, at: Point, text: str, *, size: float = 10.0, muted: bool = False, ha: str = "center", va: str = "center") -> Text:
+def label(
+    axes: Axes, at: Point, text: str, *, size: float = 10.0, muted: bool = False, ha: str = "center", va: str = "center"
+) -> Text:
     """Text that belongs to no box."""
     return axes.text(*at, text, ha=ha, va=va, size=size, color=MUTED if muted else INK, zorder=5)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -19,7 +20,7 @@ MUTED = "#6b7280"
 # dark page (3:1 at least on both), and ordered so that neighbours differ in lightness.
 PALETTE = ("#0072b2", "#c77f00", "#00855f", "#d9480f", "#4a9fd8", "#b0548c")
 
-_RC = {
+_RC: Any = {  # Any: matplotlib types every key by name
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: one layout on every machine
     "font.size": 10.0,
@@ -54,7 +55,9 @@ _RC = {
 @contextmanager
 def style() -> Iterator[None]:
     """Within it, figures are made, drawn and saved in unbraid's style; afterwards matplotlib is as before."""
-    with mpl.rc_context({**mpl.rcParamsDefault, "backend": mpl.rcParams["backend"], **_RC}):
+    with mpl.rc_context():
+        mpl.rcdefaults()  # whatever the user set: a figure of ours looks the same everywhere
+        mpl.rcParams.update(_RC)
         yield
 
 

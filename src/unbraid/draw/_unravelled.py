@@ -64,7 +64,7 @@ def unravelled(k: int = 4) -> Figure:
         axes = figure.axes[0]
         networks = "1 smaller network" if k == 1 else f"{k} smaller networks"
         heading = f"The output is a sum over {2**k} paths: the input and {networks}"
-        label(axes, (0.25, grid.height - 0.3), heading, size=11.5, ha="left").set_weight("bold")
+        label(axes, (0.25, grid.height - 0.3), heading, size=11.5, ha="left").set_fontweight("bold")
         _draw_source(axes, grid)
         for term in range(k + 1):
             _draw_group(axes, grid, term)

@@ -9,17 +9,21 @@ from unbraid.form._equation import Equation
 from unbraid.form._exactness import relative_error, tolerance
 from unbraid.form._form import ResidualForm
 from unbraid.form._signature import Signature, as_call
+from unbraid.form._target import Objective, Target, objective
 from unbraid.form._trace import chain, trace
 from unbraid.form._verify import Verification
 
 __all__ = [
     "Block",
     "Equation",
+    "Objective",
     "ResidualForm",
     "Signature",
+    "Target",
     "Verification",
     "as_call",
     "chain",
+    "objective",
     "relative_error",
     "tolerance",
     "trace",

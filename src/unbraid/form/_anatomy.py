@@ -48,7 +48,7 @@ class Anatomy:
 
     @cached_property
     def ends(self) -> dict[int, fx.Node]:
-        """For each top-level block the node at which its trunk operations P_k end: the next fork, where there is one."""
+        """For each top-level block the node at which its trunk operations P_k end: the next fork, if any."""
         ends = {}
         for block in self.top_level:
             add = self.blocks[block].add
@@ -62,7 +62,7 @@ class Anatomy:
         return bool(way) and all(node not in self.places for node in way)
 
     def _end_in_scope(self, add: fx.Node) -> fx.Node:
-        """After the last block P_k is what the module that adds goes on to do in a single line; the rest is the head."""
+        """After the last block P_k is what the module that adds does next in a single line; the rest is the head."""
         node, home = add, scope(add)
         while home:
             users = [user for user in node.users if user in self.flow.carries]

@@ -76,10 +76,8 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     reasons = {}
     for a, k, free in attempts:
         try:
-            return torch.export.export(
-                model, a, k, dynamic_shapes=_free(model, a, k) if free else None, strict=False
-            )
-        except Exception as error:  # noqa: BLE001  the exporter raises whatever the model's code does
+            return torch.export.export(model, a, k, dynamic_shapes=_free(model, a, k) if free else None, strict=False)
+        except Exception as error:
             reasons["export with free sizes" if free else "export with fixed sizes"] = _first_line(error)
             last = error
     said = "\n".join(f"  {tracer}: {reason}" for tracer, reason in reasons.items())
@@ -103,7 +101,8 @@ def _free(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> di
     """Every size of every input free, unless the model's own code fixes it."""
     arguments = dict(inspect.signature(model.forward).bind(*args, **kwargs).arguments)
     free: dict[str, Any] = pytree.tree_map(
-        lambda leaf: {i: Dim.AUTO for i in range(leaf.ndim)} if isinstance(leaf, Tensor) else None, arguments
+        lambda leaf: dict.fromkeys(range(leaf.ndim), Dim.AUTO) if isinstance(leaf, Tensor) else None,
+        arguments,
     )
     return free
 

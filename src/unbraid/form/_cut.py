@@ -1,5 +1,5 @@
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -53,14 +53,14 @@ class _Cutter:
     def attempt(self) -> set[fx.Node]:
         """Cut at the roots; returns tensors that must be roots too, none if the cut is done."""
         owner = self._owners()
-        self.cones = {end: _Cone([end]) for end in self.roots if end not in self.adds and owner.get(end) is end}
+        ends = [end for end, leader in owner.items() if end is leader and end not in self.adds]
+        self.cones = {end: _Cone([end]) for end in ends}
         for end, leader in owner.items():
             if end in self.roots and leader is not end and leader in self.cones:
                 self.cones[leader].ends.append(end)
         for node in self.capture.graph.nodes:
-            leader = owner.get(node)
-            if leader in self.cones and not _is_size(node):
-                self.cones[leader].nodes.append(node)
+            if node in owner and owner[node] in self.cones and not _is_size(node):
+                self.cones[owner[node]].nodes.append(node)
         missing: set[fx.Node] = set()
         for cone in self.cones.values():
             missing |= self._connect(cone)
@@ -206,7 +206,13 @@ class _Cutter:
         graph.output(ends[0] if len(ends) == 1 else tuple(ends))
         return fx.GraphModule(torch.nn.Module(), graph, class_name=f"segment_{cone.ends[0].name}")
 
-    def _size(self, node, graph, copies, copied):  # type: ignore[no-untyped-def]
+    def _size(
+        self,
+        node: fx.Node,
+        graph: fx.Graph,
+        copies: dict[fx.Node, fx.Node],
+        copied: Callable[[fx.Node], fx.Node],
+    ) -> fx.Node:
         """A size, read from a tensor at hand or computed from other sizes as the model did."""
         holder = self._holder(node, list(copies))
         if holder is None:
@@ -222,7 +228,11 @@ def _is_size(node: fx.Node) -> bool:
 
 def _stream(node: fx.Node) -> Stream:
     value = node.meta["val"]
-    return Stream(node.name, sizes(value), value.dtype) if isinstance(value, Tensor) else Stream(node.name, (), torch.int64)
+    return (
+        Stream(node.name, sizes(value), value.dtype)
+        if isinstance(value, Tensor)
+        else Stream(node.name, (), torch.int64)
+    )
 
 
 def _touched(step: Step) -> tuple[str, ...]:

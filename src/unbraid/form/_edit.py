@@ -1,7 +1,16 @@
+import copy
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.node import map_aggregate
 
 from unbraid.errors import ShapeError
-from unbraid.graph import Add, Graph, rewired
+from unbraid.graph import Add, Graph, Segment, Step, rewired
+
+_NARROW = frozenset({torch.float16, torch.bfloat16, torch.float32})
 
 
 def deleted(graph: Graph, which: tuple[int | tuple[int, int], ...]) -> Graph:
@@ -14,13 +23,49 @@ def deleted(graph: Graph, which: tuple[int | tuple[int, int], ...]) -> Graph:
             raise IndexError(f"without: there is no block {block}; blocks are numbered {_range(sorted(adds))}.")
         count = len(adds[block].branches)
         if branch is not None and not 0 <= branch < count:
-            raise IndexError(f"without: block {block} has no branch {branch}; branches are numbered {_range([*range(count)])}.")
+            raise IndexError(
+                f"without: block {block} has no branch {branch}; branches are numbered {_range([*range(count)])}."
+            )
         gone.setdefault(block, set()).update(range(count) if branch is None else [branch])
     steps = tuple(
         _spared(graph, step, gone[step.block]) if isinstance(step, Add) and step.block in gone else step
         for step in graph.steps
     )
     return rewired(graph, steps)
+
+
+def widened(graph: Graph, state: Mapping[str, Tensor]) -> tuple[Graph, dict[str, Tensor]]:
+    """A float64 graph with its casts to narrower types widened, so that sums over paths are exact to float64.
+
+    Llama's norm, say, computes in float32 whatever the type of the model.
+    """
+    steps = tuple(_widened(step) for step in graph.steps)
+    streams = {
+        name: replace(stream, dtype=torch.float64) if stream.dtype in _NARROW else stream
+        for name, stream in graph.streams.items()
+    }
+    wide = {name: t.double() if t.dtype in _NARROW else t for name, t in state.items()}
+    return replace(graph, streams=streams, steps=steps), wide
+
+
+def _widened(step: Step) -> Step:
+    if not isinstance(step, Segment) or not isinstance(step.code, fx.GraphModule):
+        return step
+    if not any(_narrow(value) for node in step.code.graph.nodes for value in (*node.args, *node.kwargs.values())):
+        return step
+    graph = copy.deepcopy(step.code.graph)
+    for node in graph.nodes:
+        node.args = map_aggregate(node.args, _widen)
+        node.kwargs = map_aggregate(node.kwargs, _widen)
+    return replace(step, code=fx.GraphModule(step.code, graph, class_name=f"wide_{step.id}"))
+
+
+def _narrow(value: Any) -> bool:
+    return isinstance(value, torch.dtype) and value in _NARROW
+
+
+def _widen(value: Any) -> Any:
+    return torch.float64 if _narrow(value) else value
 
 
 def _spared(graph: Graph, add: Add, gone: set[int]) -> Add:

@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from unbraid.form._block import Block
 
@@ -72,7 +72,7 @@ _LATEX = _Notation(
 
 
 def _unravelled(count: int, notation: _Notation) -> str:
-    """y = x + f1[x] + f2[x + f1[x]] + ...: every argument is the sum of the terms before it."""
+    """Y = x + f1[x] + f2[x + f1[x]] + ...: every argument is the sum of the terms before it."""
     terms = [notation.input]
     for k in range(1, count + 1):
         terms.append(notation.call.format(notation.function.format(k), " + ".join(terms)))
@@ -91,7 +91,7 @@ def _derivative(count: int, notation: _Notation) -> str:
 
 
 def _along(path: tuple[int, ...], notation: _Notation) -> str:
-    return notation.times.join(notation.partial.format(a, b) for a, b in zip(path, path[1:], strict=False))
+    return notation.times.join(notation.partial.format(a, b) for a, b in pairwise(path))
 
 
 def _left(notation: _Notation) -> str:

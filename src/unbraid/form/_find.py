@@ -1,10 +1,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from torch import fx
 
 from unbraid.errors import Refusal
+from unbraid.form._block import Skip
 from unbraid.form._dataflow import Dataflow, same_shape
 from unbraid.form._place import where
 from unbraid.graph import affine, disjoint, is_float, jointly_affine, mixing, name_of, shape_only
@@ -26,7 +26,7 @@ class Found:
     add: fx.Node
     skip: fx.Node | None
     branches: tuple[fx.Node, ...]
-    kind: Literal["identity", "projection", "none"]
+    kind: Skip
 
     @property
     def operands(self) -> tuple[tuple[int, fx.Node], ...]:
@@ -90,7 +90,9 @@ class _Finder:
             fork = self._fork(skip, branch, self._by_shape)
             if fork is not None:
                 return self._checked(add, fork, skip, branch, "identity")
-        reason = "neither operand reaches, by shape-only or affine operations, a tensor from which the other is computed"
+        reason = (
+            "neither operand reaches, by shape-only or affine operations, a tensor from which the other is computed"
+        )
         for skip, branch in ((a, b), (b, a)):
             fork = self._fork(skip, branch, self._by_affine)
             if fork is not None:
@@ -101,7 +103,12 @@ class _Finder:
         return reason
 
     def _checked(
-        self, add: fx.Node, fork: fx.Node, skip: fx.Node, branch: fx.Node, kind: Literal["identity", "projection"]
+        self,
+        add: fx.Node,
+        fork: fx.Node,
+        skip: fx.Node,
+        branch: fx.Node,
+        kind: Skip,
     ) -> Found | str:
         if reason := self._idle(fork, branch, kind):
             return reason
@@ -109,7 +116,7 @@ class _Finder:
             return "the operands are computed from disjoint parts of the tensor that they share"
         return Found(fork, add, skip, self._parts(fork, branch, kind), kind)
 
-    def _idle(self, fork: fx.Node, branch: fx.Node, kind: Literal["identity", "projection"]) -> str | None:
+    def _idle(self, fork: fx.Node, branch: fx.Node, kind: Skip) -> str | None:
         """Why what is added is no branch over this fork; None if it is one."""
         region = self.flow.region(fork, branch)
         if not region:
@@ -136,9 +143,7 @@ class _Finder:
     def _has_parameters(self, node: fx.Node) -> bool:
         return not self.flow.parametric.isdisjoint(node.all_input_nodes)
 
-    def _parts(
-        self, fork: fx.Node, branch: fx.Node, kind: Literal["identity", "projection"]
-    ) -> tuple[fx.Node, ...]:
+    def _parts(self, fork: fx.Node, branch: fx.Node, kind: Skip) -> tuple[fx.Node, ...]:
         """A branch that is itself a sum over the same fork, and no block of its own, is several branches."""
         if branch not in self.sums or branch in self.blocks or len(branch.users) > 1:
             return (branch,)
@@ -147,9 +152,7 @@ class _Finder:
             return (branch,)
         return tuple(leaf for part in parts for leaf in self._parts(fork, part, kind))
 
-    def _fork(
-        self, skip: fx.Node, branch: fx.Node, passed: Callable[[fx.Node], fx.Node | None]
-    ) -> fx.Node | None:
+    def _fork(self, skip: fx.Node, branch: fx.Node, passed: Callable[[fx.Node], fx.Node | None]) -> fx.Node | None:
         """The first node, walking up the skip, from which the branch is computed too."""
         way, node = [skip], passed(skip)
         while node is not None:

@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -7,13 +8,14 @@ from rich.table import Table
 
 from unbraid.errors import Refusal
 from unbraid.form._block import Block
-from unbraid.form._edit import deleted
+from unbraid.form._edit import deleted, widened
 from unbraid.form._equation import Equation, equation
 from unbraid.form._show import form_html, form_table, form_text
 from unbraid.form._signature import Signature, as_call
 from unbraid.form._verify import Origin, Verification, verify
 from unbraid.graph import Add, Graph, Segment, Stream
 from unbraid.walk import Lengths, State, Tape, path_counts, record, run
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ResidualForm:
@@ -115,7 +117,7 @@ class ResidualForm:
         return replace(self, state={name: tensor.to(device) for name, tensor in self.state.items()})
 
     def without(self, *which: int | tuple[int, int]) -> "ResidualForm":
-        """The form with branches deleted: all of a block's by its index, or one by (block, branch) with branches from 0.
+        """The form without branches: all of a block's by its index, or one by (block, branch), branches from 0.
 
         The skip stays. In a plain layer, which has none, the identity takes the layer's place. Indices and names of
         the other blocks keep their meaning.
@@ -125,6 +127,14 @@ class ResidualForm:
             ShapeError: a plain layer changes the size, so that no identity can take its place.
         """
         return replace(self, graph=deleted(self.graph, which), origin=None, error=float("nan"))
+
+    @cached_property
+    def exact(self) -> "ResidualForm":
+        """The form that analyses run: in float64 with casts to narrower types widened, otherwise the form itself."""
+        if self.dtype is not torch.float64:
+            return self
+        graph, state = widened(self.graph, self.state)
+        return replace(self, graph=graph, state=state)
 
     def lengths(self) -> Lengths:
         """What counts as the length of a path: every branch of every top-level block counts 1."""

@@ -114,9 +114,7 @@ def _replace_in_place(graph: fx.Graph) -> bool:
         if twin is None or not _alone(base, node):
             return False
         node.target = twin
-        base.replace_all_uses_with(
-            node, delete_user_cb=lambda user, node=node: order.get(user, 0) > order[node]
-        )
+        base.replace_all_uses_with(node, delete_user_cb=lambda user, node=node: order.get(user, 0) > order[node])
     return True
 
 
@@ -150,9 +148,7 @@ def _aliases(node: fx.Node) -> bool:
 def _forget_statistics(graph: fx.Graph) -> None:
     """In train mode a norm computes with the batch's own statistics: the running ones are only written, never read."""
     for node in graph.nodes:
-        if name_of(node) == "batch_norm" and node.args[5]:
-            node.args = (*node.args[:3], None, None, *node.args[5:])
-        elif name_of(node) == "instance_norm" and node.args[5]:
+        if (name_of(node) == "batch_norm" and node.args[5]) or (name_of(node) == "instance_norm" and node.args[5]):
             node.args = (*node.args[:3], None, None, *node.args[5:])
 
 

@@ -93,9 +93,7 @@ class Signature:
 
     def result(self, values: Mapping[str, Any]) -> Any:
         """The model's own output structure, filled with the values of the output streams."""
-        return pytree.tree_map(
-            lambda leaf: values[leaf.stream] if isinstance(leaf, Expected) else leaf, self.output
-        )
+        return pytree.tree_map(lambda leaf: values[leaf.stream] if isinstance(leaf, Expected) else leaf, self.output)
 
     def streams(self) -> tuple[str, ...]:
         """The output streams, in the order of the output's leaves."""

@@ -98,7 +98,9 @@ def _form(
         raise TraceError(f"{type(model).__name__}: no output carries data from an input; there is nothing to explain.")
     last = parts.last(next(node for node in captured.graph.nodes if node.name == carried))
     end = parts.ends[max(parts.top_level) if last is None else last]
-    operands = tuple((b.skip and b.skip.name, tuple(f.name for f in b.branches), b.add.name) for b in parts.blocks)
+    operands = tuple(
+        (b.skip.name if b.skip else None, tuple(f.name for f in b.branches), b.add.name) for b in parts.blocks
+    )
     return ResidualForm(
         graph=graph,
         blocks=tuple(_block(captured, parts, number) for number in parts.top_level),
@@ -191,5 +193,6 @@ def _layer(flow: Dataflow, graph: fx.Graph, name: str) -> Found:
     with graph.inserting_after(end):
         total = graph.call_function(torch.ops.aten.alias.default, (end,))
     total.meta = dict(end.meta)
+    flow.carries.add(total)
     end.replace_all_uses_with(total, delete_user_cb=lambda user: user is not total)
     return Found(next(iter(entering)), total, None, (end,), "none")

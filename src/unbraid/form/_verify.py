@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +23,8 @@ class Origin:
         model: the model itself.
         graph: its captured graph before the cut.
         names: the name in the state of each placeholder that stands for a parameter, buffer or constant.
-        operands: for each top-level block the names of the nodes of its skip (None for a plain layer), its branches and its sum.
+        operands: for each top-level block the names of the nodes of its skip (None in a plain layer), of its branches
+            and of its sum.
     """
 
     model: nn.Module
@@ -102,12 +104,14 @@ def _additions(
                 values[n.name] = value
             return value
 
-    feed = [form.state[origin.names[n.name]] if n.name in origin.names else inputs[n.name] for n in _placeholders(origin)]
+    feed = [
+        form.state[origin.names[n.name]] if n.name in origin.names else inputs[n.name] for n in _placeholders(origin)
+    ]
     with torch.no_grad(), torch.random.fork_rng():
         Watch(fx.GraphModule(nn.Module(), origin.graph)).run(*feed)
     errors, ratios = [], []
     for skip, branches, total in origin.operands:
-        summed = sum((values[name] for name in branches), start=values[skip] if skip else 0)
+        summed = reduce(torch.add, [values[name] for name in (skip, *branches) if name is not None])
         errors.append(relative_error(summed, values[total]))
         size = _size(values[skip]) if skip else 1.0
         ratios.append(min(_size(values[name]) for name in branches) / size if size else 1.0)

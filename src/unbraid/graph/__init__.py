@@ -3,8 +3,31 @@
 It is immutable and does nothing by itself: `unbraid.walk` runs and differentiates it, `unbraid.form` makes it.
 """
 
-from unbraid.graph._operators import POINTWISE, affine, disjoint, is_float, jointly_affine, mixing, name_of, shape_only
-from unbraid.graph._types import Add, Code, Graph, Role, Segment, Step, Stream, differentiable, makes, needed, reads, rewired
+from unbraid.graph._operators import (
+    POINTWISE,
+    affine,
+    disjoint,
+    is_float,
+    jointly_affine,
+    mixing,
+    name_of,
+    shape_only,
+)
+from unbraid.graph._types import (
+    Add,
+    Code,
+    Graph,
+    Role,
+    Segment,
+    Step,
+    Stream,
+    differentiable,
+    makes,
+    needed,
+    reads,
+    rewired,
+    subgraph,
+)
 
 __all__ = [
     "POINTWISE",
@@ -27,4 +50,5 @@ __all__ = [
     "reads",
     "rewired",
     "shape_only",
+    "subgraph",
 ]

@@ -1,6 +1,5 @@
 """What each operator does to the data that flow through it: the one table that `find` and `freeze` share."""
 
-
 from typing import Any
 
 import torch
@@ -46,8 +45,6 @@ SHAPE_ONLY = frozenset(_SHAPE.split())
 AFFINE = frozenset(_AFFINE.split())
 POINTWISE = frozenset(_POINTWISE.split())
 _DROPOUT = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
-
-
 
 
 def name_of(node: fx.Node) -> str:
@@ -120,7 +117,8 @@ _END = 2**63 - 1
 
 def _bounds(node: fx.Node) -> tuple[Any, Any]:
     """The first element that a slice takes and the one after its last; its step only thins them out."""
-    _, _, start, end, step = (*node.args, *(None,) * (5 - len(node.args)))
+    arguments: list[Any] = [*node.args, None, None, None, None]
+    start, end, step = arguments[2:5]
     return (start or 0, _END if end is None else end) if step in (None, 1) else (start or 0, -1)
 
 
@@ -128,6 +126,4 @@ def is_float(node: fx.Node) -> bool:
     """Whether the node's value is a floating-point or complex tensor, or holds one."""
     value = node.meta.get("val")
     values = value if isinstance(value, list | tuple) else (value,)
-    return any(
-        isinstance(v, Tensor) and (v.dtype.is_floating_point or v.dtype.is_complex) for v in values
-    )
+    return any(isinstance(v, Tensor) and (v.dtype.is_floating_point or v.dtype.is_complex) for v in values)

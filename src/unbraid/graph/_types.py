@@ -51,7 +51,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Add:
-    """A residual addition, output = skip + Σ_j branch_j, of operands of one shape.  (Equation 11.4.)
+    """A residual addition, output = skip + Σ_j branch_j, of operands of one shape (Equation 11.4).
 
     Attributes:
         block: the number of its block.
@@ -155,6 +155,23 @@ def rewired(graph: Graph, steps: tuple[Step, ...]) -> Graph:
     kept = needed(steps, graph.outputs)
     made = {*graph.inputs, *(stream for step in kept for stream in makes(step))}
     return replace(graph, steps=kept, sources=tuple(source for source in graph.sources if source in made))
+
+
+def subgraph(graph: Graph, outputs: tuple[str, ...], given: tuple[str, ...] = ()) -> Graph:
+    """The part of a graph that computes some streams, from the graph's inputs and from other streams that are given.
+
+    Given streams that carry data are sources of the part.
+    """
+    known = {*graph.inputs, *given}
+    steps = needed(tuple(step for step in graph.steps if not known.issuperset(makes(step))), outputs)
+    made = {*known, *(stream for step in steps for stream in makes(step))}
+    return replace(
+        graph,
+        steps=steps,
+        inputs=tuple(dict.fromkeys((*graph.inputs, *given))),
+        sources=tuple(s for s in dict.fromkeys((*graph.sources, *given)) if s in made and s in graph.carried),
+        outputs=outputs,
+    )
 
 
 def needed(steps: tuple[Step, ...], outputs: tuple[str, ...]) -> tuple[Step, ...]:

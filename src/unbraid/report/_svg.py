@@ -3,7 +3,7 @@
 import re
 from xml.etree import ElementTree
 
-from unbraid.draw import INK, MUTED, PAPER
+from unbraid.draw import INK, MUTED, PALETTE, PAPER
 
 __all__ = ["inline"]
 
@@ -12,7 +12,12 @@ _LINK = "{http://www.w3.org/1999/xlink}href"
 _ALLOWED = frozenset({"svg", "g", "path", "defs", "use", "clipPath", "rect", "circle", "line", "title"})
 _DROPPED = frozenset({"metadata", "style"})  # a style sheet inside a drawing would style the whole page
 # The page's own style says what these are in light, in dark and in print.
-_INKS = {INK: "currentColor", PAPER: "var(--paper)", MUTED: "var(--muted)"}
+_INKS = {
+    INK: "currentColor",
+    PAPER: "var(--paper)",
+    MUTED: "var(--muted)",
+    **{hue: f"var(--hue-{number})" for number, hue in enumerate(PALETTE, start=1)},
+}
 
 
 def inline(svg: str, *, prefix: str, label: str) -> str:
@@ -74,6 +79,6 @@ def _attribute(name: str, value: str, prefix: str) -> dict[str, str]:
         if not value.startswith("#"):
             raise ValueError(f"a picture in a report refers to itself alone; found {value!r}.")
         return {"href": f"#{prefix}{value[1:]}"}
-    if name.startswith("on") or name.startswith("{"):
+    if name.startswith(("on", "{")):
         raise ValueError(f"a picture in a report holds shapes alone; found the attribute {name!r}.")
     return {name: _ink(value)}

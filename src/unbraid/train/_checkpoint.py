@@ -99,9 +99,7 @@ def read(folder: Path) -> Checkpoint:
         raise CheckpointError(f"{folder}: not a checkpoint that unbraid wrote: {error}") from error
     if not isinstance(description, dict):
         raise CheckpointError(f"{folder}: not a checkpoint that unbraid wrote: {CONFIG} holds no JSON object")
-    return Checkpoint(
-        description, weights, _under("slot/", state), _under("generator/", state), history, diverged
-    )
+    return Checkpoint(description, weights, _under("slot/", state), _under("generator/", state), history, diverged)
 
 
 def put_weights(folder: Path, weights: dict[str, Tensor], network: nn.Module) -> None:
@@ -123,9 +121,7 @@ def put_weights(folder: Path, weights: dict[str, Tensor], network: nn.Module) ->
     network.load_state_dict(weights)
 
 
-def put_slots(
-    folder: Path, slots: dict[str, Tensor], network: nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
+def put_slots(folder: Path, slots: dict[str, Tensor], network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Copy the optimiser's state into a fresh optimiser of the network's parameters."""
     parameters = dict(network.named_parameters())
     numbers = {name: number for number, name in enumerate(parameters)}
@@ -150,7 +146,11 @@ def _slots(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     # Copies, because safetensors refuses tensors that share memory, as tied weights do.
-    save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}, path)
+    own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(own, path)
+    except SafetensorError as error:  # how it reports a full disk
+        raise OSError(str(error)) from error
 
 
 def _save_lines(rows: list[dict[str, object]], path: Path) -> None:

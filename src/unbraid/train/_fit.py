@@ -87,9 +87,7 @@ def fit(
             diverged = len(history) * len(learn) + done.diverged
             break
         error = evaluate(network, test)
-        history.append(
-            Epoch(len(history) + 1, rate, done.loss, done.error, error, time.perf_counter() - start)
-        )
+        history.append(Epoch(len(history) + 1, rate, done.loss, done.error, error, time.perf_counter() - start))
         if path is not None:
             _checkpoint.write(path, description, network, optimizer, draws.state(), history)
         if on_epoch is not None:
@@ -121,9 +119,7 @@ def _continue(
     try:
         draws.restore(kept.generators)
     except (KeyError, RuntimeError, TypeError) as error:
-        raise CheckpointError(
-            f"{folder}: the states of the random generators are unusable: {error}"
-        ) from error
+        raise CheckpointError(f"{folder}: the states of the random generators are unusable: {error}") from error
     return list(kept.history), kept.diverged
 
 

@@ -66,14 +66,11 @@ def read(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
         CheckpointError: where there is no such folder, no checkpoint in it, or a file is missing or damaged.
     """
     if not folder.is_dir():
-        what = (
-            "this is a file, and a checkpoint is a folder" if folder.exists() else "there is no such folder"
-        )
+        what = "this is a file, and a checkpoint is a folder" if folder.exists() else "there is no such folder"
         raise CheckpointError(f"{folder}: {what}")
     if not exists(folder):
         raise CheckpointError(
-            f"{folder}: no checkpoint here: {SUMS} is missing. "
-            f"A checkpoint holds {', '.join((*names, SUMS))}."
+            f"{folder}: no checkpoint here: {SUMS} is missing. A checkpoint holds {', '.join((*names, SUMS))}."
         )
     try:
         sums = _sums(folder)

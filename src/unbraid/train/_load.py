@@ -35,9 +35,7 @@ def load(folder: str | Path, *, network: nn.Module | None = None) -> Run:
     kept = _checkpoint.read(path)
     found = kept.description.get("format")
     if found != FORMAT:
-        raise CheckpointError(
-            f"{path}: this unbraid reads checkpoints of format {FORMAT}; this one is {found!r}"
-        )
+        raise CheckpointError(f"{path}: this unbraid reads checkpoints of format {FORMAT}; this one is {found!r}")
     recipe, data, seed = _circumstances(path, kept.description)
     if network is None:
         network = _build(path, kept.description.get("network"))
@@ -64,6 +62,4 @@ def _build(path: Path, config: object) -> nn.Module:
         # A generator of its own, since the first weights, soon replaced, would be drawn from everyone's.
         return build(config, generator=torch.Generator())
     except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path}: config.json describes no network that can be built: {error}"
-        ) from error
+        raise CheckpointError(f"{path}: config.json describes no network that can be built: {error}") from error

@@ -71,9 +71,7 @@ def evaluate(network: nn.Module, batches: Batches) -> float:
     return 100 * int(wrong) / len(batches.examples)
 
 
-def count_wrong(
-    outputs: Float[Tensor, "batch classes"], labels: Int64[Tensor, " batch"]
-) -> Int64[Tensor, ""]:
+def count_wrong(outputs: Float[Tensor, "batch classes"], labels: Int64[Tensor, " batch"]) -> Int64[Tensor, ""]:
     """How many rows have their largest value elsewhere than at the label, or one that is not finite."""
     # argmax of a row with a NaN is the NaN's place, which may be the label.
     return ((outputs.argmax(1) != labels) | ~outputs.isfinite().all(1)).sum()

@@ -86,9 +86,7 @@ class Run:
             table.add_column(heading, justify="right")
         for row in self.history:
             errors = f"{row.train_error:.1f}", f"{row.test_error:.1f}"
-            table.add_row(
-                f"{row.epoch}", f"{row.lr:.3g}", f"{row.train_loss:.4f}", *errors, f"{row.seconds:.2f}"
-            )
+            table.add_row(f"{row.epoch}", f"{row.lr:.3g}", f"{row.train_loss:.4f}", *errors, f"{row.seconds:.2f}")
         return table
 
     def to_dict(self) -> dict[str, object]:

@@ -9,7 +9,6 @@ One traversal serves every analysis; what is carried decides what comes out:
 """
 
 from unbraid.walk._counts import Counts, path_counts
-
 from unbraid.walk._freeze import freeze
 from unbraid.walk._lengths import Lengths
 from unbraid.walk._masks import Masks, PathStack

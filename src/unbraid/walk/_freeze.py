@@ -15,9 +15,9 @@ def freeze(
 ) -> tuple[Graph, dict[str, Tensor]]:
     """Hold every non-linear factor at its value, so that each segment is affine and equals the model at this input.
 
-    An activation becomes φ(0) + gate·z; a norm freezes its scale; attention keeps its pattern; maxima keep their choice;
-    of a product of two factors that carry data the one that passed a non-linearity since its last mixing operation is
-    held, and if neither or both did, the product splits in halves.
+    An activation becomes φ(0) + gate·z; a norm freezes its scale; attention keeps its pattern; maxima keep their
+    choice; of a product of two factors that carry data the one that passed a non-linearity since its last mixing
+    operation is held, and if neither or both did, the product splits in halves.
 
     Args:
         graph: the graph to freeze.
@@ -26,7 +26,7 @@ def freeze(
         segments: the ids of the segments to freeze; by default all that carry data.
 
     Returns:
-        The frozen graph, whose streams, additions and blocks are the old ones, and its state: the old one and what is held.
+        The frozen graph, with the old streams, additions and blocks, and its state: the old one and what is held.
 
     Raises:
         InexactError: an operator has no rule; it names the operator and its module.
@@ -67,9 +67,7 @@ def _frozen(
     arguments = [values[s] for s in segment.inputs] + [state[name] for name in segment.params]
     result = recorder.run(*arguments)
     placeholders = [node for node in code.graph.nodes if node.op == "placeholder"]
-    carrying = {
-        node for node, stream in zip(placeholders, segment.inputs, strict=False) if stream in graph.carried
-    }
+    carrying = {node for node, stream in zip(placeholders, segment.inputs, strict=False) if stream in graph.carried}
     affine, constants = Freezer(code, recorder.values, carrying, segment.id).run()
     names = [f"{segment.id}.held.{number}" for number in range(len(constants))]
     frozen = replace(

@@ -26,9 +26,7 @@ class Freezer:
         title: how to name the segment in an error.
     """
 
-    def __init__(
-        self, code: fx.GraphModule, values: Mapping[fx.Node, Any], carrying: set[fx.Node], title: str
-    ) -> None:
+    def __init__(self, code: fx.GraphModule, values: Mapping[fx.Node, Any], carrying: set[fx.Node], title: str) -> None:
         self.graph = fx.Graph()
         self.values = values
         self.title = title
@@ -78,7 +76,7 @@ class Freezer:
         self._levels[node] = 2
 
     def _level(self, name: str, data: list[fx.Node]) -> int:
-        """0 after a mixing operation, 1 after a non-linearity, 2 for a norm's scale: of two factors the higher is held."""
+        """0 after a mixing operation, 1 after a non-linearity, 2 for a norm's scale: the higher factor is held."""
         if name in SCALES:
             return 2
         before = max(self.level(node) for node in data)
@@ -170,12 +168,12 @@ class Freezer:
         module = stack[-1][0] if stack else self.title
         return InexactError(
             f"freeze: no rule makes the operator {node.target} affine, in {module or 'the model itself'!r}.\n"
-            "  The gradient by path does not need one: gradient_spectrum, or linearize=\"jacobian\".",
+            '  The gradient by path does not need one: gradient_spectrum, or linearize="jacobian".',
             where=f"{node.target} in {module}",
         )
 
     def _gated(self, node: fx.Node) -> fx.Node:
-        """φ(z) = φ(0) + gate·z with gate (φ(z) − φ(0))/z; near z = 0 the derivative, and a constant if φ(0) is infinite."""
+        """φ(z) = φ(0) + gate·z with gate (φ(z) − φ(0))/z; φ'(0) near z = 0; a constant if φ(0) is infinite."""
         root = self._roots[node]
         z, out = self.values[root], self.values[node]
         zero = torch.zeros_like(z).requires_grad_()

@@ -67,10 +67,7 @@ class Masks:
         alike = all(value.masks.equal(live[0].masks) for value in live)
         masks = live[0].masks if alike else torch.unique(torch.cat([value.masks for value in live]), dim=0)
         stacks = tuple(None if value is None else _aligned(value, masks) for value in values)
-        return tuple(
-            None if pulled is None else PathStack(masks, pulled)
-            for pulled in self.tape.pull(segment, stacks)
-        )
+        return tuple(None if pulled is None else PathStack(masks, pulled) for pulled in self.tape.pull(segment, stacks))
 
 
 def _aligned(value: PathStack, masks: Tensor) -> Tensor:

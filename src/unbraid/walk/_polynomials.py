@@ -77,9 +77,7 @@ class Polynomials:
             kept = self.max_length + 1 - low
         return Polynomial(low, value.stack[:kept].to(self.graph.streams[stream].dtype))
 
-    def pull(
-        self, segment: Segment, values: tuple[Polynomial | None, ...]
-    ) -> tuple[Polynomial | None, ...]:
+    def pull(self, segment: Segment, values: tuple[Polynomial | None, ...]) -> tuple[Polynomial | None, ...]:
         """Every coefficient through J^T."""
         live = [value for value in values if value is not None and len(value.stack)]
         if not live:
@@ -88,9 +86,7 @@ class Polynomials:
         stacks = tuple(
             None if value is None or not len(value.stack) else value.over(low, high).stack for value in values
         )
-        return tuple(
-            None if pulled is None else Polynomial(low, pulled) for pulled in self.tape.pull(segment, stacks)
-        )
+        return tuple(None if pulled is None else Polynomial(low, pulled) for pulled in self.tape.pull(segment, stacks))
 
     def coefficients(self, value: Polynomial | None, like: Tensor, lengths: int) -> Tensor:
         """The coefficients of t^0 .. t^(lengths − 1) as one stack; zeros where the walk brought nothing."""

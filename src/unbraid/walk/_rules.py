@@ -38,7 +38,7 @@ HELD = frozenset({"softmax", "_softmax", "linalg_vector_norm", "norm", "std", "v
 
 def layer_norm(freezer: "Freezer", node: fx.Node) -> fx.Node:
     """(x − mean x)·w/σ + b with σ held; centring by the input's own mean is linear."""
-    x, shape, weight, bias, eps = (*node.args[:5], *(None, None, 1e-5)[len(node.args) - 2 :])
+    x, shape, weight, bias, eps = _given(node, 5, None, None, 1e-5)
     dims = list(range(-len(shape), 0))
     value = freezer.value(x)
     rstd = torch.rsqrt(value.var(dims, correction=0, keepdim=True) + eps)
@@ -47,7 +47,7 @@ def layer_norm(freezer: "Freezer", node: fx.Node) -> fx.Node:
 
 def rms_norm(freezer: "Freezer", node: fx.Node) -> fx.Node:
     """x·w/rms with rms held."""
-    x, shape, weight, eps = (*node.args[:4], *(None, None)[len(node.args) - 2 :])
+    x, shape, weight, eps = _given(node, 4, None, None)
     value = freezer.value(x)
     eps = torch.finfo(value.dtype).eps if eps is None else eps
     scale = torch.rsqrt(value.square().mean(list(range(-len(shape), 0)), keepdim=True) + eps)
@@ -56,9 +56,9 @@ def rms_norm(freezer: "Freezer", node: fx.Node) -> fx.Node:
 
 def group_norm(freezer: "Freezer", node: fx.Node) -> fx.Node:
     """(x − mean x)·w/σ + b over groups of channels, σ held."""
-    x, groups, weight, bias, eps = (*node.args[:5], *(None, None, 1e-5)[len(node.args) - 2 :])
+    x, groups, weight, bias, eps = _given(node, 5, None, None, 1e-5)
     value = freezer.value(x)
-    batch, channels = value.shape[:2]
+    batch = len(value)
     grouped = value.reshape(batch, groups, -1)
     rstd = torch.rsqrt(grouped.var(-1, correction=0, keepdim=True) + eps)
     split = freezer.call(aten.reshape.default, freezer.linear(x), [batch, groups, -1])
@@ -70,7 +70,7 @@ def group_norm(freezer: "Freezer", node: fx.Node) -> fx.Node:
 
 def batch_norm(freezer: "Freezer", node: fx.Node) -> fx.Node:
     """Affine in eval mode; in train mode the batch's mean and variance are held."""
-    x, weight, bias, _, _, training, _, eps = node.args[:8]
+    x, weight, bias, _, _, training, _, eps = _args(node)[:8]
     if not training:
         return freezer.copy(node)
     value = freezer.value(x)
@@ -84,7 +84,7 @@ def batch_norm(freezer: "Freezer", node: fx.Node) -> fx.Node:
 def attention(freezer: "Freezer", node: fx.Node) -> fx.Node:
     """pattern·V with the pattern held: paths through queries and keys end there."""
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    given: dict[str, Any] = {**dict(zip(names, _args(node), strict=False)), **node.kwargs}
     query, key, value = (freezer.value(given[name]) for name in names[:3])
     mask = freezer.value(given["attn_mask"]) if given.get("attn_mask") is not None else None
     repeats = query.shape[-3] // key.shape[-3] if given.get("enable_gqa") else 1
@@ -103,11 +103,11 @@ def attention(freezer: "Freezer", node: fx.Node) -> fx.Node:
 
 def max_pool(freezer: "Freezer", node: fx.Node) -> fx.Node:
     """The choice of the maximum is held: a gather."""
-    x = node.args[0]
+    x = _args(node)[0]
     value = freezer.value(x)
     rank = int(str(node.target).split("max_pool")[1][0])
     pool = getattr(torch.nn.functional, f"max_pool{rank}d")
-    window, stride, padding, dilation, ceil = (*node.args[1:6], *(None, 0, 1, False)[len(node.args) - 2 :])
+    window, stride, padding, dilation, ceil = _given(node, 6, None, 0, 1, False)[1:]
     _, index = pool(value, window, stride or None, padding, dilation, ceil, return_indices=True)
     flat = freezer.call(aten.flatten.using_ints, freezer.linear(x), -rank, -1)
     picked = freezer.call(aten.gather.default, flat, -1, freezer.hold(index.flatten(-rank)))
@@ -115,20 +115,20 @@ def max_pool(freezer: "Freezer", node: fx.Node) -> fx.Node:
 
 
 def maximum_along(freezer: "Freezer", node: fx.Node) -> fx.Node:
-    """amax and max along dimensions keep the element that they chose."""
-    dims = node.args[1] if len(node.args) > 1 else None
+    """Amax and max along dimensions keep the element that they chose."""
+    dims = _args(node)[1] if len(_args(node)) > 1 else None
     (dim,) = dims if isinstance(dims, list | tuple) and len(dims) == 1 else (dims,)
     if not isinstance(dim, int):
         raise freezer.refusal(node)
-    keepdim = bool(node.args[2]) if len(node.args) > 2 else False
-    index = freezer.value(node.args[0]).argmax(dim, keepdim=True)
-    picked = freezer.call(aten.gather.default, freezer.linear(node.args[0]), dim, freezer.hold(index))
+    keepdim = bool(_args(node)[2]) if len(_args(node)) > 2 else False
+    index = freezer.value(_args(node)[0]).argmax(dim, keepdim=True)
+    picked = freezer.call(aten.gather.default, freezer.linear(_args(node)[0]), dim, freezer.hold(index))
     return picked if keepdim else freezer.call(aten.squeeze.dim, picked, dim)
 
 
 def division(freezer: "Freezer", node: fx.Node) -> fx.Node:
     """a·(1/b) with b held where it carries data."""
-    a, b = node.args[:2]
+    a, b = _args(node)[:2]
     if not freezer.carries(b):
         return freezer.copy(node)
     inverse = freezer.hold(1 / freezer.value(b))
@@ -154,18 +154,18 @@ def product(freezer: "Freezer", node: fx.Node) -> fx.Node:
 def choice(freezer: "Freezer", node: fx.Node) -> fx.Node:
     """where, maximum and minimum keep what they chose."""
     if str(node.target).startswith("aten.where"):
-        condition, a, b = node.args
+        condition, a, b = _args(node)
         return freezer.call(aten.where.self, freezer.held_or_copied(condition), *_both(freezer, node, a, b))
-    a, b = node.args
+    a, b = _args(node)
     larger = freezer.value(a) >= freezer.value(b)
     keep = larger if "maximum" in str(node.target) else ~larger
     return freezer.call(aten.where.self, freezer.hold(keep), freezer.linear(a), freezer.linear(b))
 
 
 def log_softmax(freezer: "Freezer", node: fx.Node) -> fx.Node:
-    """z − log Σ exp z with the sum held."""
-    shift = freezer.value(node.args[0]) - freezer.result(node)
-    return freezer.call(aten.sub.Tensor, freezer.linear(node.args[0]), freezer.hold(shift))
+    """Z − log Σ exp z with the sum held."""
+    shift = freezer.value(_args(node)[0]) - freezer.result(node)
+    return freezer.call(aten.sub.Tensor, freezer.linear(_args(node)[0]), freezer.hold(shift))
 
 
 RULES: dict[str, Rule] = {
@@ -187,6 +187,18 @@ RULES: dict[str, Rule] = {
 }
 
 
+def _args(node: fx.Node) -> list[Any]:
+    """An operator's positional arguments: nodes, numbers, lists."""
+    return list(node.args)
+
+
+def _given(node: fx.Node, count: int, *defaults: Any) -> list[Any]:
+    """The first `count` arguments, the last ones filled with their defaults."""
+    arguments = _args(node)[:count]
+    missing = count - len(arguments)
+    return arguments + (list(defaults[-missing:]) if missing else [])
+
+
 def _normed(freezer: "Freezer", x: Any, mean: fx.Node | None, scale: Tensor, weight: Any, bias: Any) -> fx.Node:
     centred = freezer.linear(x) if mean is None else freezer.call(aten.sub.Tensor, freezer.linear(x), mean)
     return _affine(freezer, freezer.call(aten.mul.Tensor, centred, freezer.hold(scale)), weight, bias)
@@ -202,14 +214,12 @@ def _column(freezer: "Freezer", vector: Any, like: Tensor) -> Any:
     """A vector over channels, with the axes that let it multiply [batch, channels, ...]."""
     if vector is None:
         return None
-    return freezer.remember(
-        freezer.call(aten.reshape.default, freezer.linear(vector), [-1] + [1] * (like.ndim - 2))
-    )
+    return freezer.remember(freezer.call(aten.reshape.default, freezer.linear(vector), [-1] + [1] * (like.ndim - 2)))
 
 
 def _squared(node: fx.Node, factors: list[fx.Node]) -> bool:
     """Whether both factors are one node: a Gram matrix."""
-    return bool(factors) and list(node.args[:2]) == [factors[0]] * 2
+    return bool(factors) and _args(node)[:2] == [factors[0]] * 2
 
 
 def _both(freezer: "Freezer", node: fx.Node, *arguments: Any) -> list[Any]:

@@ -10,9 +10,7 @@ from unbraid.graph import Add, Graph, Step, makes, reads
 State: TypeAlias = Mapping[str, Tensor]
 
 
-def run(
-    graph: Graph, state: State, inputs: Mapping[str, Any], *, keep: Iterable[str] = ()
-) -> dict[str, Any]:
+def run(graph: Graph, state: State, inputs: Mapping[str, Any], *, keep: Iterable[str] = ()) -> dict[str, Any]:
     """Compute the graph's outputs, letting go of each stream after its last reader.
 
     Args:

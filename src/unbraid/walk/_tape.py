@@ -56,8 +56,7 @@ def record(graph: Graph, state: State, inputs: Mapping[str, Any]) -> Tape:
             made = execute(step, state, values)
         else:
             leaves[step.id] = tuple(
-                values[stream].detach().requires_grad_() if stream in graph.carried else None
-                for stream in step.inputs
+                values[stream].detach().requires_grad_() if stream in graph.carried else None for stream in step.inputs
             )
             fed = {s: leaf for s, leaf in zip(reads(step), leaves[step.id], strict=True) if leaf is not None}
             with torch.enable_grad():
@@ -79,7 +78,7 @@ class Cotangents:
     tape: Tape
 
     def plus(self, a: Tensor, b: Tensor) -> Tensor:
-        """a + b."""
+        """A + b."""
         return a + b
 
     def enter(self, add: Add, operand: int, value: Tensor) -> Tensor:
@@ -106,11 +105,7 @@ def _pull(results: list[Tensor], leaves: list[Tensor], seeds: list[Tensor]) -> l
     return [None if pulled is None else pulled[None] for pulled in alone]
 
 
-def _grad(
-    results: list[Tensor], leaves: list[Tensor], seeds: list[Tensor], *, batched: bool
-) -> list[Tensor | None]:
+def _grad(results: list[Tensor], leaves: list[Tensor], seeds: list[Tensor], *, batched: bool) -> list[Tensor | None]:
     return list(
-        torch.autograd.grad(
-            results, leaves, seeds, retain_graph=True, allow_unused=True, is_grads_batched=batched
-        )
+        torch.autograd.grad(results, leaves, seeds, retain_graph=True, allow_unused=True, is_grads_batched=batched)
     )

@@ -34,9 +34,14 @@ def depth(curves: Sequence[draw.DepthCurve]) -> Section:
         Column("Runs"),
     )
     cells = [tuple(_or_none(cell) for cell in row) for row in rows]
-    caption = "Mean test error over the seeds; the bars span the least and the greatest. Runs that diverged are left out."
-    parts = (Picture(draw.svg(figure), caption, f"Test error against depth. {said}"), Table(columns, cells, caption))
-    return Section("Depth: plain against residual", f"{said}.", parts)
+    caption = (
+        "Mean test error over the seeds; the bars span the least and the greatest. Runs that diverged are left out."
+    )
+    parts = (
+        Picture(draw.svg(figure), caption, f"Test error against depth. {said}"),
+        Table(columns, cells, "The same in numbers."),
+    )
+    return Section("Depth: plain against residual", f"{said[0].upper()}{said[1:]}.", parts)
 
 
 def _sentence(curve: draw.DepthCurve) -> str:
@@ -54,5 +59,5 @@ def _percent(error: float) -> str:
     return f"{error:.1f} %" if math.isfinite(error) else "divergence"
 
 
-def _or_none(cell: str | int | float) -> str | int | float | None:
+def _or_none(cell: str | float) -> str | float | None:
     return None if isinstance(cell, float) and not math.isfinite(cell) else cell

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from unbraid.report._content import Code, Column, Equation, Part, Section, Table
 
 __all__ = ["BlockFacts", "NetworkFacts", "network"]
 
 
+@runtime_checkable
 class BlockFacts(Protocol):
     """What the table shows of a block; `unbraid.Block` has it."""
 
@@ -69,7 +70,8 @@ def network(found: NetworkFacts) -> Section:
         Column("Added at"),
     )
     rows = [
-        (b.index, b.name, b.skip, ", ".join(b.branches), ", ".join(b.after), b.parameters, b.where) for b in found.blocks
+        (b.index, b.name, b.skip, ", ".join(b.branches), ", ".join(b.after), b.parameters, b.where)
+        for b in found.blocks
     ]
     measured = Table(
         (Column("Check"), Column("Relative error", format=".2e")),

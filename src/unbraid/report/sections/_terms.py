@@ -54,7 +54,11 @@ def terms(found: TermFacts) -> Section:
         "‖Σ terms − stream‖∞ / ‖stream‖∞.",
     )
     alt = f"Bars of the norms of {len(rows)} terms; the largest is {found.names[largest]}."
-    parts: list[Part] = [Picture(draw.svg(figure), caption, alt), Table(columns, rows, caption), check]
+    parts: list[Part] = [
+        Picture(draw.svg(figure), caption, alt),
+        Table(columns, rows, "The same in numbers, with the share of all norms together."),
+        check,
+    ]
     if found.python:
         parts.append(Code(found.python))
     return Section("The terms", finding, parts)

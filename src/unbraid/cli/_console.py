@@ -1,0 +1,47 @@
+"""Results go to stdout, everything else to stderr."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+__all__ = ["JSON", "progress", "show", "tell"]
+
+JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+_WIDTH_OF_PIPES = 120  # rich takes 80 where there is no terminal, too little for most tables
+
+
+def show(result: RenderableType, data: Any, *, as_json: bool) -> None:
+    """Print a result on stdout: `data` as JSON, or `result` for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+        return
+    # Names of models are data: no markup, no emoji codes.
+    console = Console(
+        markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_PIPES
+    )
+    console.print(result)
+
+
+def tell(line: str) -> None:
+    """Say something about what is going on, on stderr."""
+    Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True).print(line)
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[str], None]]:
+    """A bar with the time left on stderr, gone when done and never drawn where stderr is no terminal.
+
+    Yields:
+        A function that takes one step; its text says what is being done.
+    """
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn(), TextColumn("left"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda text: bar.update(task, advance=1, description=text)

@@ -1,0 +1,55 @@
+"""A model and the inputs to trace it on, made alike each time."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["SEED", "Loaded", "Wish", "normal", "seeded"]
+
+SEED = 0  # of untrained weights and of inputs: two runs of one command print the same numbers
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model, ready to be traced.
+
+    Attributes:
+        name: what to call it.
+        model: in eval mode.
+        args: its positional inputs.
+        kwargs: its keyword inputs.
+        python: code that loads the same.
+    """
+
+    name: str
+    model: "nn.Module"
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    python: str = ""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for, beside the name."""
+
+    shape: tuple[int, ...] | None
+    pretrained: bool
+    examples: int
+
+
+def seeded(make: Callable[[], Any]) -> Any:
+    """Make a model with the same weights each time, the global generator left as it was."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return make()
+
+
+def normal(shape: tuple[int, ...]) -> "Tensor":
+    import torch
+
+    return torch.randn(shape, generator=torch.Generator().manual_seed(SEED))

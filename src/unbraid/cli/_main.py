@@ -1,0 +1,56 @@
+"""The entry point: runs a verb and turns what goes wrong into one line and an exit status."""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from unbraid.cli._app import app
+from unbraid.cli._console import tell
+from unbraid.errors import UnbraidError
+
+__all__ = ["main"]
+
+_BAD_INPUT, _FAULT, _INTERRUPTED = 2, 1, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `unbraid` with the given arguments, by default the process's own.
+
+    Returns:
+        The exit status: 0; 2 for bad input, with one line on stderr; 130 after Ctrl-C; 1 for a fault of unbraid's own.
+        With --debug anywhere among the arguments, errors keep their traceback.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    rest = [argument for argument in given if argument != "--debug"] or ["--help"]
+    try:
+        status = app(args=rest, prog_name="unbraid", standalone_mode=False)
+    except KeyboardInterrupt:
+        status = _INTERRUPTED
+    except (UnbraidError, ValueError, OSError, typer.TyperException) as error:
+        if debug:
+            raise
+        tell(f"unbraid: {one_line(error)}")
+        return _BAD_INPUT
+    except Exception as error:
+        if debug:
+            raise
+        tell(f"unbraid: a fault of unbraid's own, {type(error).__name__}: {one_line(error)} (--debug shows where)")
+        return _FAULT
+    if status == _INTERRUPTED:
+        tell("unbraid: interrupted")
+    return status if isinstance(status, int) else 0
+
+
+def one_line(error: Exception) -> str:
+    """The message without its line breaks; lines of carets, which mark a place in the line above, are left out."""
+    text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        text = f'{error.strerror}: "{error.filename}"'
+    said = ""
+    for line in (line.strip() for line in text.splitlines()):
+        if line.strip("^ ") == "":
+            continue
+        said += line if not said else (f" {line}" if said[-1] in ".:;," else f"; {line}")
+    return said or type(error).__name__

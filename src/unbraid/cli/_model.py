@@ -1,0 +1,110 @@
+"""What a MODEL argument may be, and how each kind is loaded, with inputs to trace it on."""
+
+from collections.abc import Callable, Mapping
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+from unbraid.cli._libraries import LIBRARIES
+from unbraid.cli._loaded import Loaded, Wish, normal, seeded
+
+__all__ = ["KINDS", "Loaded", "explain", "load", "parse_shape"]
+
+KINDS: Mapping[str, str] = {
+    "FOLDER": "a folder made by `unbraid train`, such as runs/mlp20",
+    "FILE.py:FACTORY": "a function in a Python file, which is run: it returns a module, or a pair (module, inputs)",
+    "timm:NAME": "a model of timm, such as timm:resnet50",
+    "torchvision:NAME": "a model of torchvision, such as torchvision:resnet18",
+    "hf:NAME_OR_FOLDER": "a model of transformers: a name on the hub, a folder, or a config.json",
+}
+
+
+def explain() -> str:
+    """All kinds of MODEL, one a line."""
+    width = max(map(len, KINDS))
+    return "\n".join(["MODEL may be", *(f"  {kind.ljust(width)}  {text}" for kind, text in KINDS.items())])
+
+
+def load(spec: str, *, shape: tuple[int, ...] | None = None, pretrained: bool = False, examples: int = 2) -> Loaded:
+    """The model that a MODEL argument names.
+
+    Args:
+        spec: one of `KINDS`.
+        shape: of the input, batch included; where a model does not say what it takes, it is needed.
+        pretrained: fetch trained weights, for models of timm and torchvision.
+        examples: the batch size, where no shape is given.
+
+    Raises:
+        ValueError: there is no such model, or its inputs are not known.
+        UnbraidError: a package is missing, or the folder holds no checkpoint.
+    """
+    wish = Wish(shape, pretrained, examples)
+    prefix, colon, rest = spec.partition(":")
+    if colon and prefix in LIBRARIES:
+        if not rest:
+            raise ValueError(f'"{spec}" names no model; write {prefix}:NAME.')
+        return LIBRARIES[prefix](rest, wish)
+    if ".py:" in spec or spec.endswith(".py"):
+        return _from_file(spec, wish)
+    if Path(spec).is_dir():
+        return _from_folder(spec, wish)
+    raise ValueError(f'"{spec}" is no model: there is no such folder, and it does not read {_others()}.')
+
+
+def parse_shape(text: str | None) -> tuple[int, ...] | None:
+    """Sizes such as "1,3,224,224" as a tuple; ValueError for what is not a list of positive sizes."""
+    if text is None:
+        return None
+    sizes = [size.strip() for size in text.split(",")]
+    if not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        raise ValueError(f'a shape is sizes with commas between, such as 1,3,224,224; got "{text}".')
+    return tuple(map(int, sizes))
+
+
+def _others() -> str:
+    return " or ".join(kind for kind in KINDS if kind != "FOLDER")
+
+
+def _from_folder(spec: str, wish: Wish) -> Loaded:
+    from unbraid import data, train
+
+    run = train.load(spec)
+    python = f"model = train.load({spec!r}).network"
+    if wish.shape is not None:
+        return Loaded(spec, run.network, (normal(wish.shape),), python=python)
+    examples = data.by_name(run.data).flat()
+    return Loaded(spec, run.network, (examples.test.inputs[: wish.examples],), python=python)
+
+
+def _from_file(spec: str, wish: Wish) -> Loaded:
+    from torch import nn
+
+    path, colon, name = spec.rpartition(":")
+    if not colon or not name.isidentifier():
+        raise ValueError(f'"{spec}" does not say which function builds the model; write FILE.py:FACTORY.')
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'no such file: "{path}"')
+    made = seeded(lambda: _factory(path, name)())
+    model, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{spec} must return a torch.nn.Module, or (module, inputs); got {type(model).__name__}.")
+    if inputs is None and wish.shape is None:
+        raise ValueError(f"{spec} gives no inputs: return (module, inputs), or give --input-shape 1,3,224,224.")
+    args = (normal(wish.shape),) if wish.shape is not None else inputs
+    args = args if isinstance(args, tuple) else (args,)
+    return Loaded(spec, model.eval(), args, python=f"model = {name}()")
+
+
+def _factory(path: str, name: str) -> Callable[[], Any]:
+    spec = util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+    if not callable(vars(module).get(name)):
+        raise ValueError(f'{path} has no function "{name}".')
+    factory: Callable[[], Any] = vars(module)[name]
+    return factory

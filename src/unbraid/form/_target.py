@@ -1,0 +1,83 @@
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+# What to explain, per example: class indices, a (position, class) pair, or a function of the output.
+Target: TypeAlias = int | Tensor | tuple[int, int] | Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A scalar per example, linearised at an output: target(o) ≈ ⟨cotangent, o⟩ + remainder.
+
+    Attributes:
+        values: the scalar itself, [batch].
+        cotangent: its gradient with respect to the output, [batch, ...].
+        remainder: values − ⟨cotangent, output⟩ per example, [batch]: 0 where the target is linear.
+    """
+
+    values: Tensor
+    cotangent: Tensor
+    remainder: Tensor
+
+
+def objective(output: Tensor, target: Target) -> Objective:
+    """Evaluate and linearise a target at an output.
+
+    Args:
+        output: the model's output, [batch, classes] or [batch, positions, classes] for indices.
+        target: class indices (one int, or a tensor [batch]) on [batch, classes]; a pair (position, class) on [batch,
+            positions, classes]; or a function output -> [batch], a loss per example, say.
+
+    Raises:
+        ValueError: the target does not fit the output; it says which form would.
+    """
+    leaf = output.detach().requires_grad_()
+    with torch.enable_grad():
+        values = _pick(leaf, target)
+        if values.shape != output.shape[:1]:
+            raise ValueError(
+                f"target: it must give one number per example, a tensor [{len(output)}]; "
+                f"it gave {list(values.shape)} for an output {list(output.shape)}."
+            )
+        (cotangent,) = torch.autograd.grad(values.sum(), leaf)
+    linear = (cotangent * leaf.detach()).reshape(len(output), -1).sum(1)
+    return Objective(values.detach(), cotangent, values.detach() - linear)
+
+
+def _pick(output: Tensor, target: Target) -> Tensor:
+    if isinstance(target, tuple):
+        return _entry(output, target)
+    if callable(target):
+        return target(output)
+    if output.ndim != 2:
+        raise ValueError(
+            f"target: a class index needs an output [batch, classes], and this one is {list(output.shape)}. "
+            "Give a pair (position, class), or a function of the output."
+        )
+    index = torch.as_tensor(target, device=output.device)
+    wrong = index[(index < -output.shape[1]) | (index >= output.shape[1])]
+    if wrong.numel() or (index.ndim and index.shape != output.shape[:1]):
+        raise ValueError(
+            f"target: class indices must be one int or a tensor [{len(output)}] with values below {output.shape[1]}; "
+            f"{index.tolist()} came."
+        )
+    return output.gather(1, (index % output.shape[1]).expand(len(output))[:, None])[:, 0]
+
+
+def _entry(output: Tensor, pair: tuple[int, int]) -> Tensor:
+    if output.ndim != 3:
+        raise ValueError(
+            f"target: a pair (position, class) needs an output [batch, positions, classes], and this one is "
+            f"{list(output.shape)}."
+        )
+    position, index = pair
+    if not (-output.shape[1] <= position < output.shape[1] and -output.shape[2] <= index < output.shape[2]):
+        raise ValueError(
+            f"target: position {position} and class {index} must lie within {output.shape[1]} positions and "
+            f"{output.shape[2]} classes."
+        )
+    return output[:, position, index]

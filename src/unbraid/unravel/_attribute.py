@@ -1,0 +1,86 @@
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from rich import box
+from rich.table import Table
+from torch import Tensor
+
+from unbraid.errors import InexactError
+from unbraid.form import Target, objective, relative_error, tolerance
+from unbraid.graph import subgraph
+from unbraid.unravel._push import Run
+from unbraid.walk import Cotangents, freeze, record, run, walk
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """A scalar of the output split over the terms of the stream, the head frozen at the input: direct attribution.
+
+    Attributes:
+        names: the terms.
+        values: what each term adds to the target, [terms, batch].
+        constants: what the head adds by itself, and what reaches it by other ways than the stream, [batch].
+        target: the scalar that is explained, [batch].
+        error: ‖Σ values + constants − target‖∞ / ‖target‖∞.
+    """
+
+    names: tuple[str, ...]
+    values: Float[Tensor, "terms batch"]
+    constants: Float[Tensor, " batch"]
+    target: Float[Tensor, " batch"]
+    error: float
+
+    def total(self) -> Float[Tensor, " batch"]:
+        """The sum of all contributions."""
+        return self.values.sum(0) + self.constants
+
+    def table(self) -> Table:
+        """Mean contribution of each term over the batch."""
+        table = Table(box=box.SIMPLE_HEAD, caption=f"the contributions sum to the target to {self.error:.1e}")
+        for column in ("term", "contribution"):
+            table.add_column(column, justify="left" if column == "term" else "right")
+        for name, value in zip((*self.names, "head"), (*self.values.mean(1), self.constants.mean()), strict=True):
+            table.add_row(name, f"{value:+.4g}")
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """All contributions as plain values."""
+        return {
+            "names": list(self.names),
+            "values": self.values.tolist(),
+            "constants": self.constants.tolist(),
+            "target": self.target.tolist(),
+            "error": self.error,
+        }
+
+
+def attribution(
+    made: Run, stream: str, names: tuple[str, ...], values: Float[Tensor, "terms *stream"], target: Target
+) -> Attribution:
+    """Pull the target's gradient back through the frozen head and multiply it with every term.
+
+    The head's own part is measured, not inferred: the frozen head run with the stream at zero.
+    """
+    form = made.form
+    head = subgraph(form.graph, (form.output,), given=(stream,))
+    given = {**made.inputs, stream: made.values[stream]}
+    frozen, state = freeze(head, form.state, given)
+    aim = objective(made.values[form.output], target)
+    tape = record(frozen, {name: tensor.detach() for name, tensor in state.items()}, given)
+    seeds = {form.output: aim.cotangent}
+    gradient = walk(frozen, Cotangents(frozen, tape), seeds, [stream])[stream]
+    parts = (values * gradient).reshape(len(values), gradient.shape[0], -1).sum(2)
+    with torch.no_grad():
+        empty = run(frozen, state, {**given, stream: torch.zeros_like(made.values[stream])})[form.output]
+    constants = (aim.cotangent * empty).reshape(len(empty), -1).sum(1) + aim.remainder
+    error = relative_error(parts.sum(0) + constants, aim.values)
+    if not error <= tolerance("sum", form.dtype):
+        raise InexactError(
+            f"attribute: the contributions must sum to the target to {tolerance('sum', form.dtype):g}; "
+            f"they depart by {error:.2e}.",
+            where=stream,
+            error=error,
+        )
+    return Attribution(names, parts, constants, aim.values, error)

@@ -1,0 +1,189 @@
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from rich import box
+from rich.table import Table
+from torch import Tensor
+
+from unbraid.errors import InexactError
+from unbraid.form import ResidualForm, Target, relative_error, tolerance
+from unbraid.graph import Add, subgraph
+from unbraid.unravel._attribute import Attribution, attribution
+from unbraid.unravel._lens import Lens, lens
+from unbraid.unravel._push import CONSTANTS, INPUT, Origin, Run
+from unbraid.walk import run
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One term of Equation 11.5: f_k of all terms before it.
+
+    Attributes:
+        name: "input", the block's name, or "constants".
+        value: what it adds to the stream, [*stream].
+        block: the block's index; None for the input and the constants.
+        substituted: whether the term is a smaller network of x alone: so it is where every later trunk operation and
+            skip is the identity. Elsewhere a call runs the blocks before it and freezes the later gates at the given x.
+    """
+
+    name: str
+    value: Float[Tensor, "*stream"]
+    block: int | None
+    substituted: bool
+    _run: Run = field(repr=False)
+    _stream: str = field(repr=False)
+
+    def unravel(self) -> "Terms":
+        """The input of this block's branch as a sum of terms: the last network transforms an ensemble again.
+
+        Raises:
+            ValueError: the input and the constants have no branch.
+        """
+        if self.block is None:
+            raise ValueError(
+                f"unravel: the term {self.name!r} has no branch; terms 1 to K, those of the blocks, have one."
+            )
+        return _terms(self._run, _add(self._run, self.block).fork)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Float[Tensor, "*stream"]:  # the model's own signature
+        """The smaller network of this term at another input."""
+        form = self._run.form
+        inputs = form.signature.bind(args, kwargs)
+        if self.substituted and self.block is not None:
+            add = _add(self._run, self.block)
+            branches = tuple(stream for stream in add.branches if stream is not None)
+            with torch.no_grad():
+                values = run(subgraph(form.graph, branches), form.state, inputs)
+            return sum((values[stream] for stream in branches[1:]), start=values[branches[0]])
+        terms = Run.of(form, inputs).terms(self._stream)
+        return terms[CONSTANTS if self.name == CONSTANTS else INPUT if self.block is None else self.block]
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """The stream as a sum: the input's term, one term a block, and the trunk's own constants (Equation 11.5).
+
+    Attributes:
+        names: "input", the blocks' names, and "constants" where the trunk adds any (a norm's bias, say).
+        values: the terms, one after the other.
+        stream: what they sum to, as the model computes it.
+        error: ‖Σ terms − stream‖∞ / ‖stream‖∞.
+    """
+
+    names: tuple[str, ...]
+    values: Float[Tensor, "terms *stream"]
+    stream: Float[Tensor, "*stream"]
+    error: float
+    _origins: tuple[Origin, ...] = field(repr=False)
+    _run: Run = field(repr=False)
+    _of: str = field(repr=False)
+
+    def total(self) -> Float[Tensor, "*stream"]:
+        """The sum of the terms."""
+        return self.values.sum(0)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, k: int) -> Term:
+        """The k-th term: terms[0] is the input, terms[k] is f_k, as Equation 11.5 counts."""
+        origin = self._origins[k]
+        block = origin if isinstance(origin, int) else None
+        substituted = block is not None and _free_way(self._run, block, self._of)
+        return Term(self.names[k], self.values[k], block, substituted, self._run, self._of)
+
+    def attribute(self, target: Target) -> Attribution:
+        """Split a scalar of the output over the terms, the head frozen at this input; see `Attribution`."""
+        return attribution(self._run, self._of, self.names, self.values, target)
+
+    def lens(self, scale: Literal["recomputed", "frozen"] = "recomputed") -> Lens:
+        """The head applied to every partial sum of the terms; see `Lens`."""
+        return lens(self._run, self._of, self.names, self.values, scale)
+
+    @property
+    def norms(self) -> Float[Tensor, " terms"]:
+        """The root mean square of each term over all its elements."""
+        return self.values.flatten(1).square().mean(1).sqrt()
+
+    def table(self) -> Table:
+        """Size and share of each term."""
+        norms = self.norms
+        table = Table(box=box.SIMPLE_HEAD, caption=f"the terms sum to the stream to {self.error:.1e}")
+        table.caption_justify = "left"
+        for column in ("", "term", "rms", "rms / rms of the stream"):
+            table.add_column(column, justify="left" if column == "term" else "right")
+        whole = self.stream.square().mean().sqrt()
+        for k, (name, norm) in enumerate(zip(self.names, norms, strict=True)):
+            table.add_row(str(k), name, f"{norm:.4g}", f"{norm / whole:.3f}")
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Names, sizes and error as plain values."""
+        return {"names": list(self.names), "rms": self.norms.tolist(), "error": self.error}
+
+
+def unravel(form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = None) -> Terms:
+    """Take apart the stream that reaches the output: y = x + f_1[x] + f_2[x + f_1[x]] + ... (Equation 11.5).
+
+    Where the trunk does more than add, S_k and P_k are frozen at this input, so that every term travels linearly to the
+    end: a gate keeps its state, a norm its scale. What they add by themselves is the term "constants".
+
+    Args:
+        form: a traced model.
+        args: its positional inputs; a bare tensor means (tensor,).
+        kwargs: its keyword inputs.
+
+    Returns:
+        The terms, whose sum is the stream to the measured `error`.
+
+    Raises:
+        InexactError: the sum departs from the stream by more than rounding, or the trunk has an operator with no rule.
+    """
+    exact = form.exact
+    return _terms(Run.of(exact, exact.inputs(args, kwargs)), exact.stream)
+
+
+def _terms(made: Run, stream: str) -> Terms:
+    found = made.terms(stream)
+    blocks = sorted(origin for origin in found if isinstance(origin, int))
+    whole = made.values[stream]
+    first = found.get(INPUT, torch.zeros_like(whole))
+    constants = [CONSTANTS] if CONSTANTS in found else []
+    origins: tuple[Origin, ...] = (INPUT, *blocks, *constants)
+    names = (INPUT, *(made.form.blocks[k].name for k in blocks), *constants)
+    values = torch.stack([first, *(found[origin] for origin in origins[1:])])
+    error = relative_error(values.sum(0), whole)
+    if not error <= tolerance("sum", made.form.dtype):
+        raise _departs(made, stream, error)
+    return Terms(names, values, whole, error, origins, made, stream)
+
+
+def _departs(made: Run, stream: str, error: float) -> InexactError:
+    bound = tolerance("sum", made.form.dtype)
+    where = stream
+    for add in made.form.adds:
+        terms = list(made.terms(add.output).values()) if add.block < len(made.form.blocks) else []
+        if terms and not relative_error(torch.stack(terms).sum(0), made.values[add.output]) <= bound:
+            where = f"block {add.block} ({made.form.blocks[add.block].name!r})"
+            break
+    return InexactError(
+        f"unravel: the terms must sum to the stream to {bound:g}; they depart by {error:.2e}, first at {where}.",
+        where=where,
+        error=error,
+    )
+
+
+def _add(made: Run, block: int) -> Add:
+    return next(add for add in made.form.adds if add.block == block)
+
+
+def _free_way(made: Run, block: int, stream: str) -> bool:
+    """Whether nothing but additions lies between a block and the stream: every later S and P is the identity."""
+    reached = _add(made, block).output
+    for add in made.form.adds:
+        if add.block < len(made.form.blocks) and add.skip == reached:
+            reached = add.output
+    return reached == stream

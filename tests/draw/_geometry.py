@@ -1,0 +1,46 @@
+"""Where the texts of a figure lie, as the renderer places them."""
+
+from itertools import combinations
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+from unbraid.draw import style
+
+
+def texts(figure: Figure) -> dict[str, Bbox]:
+    """The box of every visible text, in pixels, by the text and its number."""
+    with style():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        renderer = canvas.get_renderer()
+        shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+        return {f"{number}: {text.get_text()}": text.get_window_extent(renderer) for number, text in enumerate(shown)}
+
+
+def overlaps(boxes: dict[str, Bbox]) -> list[tuple[str, str]]:
+    pairs = combinations(boxes.items(), 2)
+    return [(a, b) for (a, one), (b, other) in pairs if one.overlaps(other) and _area(one, other) > 1.0]
+
+
+def outside(figure: Figure, boxes: dict[str, Bbox]) -> list[str]:
+    page = figure.bbox
+    return [
+        name
+        for name, box in boxes.items()
+        if box.x0 < page.x0 or box.y0 < page.y0 or box.x1 > page.x1 or box.y1 > page.y1
+    ]
+
+
+def _area(one: Bbox, other: Bbox) -> float:
+    common = Bbox.intersection(one, other)
+    return 0.0 if common is None else common.width * common.height
+
+
+def assert_readable(figure: Figure) -> None:
+    boxes = texts(figure)
+    assert boxes, "a figure without words explains nothing"
+    assert overlaps(boxes) == []
+    assert outside(figure, boxes) == []
