@@ -2,6 +2,7 @@
 
 from itertools import combinations
 
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -16,8 +17,20 @@ def texts(figure: Figure) -> dict[str, Bbox]:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         renderer = canvas.get_renderer()
+        hidden = {label for axes in figure.axes if axes.axison for axis in (axes.xaxis, axes.yaxis) for label in _beyond(axis)}
         shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+        off = [axes for axes in figure.axes if not axes.axison]
+        hidden |= {text for axes in off for axis in (axes.xaxis, axes.yaxis) for text in axis.findobj(Text)}
+        shown = [text for text in shown if text not in hidden]
         return {f"{number}: {text.get_text()}": text.get_window_extent(renderer) for number, text in enumerate(shown)}
+
+
+def _beyond(axis: Axis) -> list[Text]:
+    """The labels of ticks outside of the axis: they exist, but matplotlib does not draw them."""
+    low, high = sorted(axis.get_view_interval())
+    slack = 1e-9 * (high - low)
+    places = zip(axis.get_majorticklocs(), axis.get_majorticklabels(), strict=True)
+    return [label for at, label in places if not low - slack <= at <= high + slack]
 
 
 def overlaps(boxes: dict[str, Bbox]) -> list[tuple[str, str]]:

@@ -24,8 +24,8 @@ from train._small import examples, network, same_bits
 from unbraid import train
 from unbraid.train import Recipe
 
-LONG = Recipe(epochs=16, batch_size=10, lr=0.01, optimizer="adamw")
-SHORT = replace(LONG, epochs=3)
+LONG = Recipe(epochs=12, batch_size=10, lr=0.01, optimizer="adamw")
+SHORT = replace(LONG, epochs=2)
 EVENTS = {
     "open",
     "os.rename",
@@ -87,7 +87,7 @@ def killed_at_every_touch(folder):
         if not os.WIFSIGNALED(status):
             break
         left.append(len(train.load(here).history))
-        if n % 3 == 0:  # and the wreck carries on to the bits of a run that never stopped
+        if n % 5 == 0:  # and the wreck carries on to the bits of a run that never stopped
             resumed = train.fit(network(), data, SHORT, seed=3, folder=here, resume=True)
             assert same_bits(resumed.network, whole), n
     sys.stdout.write(json.dumps(left))

@@ -21,7 +21,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
     reached = victims("random", tmp_path)
     assert len(reached) > 3  # killed three times and more after its first checkpoint
     assert reached == sorted(reached)  # nothing that was finished is lost
-    recipe = Recipe(epochs=16, batch_size=10, lr=0.01, optimizer="adamw")
+    recipe = Recipe(epochs=12, batch_size=10, lr=0.01, optimizer="adamw")
     unbroken = train.fit(network(), examples(), recipe, seed=3)
     broken = train.load(tmp_path)
     assert same_bits(broken.network, unbroken.network)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from unbraid.draw._style import PALETTE, plain_text, style
+from unbraid.draw._style import PALETTE, plain_text, shorten, style
 
 __all__ = ["DepthCurve", "depth"]
 
+_MOST_SAID = 3  # outcomes that fit into a title
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
@@ -73,7 +74,7 @@ def depth(curves: Sequence[DepthCurve]) -> Figure:
         axes = figure.add_subplot()
         text = figure.suptitle(_finding(curves), x=0.02, ha="left")
         text.set(size=11.5, weight="bold")
-        plain_text(text, limit=90)
+        plain_text(text, limit=84)
         for number, curve in enumerate(curves):
             _draw_curve(axes, curve, PALETTE[(number * 3) % len(PALETTE)], _MARKERS[number])
         _frame(axes, curves)
@@ -83,12 +84,17 @@ def depth(curves: Sequence[DepthCurve]) -> Figure:
 
 def _finding(curves: Sequence[DepthCurve]) -> str:
     deepest = max(curve.depths[-1] for curve in curves)
-    said = []
-    for curve in curves:
-        if curve.depths[-1] == deepest:
-            mean = curve.mean(-1)
-            said.append(f"{curve.name} {mean:.0f} %" if math.isfinite(mean) else f"{curve.name} diverges")
+    said = [f"{shorten(curve.name, 24)} {_outcome(curve)}" for curve in curves if curve.depths[-1] == deepest]
+    if len(said) > _MOST_SAID:
+        finite = [curve for curve in curves if curve.depths[-1] == deepest and math.isfinite(curve.mean(-1))]
+        best = min(finite, key=lambda curve: curve.mean(-1), default=None)
+        said = [f"best {shorten(best.name, 24)} {_outcome(best)}" if best else "all diverge"]
     return f"Test error at depth {deepest}: {', '.join(said)}"
+
+
+def _outcome(curve: DepthCurve) -> str:
+    mean = curve.mean(-1)
+    return f"{mean:.0f} %" if math.isfinite(mean) else "diverges"
 
 
 def _draw_curve(axes: Axes, curve: DepthCurve, color: str, marker: str) -> None:
@@ -97,7 +103,7 @@ def _draw_curve(axes: Axes, curve: DepthCurve, color: str, marker: str) -> None:
     below = [mean - low for mean, (low, _) in zip(means, spreads, strict=True)]
     above = [high - mean for mean, (_, high) in zip(means, spreads, strict=True)]
     axes.errorbar(
-        curve.depths, means, yerr=[below, above], color=color, marker=marker, markersize=6, capsize=3.5, elinewidth=1.2
+        curve.depths, means, yerr=[below, above], color=color, marker=marker, markersize=6.0, capsize=3.5, elinewidth=1.2
     )
 
 
@@ -124,6 +130,6 @@ def _name_lines(axes: Axes, curves: Sequence[DepthCurve]) -> None:
     height = -math.inf
     for mean, number, name in sorted(ends):
         height = max(mean, height + 5.5)
-        text = axes.annotate(name, (1.01, height), xycoords=("axes fraction", "data"), va="center", size=10)
+        text = axes.annotate(name, (1.01, height), xycoords=("axes fraction", "data"), va="center", size=10.0)
         text.set(color=PALETTE[(number * 3) % len(PALETTE)], weight="bold", annotation_clip=False)
         plain_text(text, limit=24)

@@ -46,12 +46,12 @@ def network(k: int = 4) -> Figure:
         )
         label(axes, (0.25, 2.32), heading, size=11.5, ha="left").set_fontweight("bold")
         end = _LEFT + k * _STEP
-        label(axes, (_LEFT - 0.42, _TRUNK), "$x$", size=15)
+        label(axes, (_LEFT - 0.42, _TRUNK), "$x$", size=15.0)
         wire(axes, [(_LEFT - 0.24, _TRUNK), (end, _TRUNK)])
         for block in range(1, k + 1):
             _draw_block(figure, block, last=block == k)
         arrow(axes, (end, _TRUNK), (end + 0.45, _TRUNK))
-        label(axes, (end + 0.6, _TRUNK), "$y$", size=15)
+        label(axes, (end + 0.6, _TRUNK), "$y$", size=15.0)
     return figure
 
 
@@ -66,8 +66,8 @@ def _draw_block(figure: Figure, block: int, *, last: bool) -> None:
     wire(axes, [(start, _TRUNK), (start, _BRANCH), (end, _BRANCH), (end, _TRUNK)], color=color)
     fork(axes, (start, _TRUNK))
     plus(axes, (end, _TRUNK))
-    box(axes, (middle, _BRANCH), rf"$f_{block}$", color=color, width=0.72, height=0.46, size=14)
+    box(axes, (middle, _BRANCH), rf"$f_{block}$", color=color, width=0.72, height=0.46, size=14.0)
     if not last:
-        label(axes, (end + 0.1, _TRUNK + 0.28), f"${output}$", size=12)
+        label(axes, (end + 0.1, _TRUNK + 0.28), f"${output}$", size=12.0)
     equation = rf"${output} = {hidden(block)} + f_{block}[{hidden(block)}]$"
-    label(axes, (middle, 0.36), equation, size=11)
+    label(axes, (middle, 0.36), equation, size=11.0)

@@ -54,7 +54,7 @@ def order(order: OrderLike | str) -> Figure:
         figure = blank(max(end + 0.6, 6.6), 2.55)
         axes = figure.axes[0]
         label(axes, (0.25, 2.27), heading, size=11.5, ha="left").set_fontweight("bold")
-        label(axes, (0.25, 0.2), text, size=9, muted=True, ha="left").set_fontfamily("monospace")
+        label(axes, (0.25, 0.2), text, size=9.0, muted=True, ha="left").set_fontfamily("monospace")
         _draw_trunk(axes, sum_at, end)
         wire(axes, [(_LEFT, _TRUNK), (_LEFT, _BRANCH), (sum_at, _BRANCH), (sum_at, _TRUNK)])
         fork(axes, (_LEFT, _TRUNK))
@@ -83,11 +83,11 @@ def _finding(before: tuple[str, ...], after: tuple[str, ...]) -> str:
 
 
 def _draw_trunk(axes: Axes, sum_at: float, end: float) -> None:
-    label(axes, (_LEFT - 0.6, _TRUNK), "$h_{k-1}$", size=14)
+    label(axes, (_LEFT - 0.6, _TRUNK), "$h_{k-1}$", size=14.0)
     wire(axes, [(_LEFT - 0.3, _TRUNK), (end - 0.4, _TRUNK)])
     arrow(axes, (end - 0.4, _TRUNK), (end, _TRUNK))
-    label(axes, (end + 0.24, _TRUNK), "$h_k$", size=14)
-    label(axes, ((_LEFT + sum_at) / 2, _TRUNK + 0.2), "skip", size=9, muted=True)
+    label(axes, (end + 0.24, _TRUNK), "$h_k$", size=14.0)
+    label(axes, ((_LEFT + sum_at) / 2, _TRUNK + 0.2), "skip", size=9.0, muted=True)
 
 
 def _draw_operations(axes: Axes, tokens: tuple[str, ...], start: float, height: float) -> None:

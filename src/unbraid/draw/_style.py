@@ -16,9 +16,10 @@ INK = "#1b1e23"
 PAPER = "#ffffff"
 MUTED = "#6b7280"
 
-# After Okabe and Ito (2008), with the light hues darkened until a line is seen on white paper as well as on a
-# dark page (3:1 at least on both), and ordered so that neighbours differ in lightness.
-PALETTE = ("#0072b2", "#c77f00", "#00855f", "#d9480f", "#4a9fd8", "#b0548c")
+# The hues of Okabe and Ito (2008), the light ones darkened until a line is seen on white paper, and ordered so that
+# neighbours differ in lightness, which is what grey print keeps. tests/draw/test_palette.py computes what
+# colour-blind readers see of it.
+PALETTE = ("#0060a8", "#d08c00", "#007a5a", "#c8400a", "#4a9fd8", "#b85aa6")
 
 _RC: Any = {  # Any: matplotlib types every key by name
     "font.family": "sans-serif",

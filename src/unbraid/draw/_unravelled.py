@@ -70,7 +70,7 @@ def unravelled(k: int = 4) -> Figure:
             _draw_group(axes, grid, term)
         _draw_total(axes, grid)
         name = "$f_1$ alone" if k == 1 else f"$f_1$ and $f_{k}$ alone"
-        label(axes, (0.25, 0.22), f"dashed: the path through {name}", size=9, ha="left", muted=True)
+        label(axes, (0.25, 0.22), f"dashed: the path through {name}", size=9.0, ha="left", muted=True)
     return figure
 
 
@@ -98,13 +98,13 @@ def _draw_group(axes: Axes, grid: _Grid, term: int) -> None:
     wire(axes, [(start, y), (grid.total, y)], color=color, dashed=dashed)
     name = "$x$" if term == 0 else rf"$f_{term}[{hidden(term)}]$"
     count = "1 path" if _paths(term) == 1 else f"{_paths(term)} paths"
-    label(axes, (grid.total - 0.22, y + 0.05), f"{name}, {count}", size=9, ha="right", va="bottom")
+    label(axes, (grid.total - 0.22, y + 0.05), f"{name}, {count}", size=9.0, ha="right", va="bottom")
 
 
 def _draw_term(axes: Axes, grid: _Grid, term: int, first: int, outer: tuple[int, ...], color: str) -> float:
     """Draw the sub-network of a term over its rows, up to its box; return the height at which it leaves."""
     if term == 0:
-        return grid.row(first)
+        return grid.row(float(first))
     entered = (*outer, term)
     x = grid.column(term)
     y = grid.row(first + (_paths(term) - 1) / 2)
@@ -135,19 +135,19 @@ def _draw_sum(axes: Axes, grid: _Grid, term: int, first: int, entered: tuple[int
 
 def _draw_source(axes: Axes, grid: _Grid) -> None:
     """The one input, which all paths leave."""
-    top, bottom = grid.row(0), grid.row(2**grid.k - 1)
+    top, bottom = grid.row(0.0), grid.row(2.0**grid.k - 1)
     middle = (top + bottom) / 2
     wire(axes, [(_SOURCE, top), (_SOURCE, bottom)])
     wire(axes, [(_SOURCE - 0.3, middle), (_SOURCE, middle)])
-    label(axes, (_SOURCE - 0.48, middle), "$x$", size=15)
+    label(axes, (_SOURCE - 0.48, middle), "$x$", size=15.0)
 
 
 def _draw_total(axes: Axes, grid: _Grid) -> None:
     """The sum of all terms: the output."""
-    top = grid.row(0)
+    top = grid.row(0.0)
     bottom = grid.row(_first_row(grid.k) + (_paths(grid.k) - 1) / 2)
     middle = (top + bottom) / 2
     wire(axes, [(grid.total, top), (grid.total, bottom)])
     arrow(axes, (grid.total, middle), (grid.total + 0.45, middle))
     plus(axes, (grid.total, middle))
-    label(axes, (grid.total + 0.6, middle), "$y$", size=15)
+    label(axes, (grid.total + 0.6, middle), "$y$", size=15.0)

@@ -1,7 +1,7 @@
 from collections.abc import Collection
 from functools import cached_property
 
-from torch import Tensor, fx
+from torch import SymInt, Tensor, fx
 
 from unbraid.graph import is_float, name_of, shape_only
 
@@ -87,6 +87,15 @@ class Dataflow:
 
 
 def same_shape(a: fx.Node, b: fx.Node) -> bool:
-    """Whether two nodes hold tensors of equal shape."""
+    """Whether two nodes hold tensors of equal shape at the traced input.
+
+    Free sizes are compared by their values there: a strided slice and a strided convolution write one size in two ways.
+    """
     x, y = a.meta.get("val"), b.meta.get("val")
-    return isinstance(x, Tensor) and isinstance(y, Tensor) and [*map(str, x.shape)] == [*map(str, y.shape)]
+    return isinstance(x, Tensor) and isinstance(y, Tensor) and [*map(_hint, x.shape)] == [*map(_hint, y.shape)]
+
+
+def _hint(size: int | SymInt) -> int | str:
+    if isinstance(size, int):
+        return size
+    return int(size.node.hint) if size.node.has_hint() else str(size)

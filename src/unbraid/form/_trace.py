@@ -82,7 +82,9 @@ def chain(
     flow = _dataflow(model, captured)
     found = tuple(_layer(flow, captured.graph, name) for name in names)
     parts = Anatomy(_dataflow(model, captured), found, {})
-    return _checked(_form(model, captured, parts), positional, keywords)
+    form = _form(model, captured, parts)
+    named = tuple(replace(block, name=name, branches=(name,)) for block, name in zip(form.blocks, names, strict=True))
+    return _checked(replace(form, blocks=named), positional, keywords)
 
 
 def _form(

@@ -1,0 +1,64 @@
+# make report   from nothing to report/index.html
+# make test     every test that CI runs
+# make check    format, lint, types
+# make help     all targets
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help report test test-slow check format zoo depth clean
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+report: $(VENV)/.data
+	$(BIN)/unbraid report
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+
+# make test-slow    the rest of the tests
+test-slow: $(VENV)/.zoo
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# make format   write the code in the common form
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# make depth    the table "plain against residual by depth" of the README, three seeds
+depth: $(VENV)/.data
+	$(BIN)/python benchmarks/depth.py
+
+# make zoo      trace the models of timm and transformers; writes docs/zoo.md
+zoo: $(VENV)/.zoo
+	$(BIN)/python scripts/zoo.py
+
+# make clean    remove the environment and what was made
+clean:
+	rm -rf $(VENV) report runs build dist
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "unbraid needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.data: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable '.[data]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.data
+
+# timm asks for torchvision, whose wheel would bring another torch: it is installed without its dependencies.
+$(VENV)/.zoo: $(VENV)/.dev
+	$(PIP) --no-deps torchvision
+	$(PIP) --editable '.[zoo]'
+	@touch $@
