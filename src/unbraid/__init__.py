@@ -4,38 +4,22 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from unbraid import data, draw, nn, report, train
-    from unbraid.errors import (
-        CheckpointError,
-        DataError,
-        InexactError,
-        NotResidualError,
-        ShapeError,
-        TraceError,
-        UnbraidError,
-    )
-    from unbraid.form import Block, ResidualForm, chain, trace
-    from unbraid.unravel import Terms, unravel
+from unbraid.errors import (
+    CheckpointError,
+    DataError,
+    InexactError,
+    NotResidualError,
+    ShapeError,
+    TraceError,
+    UnbraidError,
+)
+from unbraid.form import Block, ResidualForm, chain, trace
 
-# Each public name and the module that holds it. Names are imported when first used: `unbraid --help` needs no torch,
-# and a program pays for the parts that it uses.
-_HOME = {
-    "Block": "unbraid.form",
-    "CheckpointError": "unbraid.errors",
-    "DataError": "unbraid.errors",
-    "InexactError": "unbraid.errors",
-    "NotResidualError": "unbraid.errors",
-    "ResidualForm": "unbraid.form",
-    "ShapeError": "unbraid.errors",
-    "Terms": "unbraid.unravel",
-    "TraceError": "unbraid.errors",
-    "UnbraidError": "unbraid.errors",
-    "chain": "unbraid.form",
-    "trace": "unbraid.form",
-    "unravel": "unbraid.unravel",
-}
-_MODULES = ("data", "draw", "nn", "report", "train")
+# Imported at once, not on demand: a function and a package share this name, and the function must win.
+from unbraid.unravel import Terms, attribute, unravel
+
+if TYPE_CHECKING:
+    from unbraid import data, draw, nn, train
 
 __version__ = version("unbraid")
 __all__ = [
@@ -49,21 +33,22 @@ __all__ = [
     "Terms",
     "TraceError",
     "UnbraidError",
+    "attribute",
     "chain",
     "data",
     "draw",
     "nn",
-    "report",
     "trace",
     "train",
     "unravel",
 ]
 
+# The packages that a program pays for when it uses them.
+_ON_DEMAND = frozenset({"data", "draw", "nn", "train"})
+
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    if name in _MODULES:
+    if name in _ON_DEMAND:
         return import_module(f"unbraid.{name}")
     raise AttributeError(f"module 'unbraid' has no attribute {name!r}")
 

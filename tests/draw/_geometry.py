@@ -17,7 +17,9 @@ def texts(figure: Figure) -> dict[str, Bbox]:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         renderer = canvas.get_renderer()
-        hidden = {label for axes in figure.axes if axes.axison for axis in (axes.xaxis, axes.yaxis) for label in _beyond(axis)}
+        hidden = {
+            label for axes in figure.axes if axes.axison for axis in (axes.xaxis, axes.yaxis) for label in _beyond(axis)
+        }
         shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
         off = [axes for axes in figure.axes if not axes.axison]
         hidden |= {text for axes in off for axis in (axes.xaxis, axes.yaxis) for text in axis.findobj(Text)}

@@ -1,10 +1,10 @@
 """Figures 11.4a, 11.4b and 11.5: nothing overlaps, nothing is clipped, and they show what the equations say."""
 
 import pytest
-from draw._geometry import assert_readable, outside, overlaps, texts
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from draw._geometry import assert_readable, outside, overlaps, texts
 from unbraid import draw
 from unbraid.nn import Order
 
@@ -95,7 +95,11 @@ def test_a_bad_order_is_named():
 
 @pytest.mark.parametrize(
     ("order", "finding"),
-    [("linear act +", "only increase h"), ("act linear +", "add and subtract"), ("conv norm + act", "no pure identity")],
+    [
+        ("linear act +", "only increase h"),
+        ("act linear +", "add and subtract"),
+        ("conv norm + act", "no pure identity"),
+    ],
 )
 def test_the_title_of_an_order_says_what_it_allows(order, finding):
     assert any(finding in word for word in words(draw.order(order)))

@@ -4,10 +4,10 @@ import math
 
 import matplotlib as mpl
 import pytest
-from draw._geometry import assert_readable, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from draw._geometry import assert_readable, texts
 from unbraid import draw
 
 NAN = math.nan
@@ -38,7 +38,12 @@ def test_terms_of_any_number_are_readable(count):
 
 @pytest.mark.parametrize(
     ("names", "norms", "message"),
-    [([], [], "0 names"), (["a"], [1.0, 2.0], "1 names and 2 norms"), (["a"], [NAN], "'a' is nan"), (["a"], [-1.0], "-1.0")],
+    [
+        ([], [], "0 names"),
+        (["a"], [1.0, 2.0], "1 names and 2 norms"),
+        (["a"], [NAN], "'a' is nan"),
+        (["a"], [-1.0], "-1.0"),
+    ],
 )
 def test_terms_refuses(names, norms, message):
     with pytest.raises(ValueError, match=message):
@@ -72,7 +77,9 @@ def test_names_of_lines_never_meet(ends):
     assert_readable(draw.depth(curves))
 
 
-@pytest.mark.parametrize(("depths", "errors"), [((), ()), ((1, 2), ((1.0,),)), ((2, 1), ((1.0,), (1.0,))), ((1,), ((),))])
+@pytest.mark.parametrize(
+    ("depths", "errors"), [((), ()), ((1, 2), ((1.0,),)), ((2, 1), ((1.0,), (1.0,))), ((1,), ((),))]
+)
 def test_a_curve_needs_an_error_for_every_depth(depths, errors):
     with pytest.raises(ValueError, match="DepthCurve 'plain'"):
         draw.DepthCurve("plain", depths, errors)
@@ -85,7 +92,9 @@ def test_paths_state_their_sum_and_that_of_each_length():
     assert "1\nsum\n1.5" in said(figure)
 
 
-@pytest.mark.parametrize(("lengths", "values"), [([], []), ([0], [1.0, 2.0]), ([0], [math.inf]), ([0] * 65, [1.0] * 65)])
+@pytest.mark.parametrize(
+    ("lengths", "values"), [([], []), ([0], [1.0, 2.0]), ([0], [math.inf]), ([0] * 65, [1.0] * 65)]
+)
 def test_paths_refuses(lengths, values):
     with pytest.raises(ValueError, match="paths: "):
         draw.paths(lengths, values)

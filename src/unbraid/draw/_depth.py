@@ -103,7 +103,14 @@ def _draw_curve(axes: Axes, curve: DepthCurve, color: str, marker: str) -> None:
     below = [mean - low for mean, (low, _) in zip(means, spreads, strict=True)]
     above = [high - mean for mean, (_, high) in zip(means, spreads, strict=True)]
     axes.errorbar(
-        curve.depths, means, yerr=[below, above], color=color, marker=marker, markersize=6.0, capsize=3.5, elinewidth=1.2
+        curve.depths,
+        means,
+        yerr=[below, above],
+        color=color,
+        marker=marker,
+        markersize=6.0,
+        capsize=3.5,
+        elinewidth=1.2,
     )
 
 

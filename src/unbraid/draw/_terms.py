@@ -67,7 +67,9 @@ def _bars(axes: Axes, names: Sequence[str], norms: Sequence[float]) -> None:
     axes.tick_params(axis="y", length=0)
     axes.set_xlim(0, max(norms) * 1.14 or 1.0)
     for place, norm in zip(places, norms, strict=True):
-        axes.annotate(f"{norm:.3g}", (norm, place), (4, 0), textcoords="offset points", va="center", size=9.0, color=INK)
+        axes.annotate(
+            f"{norm:.3g}", (norm, place), (4, 0), textcoords="offset points", va="center", size=9.0, color=INK
+        )
     axes.set_xlabel("norm of the term (units of the stream)")
 
 

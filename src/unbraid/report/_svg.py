@@ -60,6 +60,8 @@ def _clean(element: ElementTree.Element, prefix: str) -> None:
         else:
             element.attrib.update(_attribute(name, value, prefix))
     for name, value in element.attrib.items():
+        if re.search(r"url\(\s*[^#\s]", value):
+            raise ValueError(f"a picture in a report refers to itself alone; found {value!r}.")
         element.attrib[name] = re.sub(r"url\(#([^)]*)\)", rf"url(#{prefix}\1)", value)
     for child in list(element):
         if isinstance(child.tag, str) and child.tag.removeprefix(_SVG) in _DROPPED:

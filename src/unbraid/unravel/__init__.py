@@ -6,6 +6,6 @@ sums, and `terms[k].unravel()` takes apart the input of the k-th block's branch:
 
 from unbraid.unravel._attribute import Attribution
 from unbraid.unravel._lens import Lens
-from unbraid.unravel._terms import Term, Terms, unravel
+from unbraid.unravel._terms import Term, Terms, attribute, unravel
 
-__all__ = ["Attribution", "Lens", "Term", "Terms", "unravel"]
+__all__ = ["Attribution", "Lens", "Term", "Terms", "attribute", "unravel"]

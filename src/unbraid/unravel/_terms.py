@@ -146,6 +146,25 @@ def unravel(form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = No
     return _terms(Run.of(exact, exact.inputs(args, kwargs)), exact.stream)
 
 
+def attribute(form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = None, *, target: Target) -> Attribution:
+    """Split a scalar of the output over the input and the blocks: unravel(form, args, kwargs).attribute(target).
+
+    Args:
+        form: a traced model.
+        args: its positional inputs; a bare tensor means (tensor,).
+        kwargs: its keyword inputs.
+        target: class indices, a (position, class) pair, or a function of the output that gives one number per example.
+
+    Returns:
+        The contributions, which sum to the target to the measured `error`.
+
+    Raises:
+        ValueError: the target does not fit the output.
+        InexactError: the contributions do not sum to the target, or an operator of the head has no rule.
+    """
+    return unravel(form, args, kwargs).attribute(target)
+
+
 def _terms(made: Run, stream: str) -> Terms:
     found = made.terms(stream)
     blocks = sorted(origin for origin in found if isinstance(origin, int))
