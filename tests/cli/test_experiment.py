@@ -1,7 +1,10 @@
 """The comparison behind `unbraid report`."""
 
+import json
+
 import pytest
 
+from cli._run import invoke
 from unbraid import data
 from unbraid.cli._experiment import compare
 from unbraid.report import sections
@@ -35,3 +38,51 @@ def test_the_numbers_reach_the_sections(done):
 def test_the_deepest_residual_network_is_taken_apart(done):
     comparison, _ = done
     assert (comparison.deepest.kind, comparison.deepest.depth) == ("residual", 2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "mlp3"
+    result = invoke("train", str(path), "--depth", "3", "--epochs", "1", "--width", "20")
+    assert result.status == 0, result.stderr
+    return path
+
+
+def test_trace_prints_every_block(folder):
+    data = json.loads(invoke("trace", str(folder), "--json").stdout)
+    assert [block["name"] for block in data["blocks"]] == ["blocks.0", "blocks.1", "blocks.2"]
+    text = invoke("trace", str(folder)).stdout
+    assert all(block["name"] in text for block in data["blocks"])
+
+
+def test_unravel_prints_every_term(folder):
+    result = invoke("unravel", str(folder), "--examples", "5")
+    assert result.status == 0, result.stderr
+    assert all(name in result.stdout for name in ("input", "blocks.0", "blocks.1", "blocks.2"))
+
+
+def test_a_plain_network_is_refused_with_the_reason(tmp_path):
+    path = tmp_path / "plain"
+    invoke("train", str(path), "--depth", "2", "--epochs", "1", "--width", "20", "--kind", "plain")
+    result = invoke("trace", str(path))
+    assert result.status == 2
+    assert result.stderr.count("\n") == 1
+    assert "chain" in result.stderr
+
+
+def test_a_report_on_one_model(folder, tmp_path):
+    result = invoke("report", str(folder), "-o", str(tmp_path / "a.html"))
+    assert (result.status, result.stdout) == (0, f"{tmp_path / 'a.html'}\n")
+    said = json.loads((tmp_path / "report.json").read_text())
+    assert [section["title"] for section in said["sections"]] == ["The network", "The terms"]
+    assert "3 residual blocks and 8 paths" in said["sections"][0]["finding"]
+
+
+def test_the_default_report(tmp_path):
+    result = invoke("report", "--quick", "-o", str(tmp_path / "new" / "index.html"), "--json")
+    assert result.status == 0, result.stderr
+    assert result.stderr == "", "no bar where stderr is no terminal"
+    said = json.loads(result.stdout)
+    titles = [section["title"] for section in said["sections"]]
+    assert titles == ["What was trained", "Depth: plain against residual", "The network", "The terms"]
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"index.html", "report.json"}

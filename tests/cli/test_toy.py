@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from fractions import Fraction
 from itertools import combinations
 from math import prod
 from pathlib import Path
@@ -33,23 +32,20 @@ def test_sixteen_paths_add_up_to_the_output():
 
 
 def test_every_value_is_the_product_of_its_weights():
-    expected = {
-        blocks: prod(TOY.weights[b - 1] for b in blocks) for m in range(5) for blocks in combinations((1, 2, 3, 4), m)
-    }
+    every = [blocks for m in range(5) for blocks in combinations((1, 2, 3, 4), m)]
+    expected = {blocks: prod(TOY.weights[block - 1] for block in blocks) for blocks in every}
     assert {path.blocks: path.value for path in TOY.paths()} == expected
     assert [sum(path.length == m for path in TOY.paths()) for m in range(5)] == [1, 4, 6, 4, 1]
 
 
-@given(st.lists(st.fractions(-5, 5), min_size=4, max_size=4), st.fractions(-5, 5))
-def test_any_weights_in_exact_arithmetic(weights, x):
-    toy = Toy.__new__(Toy)  # fractions instead of floats: equality, not closeness
-    object.__setattr__(toy, "weights", tuple(weights))
-    object.__setattr__(toy, "x", x)
-    total = Fraction(0)
-    for m in range(5):
-        for blocks in combinations(weights, m):
-            total += prod(blocks, start=x)
-    assert equation_11_4(weights, x) == total
+# Quarters: all products and sums of four of them are exact in float64, so equality means equality.
+quarters = st.integers(-20, 20).map(lambda number: number / 4)
+
+
+@given(st.tuples(quarters, quarters, quarters, quarters), quarters)
+def test_the_paths_of_any_toy_add_up(weights, x):
+    toy = Toy(weights, x)
+    assert sum(path.value for path in toy.paths()) == toy.hidden()[-1] == equation_11_4(weights, x)
 
 
 def test_a_lost_path_is_seen():

@@ -2,6 +2,7 @@
 
 from itertools import combinations
 
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -17,14 +18,17 @@ def texts(figure: Figure) -> dict[str, Bbox]:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         renderer = canvas.get_renderer()
-        hidden = {
-            label for axes in figure.axes if axes.axison for axis in (axes.xaxis, axes.yaxis) for label in _beyond(axis)
-        }
-        shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
-        off = [axes for axes in figure.axes if not axes.axison]
-        hidden |= {text for axes in off for axis in (axes.xaxis, axes.yaxis) for text in axis.findobj(Text)}
-        shown = [text for text in shown if text not in hidden]
+        hidden = {text for axes in figure.axes for text in _undrawn(axes)}
+        every = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+        shown = [text for text in every if text not in hidden]
         return {f"{number}: {text.get_text()}": text.get_window_extent(renderer) for number, text in enumerate(shown)}
+
+
+def _undrawn(axes: Axes) -> list[Text]:
+    """Labels that exist and are not drawn: of an axis that is off, and of ticks beyond the ends of one that is on."""
+    if not axes.axison:
+        return [text for axis in (axes.xaxis, axes.yaxis) for text in axis.findobj(Text)]
+    return [text for axis in (axes.xaxis, axes.yaxis) for text in _beyond(axis)]
 
 
 def _beyond(axis: Axis) -> list[Text]:

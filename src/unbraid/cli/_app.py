@@ -27,10 +27,11 @@ app.command(epilog="Example: unbraid unravel runs/mlp20 --examples 100")(unravel
 app.add_typer(figure, name="figure", epilog="Example: unbraid figure unravelled --blocks 4 -o unravelled.svg")
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"unbraid {version('unbraid')}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

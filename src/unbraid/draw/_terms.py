@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from unbraid.draw._style import INK, MUTED, PALETTE, shorten, style
+from unbraid.draw._style import MUTED, PALETTE, shorten, style
 
 __all__ = ["terms"]
 
-_MOST_NAMED = 40  # bars that still carry their names on a page
+_MOST_NAMED = 24  # bars that still carry their names on half a page
 
 
 def terms(names: Sequence[str], norms: Sequence[float]) -> Figure:
-    """The norm of every term of a stream: one bar a term, in order of execution; a line beyond 40 terms.
+    """The norm of every term of a stream: one bar a term, in order of execution; thin ones without names beyond 24.
 
     Args:
         names: the terms' names, the input's first; shown as they stand.
@@ -67,9 +67,7 @@ def _bars(axes: Axes, names: Sequence[str], norms: Sequence[float]) -> None:
     axes.tick_params(axis="y", length=0)
     axes.set_xlim(0, max(norms) * 1.14 or 1.0)
     for place, norm in zip(places, norms, strict=True):
-        axes.annotate(
-            f"{norm:.3g}", (norm, place), (4, 0), textcoords="offset points", va="center", size=9.0, color=INK
-        )
+        axes.annotate(f"{norm:.3g}", (norm, place), (4, 0), textcoords="offset points", va="center", size=9.0)
     axes.set_xlabel("norm of the term (units of the stream)")
 
 

@@ -45,6 +45,9 @@ def widened(graph: Graph, state: Mapping[str, Tensor]) -> tuple[Graph, dict[str,
         for name, stream in graph.streams.items()
     }
     wide = {name: t.double() if t.dtype in _NARROW else t for name, t in state.items()}
+    same = all(new is old for new, old in zip(steps, graph.steps, strict=True))
+    if same and streams == dict(graph.streams) and not any(t.dtype in _NARROW for t in state.values()):
+        return graph, dict(state)
     return replace(graph, streams=streams, steps=steps), wide
 
 

@@ -27,6 +27,7 @@ class ResidualForm:
         graph: the streams, segments and additions.
         blocks: the top-level blocks of all trunks, in order of execution.
         state: the parameters, buffers and constants that the segments name.
+        learned: the names in the state of the model's parameters.
         signature: how calls are matched with the graph's inputs.
         stream: the stream that reaches the output: what the last block of the trunk hands to the head.
         dtype: the element type of that stream.
@@ -41,6 +42,7 @@ class ResidualForm:
     graph: Graph
     blocks: tuple[Block, ...]
     state: State
+    learned: frozenset[str]
     signature: Signature
     stream: str
     dtype: torch.dtype
@@ -134,15 +136,31 @@ class ResidualForm:
         if self.dtype is not torch.float64:
             return self
         graph, state = widened(self.graph, self.state)
-        return replace(self, graph=graph, state=state)
+        return self if graph is self.graph else replace(self, graph=graph, state=state)
 
-    def lengths(self) -> Lengths:
-        """What counts as the length of a path: every branch of every top-level block counts 1."""
+    def lengths(self, nested: bool = False) -> Lengths:
+        """What counts as the length of a path: every branch of every top-level block 1.
+
+        Args:
+            nested: open the blocks inside branches: then entering the outer branch adds 0 and each inner branch 1.
+        """
+        if nested:
+            return Lengths.opened(self.adds, {b.index: b.parent for b in self.all_blocks if b.parent is not None})
         return Lengths.top_level(self.adds, tuple(block.index for block in self.blocks))
 
-    def path_counts(self) -> list[int]:
+    @property
+    def all_blocks(self) -> tuple[Block, ...]:
+        """The top-level blocks and those inside their branches, by index."""
+        found, waiting = [], list(self.blocks)
+        while waiting:
+            block = waiting.pop()
+            found.append(block)
+            waiting.extend(block.nested)
+        return tuple(sorted(found, key=lambda block: block.index))
+
+    def path_counts(self, nested: bool = False) -> list[int]:
         """The number of paths from the sources to the output that pass m branches, m = 0, 1, ...; exact integers."""
-        return path_counts(self.graph, self.lengths(), self.output)
+        return path_counts(self.graph, self.lengths(nested), self.output)
 
     def equation(self) -> Equation:
         """Equations 11.5 and 11.6 of Prince (2023) for this model, as text and as LaTeX."""

@@ -17,7 +17,9 @@ _CHECKS = {
 }
 
 # In eval mode these hand back their very argument, which their schema does not tell.
-_MAYBE_ALIAS = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "rrelu"}
+_DROPOUT = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"}
+_MAYBE_ALIAS = {*_DROPOUT, "rrelu"}
+_IDLE = {*_DROPOUT, "slice"}
 
 
 def functional(program: ExportedProgram) -> tuple[fx.Graph, ExportedProgram]:
@@ -33,7 +35,7 @@ def functional(program: ExportedProgram) -> tuple[fx.Graph, ExportedProgram]:
         assert graph is not None, "decomposing leaves no wrapper behind"
     _forget_statistics(graph)
     _spell_out(graph)
-    _drop_whole_slices(graph)
+    _drop_idle(graph)
     graph.eliminate_dead_code(is_impure_node=lambda node: node.op in {"placeholder", "output"})
     return graph, program
 
@@ -178,9 +180,9 @@ def _call(graph: fx.Graph, like: fx.Node, target: Any, args: tuple[Any, ...]) ->
     return node
 
 
-def _drop_whole_slices(graph: fx.Graph) -> None:
-    """`x[:, :]` exports as slices that take everything: the same tensor under two names."""
+def _drop_idle(graph: fx.Graph) -> None:
+    """Slices that take everything (`x[:, :]`) and dropout in eval mode: the same tensor under two names."""
     for node in list(graph.nodes):
-        if name_of(node) == "slice" and shape_only(node):
+        if name_of(node) in _IDLE and shape_only(node):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)

@@ -1,12 +1,18 @@
 """What a report says, as values: pages hold sections, sections hold parts. How it looks is the template's business."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias, final
 
-__all__ = ["Cell", "Code", "Column", "Equation", "Page", "Part", "Picture", "Section", "Table", "Text"]
+__all__ = ["Cell", "Code", "Column", "Equation", "Page", "Part", "Picture", "Section", "Table", "Text", "finite"]
 
 Cell: TypeAlias = str | int | float | None
+
+
+def finite(cell: Cell) -> Cell:
+    """The cell, or None where it is a number that is not finite: neither a page nor JSON has a way to write that."""
+    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
 
 
 @final

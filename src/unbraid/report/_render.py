@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from unbraid.report._content import Cell, Code, Column, Equation, Page, Part, Picture, Section, Table, Text
+from unbraid.report._content import Cell, Code, Column, Equation, Page, Part, Picture, Section, Table, Text, finite
 from unbraid.report._svg import inline
 
 __all__ = ["render", "to_dict"]
@@ -90,7 +90,7 @@ def _part_dict(part: Part) -> dict[str, Any]:
             said: dict[str, Any] = {"text": part.text}
         case Table():
             columns = [_column_dict(column) for column in part.columns]
-            rows = [[_finite(cell) for cell in row] for row in part.rows]
+            rows = [[finite(cell) for cell in row] for row in part.rows]
             said = {"caption": part.caption, "columns": columns, "rows": rows}
         case Picture():
             said = {"caption": part.caption, "alt": part.alt}
@@ -103,7 +103,3 @@ def _part_dict(part: Part) -> dict[str, Any]:
 
 def _column_dict(column: Column) -> dict[str, str]:
     return {"heading": column.heading, "unit": column.unit}
-
-
-def _finite(cell: Cell) -> Cell:
-    return None if isinstance(cell, float) and not math.isfinite(cell) else cell

@@ -8,6 +8,8 @@ One traversal serves every analysis; what is carried decides what comes out:
 - `Counts`: integer polynomials: how many paths there are of each length.
 """
 
+from unbraid.walk._chosen import Chosen, Rows
+from unbraid.walk._constants import constants
 from unbraid.walk._counts import Counts, path_counts
 from unbraid.walk._freeze import freeze
 from unbraid.walk._lengths import Lengths
@@ -15,10 +17,11 @@ from unbraid.walk._masks import Masks, PathStack
 from unbraid.walk._polynomials import Polynomial, Polynomials
 from unbraid.walk._run import State, run
 from unbraid.walk._tape import Cotangents, Tape, record
-from unbraid.walk._walk import Algebra, walk
+from unbraid.walk._walk import Algebra, pass_back, walk
 
 __all__ = [
     "Algebra",
+    "Chosen",
     "Cotangents",
     "Counts",
     "Lengths",
@@ -26,9 +29,12 @@ __all__ = [
     "PathStack",
     "Polynomial",
     "Polynomials",
+    "Rows",
     "State",
     "Tape",
+    "constants",
     "freeze",
+    "pass_back",
     "path_counts",
     "record",
     "run",

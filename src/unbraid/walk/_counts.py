@@ -53,8 +53,15 @@ def total(tally: Tally) -> Coefficients:
     return tuple(sum(terms) for terms in zip_longest(*tally.values(), fillvalue=0))
 
 
-def path_counts(graph: Graph, lengths: Lengths, output: str) -> list[int]:
-    """The number of paths from the sources to one output, by length: exact integers, binomials in a chain."""
+def path_counts(graph: Graph, lengths: Lengths, output: str, *places: str) -> list[int]:
+    """The number of paths to an output from some places, by length: exact integers, binomials in a chain.
+
+    Args:
+        graph: the graph.
+        lengths: what counts as length.
+        output: the stream at which the paths end.
+        places: where they begin; by default at the sources.
+    """
     counts = Counts(graph, lengths)
-    found = walk(graph, counts, {output: counts.seed()}, graph.sources)
+    found = walk(graph, counts, {output: counts.seed()}, places or graph.sources)
     return list(total({origin: paths for tally in found.values() for origin, paths in tally.items()}))

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from unbraid.graph import Add, Graph, Segment, makes, reads
-from unbraid.walk._freezer import Freezer
+from unbraid.graph import Add, Graph, Segment, makes, name_of, reads
+from unbraid.walk._freezer import Freezer, Recording
 from unbraid.walk._run import State, execute
 
 
@@ -33,17 +33,22 @@ def freeze(
     """
     chosen = None if segments is None else set(segments)
     values, held, steps = dict(inputs), dict(state), []
+    # Streams that carry data, each with its level; what a frozen segment makes constant is not among them.
+    levels = dict.fromkeys((s for s in graph.inputs if s in graph.carried), 0)
     with torch.no_grad():
         for step in graph.steps:
-            carries = not graph.carried.isdisjoint(reads(step))
-            if isinstance(step, Add) or not carries or (chosen is not None and step.id not in chosen):
-                made = execute(step, state, values)
-                steps.append(step)
-            else:
-                frozen, made, constants = _frozen(graph, step, state, values)
+            arriving = [levels[stream] for stream in reads(step) if stream in levels]
+            if isinstance(step, Segment) and arriving and (chosen is None or step.id in chosen):
+                step, made, constants, outcome = _frozen(step, state, values, levels)
                 held |= constants
-                steps.append(frozen)
+            else:
+                made = execute(step, state, values)
+                level = max(arriving) if isinstance(step, Add) and arriving else 0
+                outcome = [level if arriving or stream in graph.sources else None for stream in makes(step)]
+            steps.append(step)
             values.update(zip(makes(step), made, strict=True))
+            pairs = zip(makes(step), outcome, strict=True)
+            levels.update((s, level) for s, level in pairs if level is not None and s in graph.carried)
     return replace(graph, steps=tuple(steps)), held
 
 
@@ -52,23 +57,32 @@ class _Recorder(fx.Interpreter):
 
     def __init__(self, code: fx.GraphModule) -> None:
         super().__init__(code, garbage_collect_values=False)
-        self.values: dict[fx.Node, Any] = {}
+        self.recording = Recording()
 
     def run_node(self, n: fx.Node) -> Any:
-        self.values[n] = super().run_node(n)
-        return self.values[n]
+        value = self._dropped(n) if name_of(n) == "dropout" and n.args[2] else super().run_node(n)
+        self.recording.values[n] = value
+        return value
+
+    def _dropped(self, n: fx.Node) -> Tensor:
+        """Dropout in train mode, its mask made first and kept."""
+        (x, p, _), _ = self.fetch_args_kwargs_from_env(n)
+        self.recording.masks[n] = mask = torch.nn.functional.dropout(torch.ones_like(x), p)
+        return x * mask
 
 
 def _frozen(
-    graph: Graph, segment: Segment, state: State, values: Mapping[str, Any]
-) -> tuple[Segment, tuple[Any, ...], dict[str, Tensor]]:
+    segment: Segment, state: State, values: Mapping[str, Any], levels: Mapping[str, int]
+) -> tuple[Segment, tuple[Any, ...], dict[str, Tensor], list[int | None]]:
+    """The frozen segment, what the segment makes, the tensors held, and the level of each output (None: constant)."""
     code = segment.code if isinstance(segment.code, fx.GraphModule) else fx.symbolic_trace(segment.code)
     recorder = _Recorder(code)
-    arguments = [values[s] for s in segment.inputs] + [state[name] for name in segment.params]
-    result = recorder.run(*arguments)
+    result = recorder.run(*(values[s] for s in segment.inputs), *(state[name] for name in segment.params))
     placeholders = [node for node in code.graph.nodes if node.op == "placeholder"]
-    carrying = {node for node, stream in zip(placeholders, segment.inputs, strict=False) if stream in graph.carried}
-    affine, constants = Freezer(code, recorder.values, carrying, segment.id).run()
+    pairs = zip(placeholders, segment.inputs, strict=False)
+    carrying = {node: levels[stream] for node, stream in pairs if stream in levels}
+    freezer = Freezer(code, recorder.recording, carrying, segment.id)
+    affine, constants = freezer.run()
     names = [f"{segment.id}.held.{number}" for number in range(len(constants))]
     frozen = replace(
         segment,
@@ -76,4 +90,4 @@ def _frozen(
         params=(*segment.params, *names),
     )
     made = tuple(result) if len(segment.outputs) > 1 else (result,)
-    return frozen, made, dict(zip(names, constants, strict=True))
+    return frozen, made, dict(zip(names, constants, strict=True)), freezer.outcome()

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -7,40 +8,50 @@ from torch.fx.node import map_arg
 
 from unbraid.errors import InexactError
 from unbraid.graph import POINTWISE, name_of
-from unbraid.walk._rules import HELD, MIXING, MOVING, RULES, SCALES
+from unbraid.walk._activation import gate
+from unbraid.walk._rules import CONSTANT, HELD, MIXING, MOVING, RULES, SCALES
 
 aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One run of a segment: the value of each of its nodes, and the mask of each dropout that drew one."""
+
+    values: dict[fx.Node, Any] = field(default_factory=dict)
+    masks: dict[fx.Node, Tensor] = field(default_factory=dict)
 
 
 class Freezer:
     """Writes one segment anew as the affine map that equals it at the given input.
 
-    Each node of the segment is either free of data, and copied; or affine in the data, and rewritten by its operator's
-    rule; or a pointwise function φ of one affine node, the root, and written as φ(0) + gate·root only if something uses
-    it linearly: so an activation spelled out in many operations is one activation.
+    Each node of the segment is either free of data, and copied; or computed from data but constant by the rules, and
+    held; or affine in the data, and rewritten by its operator's rule; or a pointwise function φ of one affine node, the
+    root, and written as φ(0) + gate·root only if something uses it linearly: so an activation spelled out in many
+    operations is one activation. Numbers are part of its formula; with a tensor, such as a bias, a new root begins.
 
     Args:
         code: the segment's code.
-        values: the value of every node at the given input.
-        carrying: the placeholders that carry data.
+        recording: a run of it at the given input.
+        carrying: the placeholders that carry data, each with its level.
         title: how to name the segment in an error.
     """
 
-    def __init__(self, code: fx.GraphModule, values: Mapping[fx.Node, Any], carrying: set[fx.Node], title: str) -> None:
+    def __init__(self, code: fx.GraphModule, recording: Recording, carrying: Mapping[fx.Node, int], title: str) -> None:
         self.graph = fx.Graph()
-        self.values = values
+        self.values = recording.values
+        self.masks = recording.masks
         self.title = title
-        self.held: list[Tensor] = []
-        self._written: dict[fx.Node, fx.Node] = {}
         self._data = set(carrying)
+        self._levels: dict[fx.Node, int] = dict(carrying)
         self._roots: dict[fx.Node, fx.Node] = {}
-        self._levels: dict[fx.Node, int] = {}
-        self._constants: dict[int, fx.Node] = {}
-        self._mine: set[fx.Node] = set()
+        self._held: set[fx.Node] = set()
+        self._refused: dict[fx.Node, InexactError] = {}
+        self._constants: dict[int, tuple[fx.Node, Tensor]] = {}
         self._nodes = list(code.graph.nodes)
-        for node in self._nodes:
-            if node.op == "placeholder":
-                self._written[node] = self.graph.placeholder(node.name)
+        self._written = {node: self.graph.placeholder(node.name) for node in self._nodes if node.op == "placeholder"}
+        self._last = next(reversed(self._written.values()))
+        self._mine = set(self._written.values())
 
     def run(self) -> tuple[fx.Graph, list[Tensor]]:
         """The affine graph, and the held tensors that follow its other placeholders in order."""
@@ -50,52 +61,88 @@ class Freezer:
             elif node.op != "placeholder":
                 self._visit(node)
         self.graph.eliminate_dead_code()
-        return self.graph, self.held
+        used = [(node, value) for node, value in self._constants.values() if node.users]
+        for node, _ in self._constants.values():
+            if not node.users:
+                self.graph.erase_node(node)
+        return self.graph, [value for _, value in used]
+
+    def outcome(self) -> list[int | None]:
+        """The level of each output, None where it is constant."""
+        (ends,) = (node.args[0] for node in self._nodes if node.op == "output")
+        return [self.level(end) if self.carries(end) else None for end in (ends if _several(ends) else [ends])]
 
     def _visit(self, node: fx.Node) -> None:
         name, data = name_of(node), self.data(node)
-        if not data or not _has_data(self.values[node]):
+        touched = [a for a in node.all_input_nodes if a in self._data or a in self._held]
+        if not touched:
+            if _random(node):
+                self._held.add(node)
             return
-        if name in HELD:
-            self._hold_result(node)
-            return
-        self._data.add(node)
-        self._levels[node] = self._level(name, data)
-        root = self._common_root(node, data)
+        root = self._common_root(node, touched)
         if root is not None:
             self._roots[node] = root
-        elif name in RULES:
-            self._written[node] = RULES[name](self, node)
-        elif name in MOVING or name in MIXING:
-            self._written[node] = self.copy(node)
-        else:
-            raise self.refusal(node)
+        if not data or not _has_data(self.values[node]) or name in HELD or name in CONSTANT:
+            self._held.add(node)
+            return
+        self._data.add(node)
+        self._levels[node] = self._level(node, name, data)
+        if root is None:
+            # What only leads to a held value, as attention scores do, may be anything.
+            try:
+                self._written[node] = self._rewritten(node, name)
+            except InexactError as refusal:
+                self._refused[node] = refusal
 
-    def _hold_result(self, node: fx.Node) -> None:
-        """What is held altogether carries no data onward, except as a scale that is held beside what it scales."""
-        self._levels[node] = 2
+    def _rewritten(self, node: fx.Node, name: str) -> fx.Node:
+        if name in RULES:
+            return RULES[name](self, node)
+        if name in MOVING or name in MIXING:
+            return self.call(node.target, *node.args, **node.kwargs)
+        raise self.refusal(node)
 
-    def _level(self, name: str, data: list[fx.Node]) -> int:
+    def _level(self, node: fx.Node, name: str, data: list[fx.Node]) -> int:
         """0 after a mixing operation, 1 after a non-linearity, 2 for a norm's scale: the higher factor is held."""
+        levels = [self.level(argument) for argument in data]
         if name in SCALES:
             return 2
-        before = max(self.level(node) for node in data)
-        if name in MOVING or name in {"mul", "div", "where"}:
-            return min((self.level(node) for node in data), default=0) if name in {"mul", "div"} else before
-        if name in POINTWISE:
-            return max(1, before)
-        return 0
+        if name == "mul":
+            return min(levels)
+        if name == "div":
+            return self.level(node.args[0]) if self.carries(node.args[0]) else 2
+        if name in MOVING or name in {"where", "dropout"}:
+            return max(levels)
+        return max(1, *levels) if name in POINTWISE else 0
 
-    def _common_root(self, node: fx.Node, data: list[fx.Node]) -> fx.Node | None:
-        """The one node of which this is a function, element by element; None if there is no such node."""
-        if name_of(node) not in POINTWISE or not isinstance(self.values[node], Tensor):
+    def _common_root(self, node: fx.Node, touched: list[fx.Node]) -> fx.Node | None:
+        """The one affine node of which this is a function, element by element; None if there is no such node."""
+        if name_of(node) not in POINTWISE or _random(node) or not isinstance(self.values[node], Tensor):
             return None
-        roots = {self._roots.get(argument, argument) for argument in data}
-        if len(roots) != 1:
+        roots = {self._roots.get(argument, argument) for argument in touched}
+        value, out = self.values[next(iter(roots))], self.values[node]
+        if len(roots) != 1 or not isinstance(value, Tensor) or value.shape != out.shape:
             return None
-        (root,) = roots
-        value = self.values[root]
-        return root if isinstance(value, Tensor) and value.shape == self.values[node].shape else None
+        if out.dtype is not torch.bool and out.is_complex() != value.is_complex():
+            return None
+        ends = self._affine(node) and self._roots.keys().isdisjoint(touched) and not self._number(node)
+        return None if ends else next(iter(roots))
+
+    def _number(self, node: fx.Node) -> bool:
+        """Whether the operator joins its data with numbers alone."""
+        arguments = [self.values[a] for a in node.all_input_nodes if a not in self._data]
+        return not any(isinstance(value, Tensor) for value in arguments) and name_of(node) not in {"dropout", "conj"}
+
+    def _affine(self, node: fx.Node) -> bool:
+        """Whether a pointwise operator is affine in its data, the other operands being constants."""
+        name, arguments = name_of(node), [*node.args, None, None]
+        if name in {"add", "sub", "rsub", "neg", "real", "imag", "conj", "dropout"}:
+            return True
+        if name == "mul":
+            fixed = [a for a in node.args[:2] if a not in self._data and a not in self._roots]
+            return len(fixed) == 1
+        if name == "div":
+            return not self.carries(arguments[1]) and arguments[1] not in self._roots and not node.kwargs
+        return name in {"masked_fill", "where"} and arguments[name == "masked_fill"] not in self._roots
 
     # What the rules use.
 
@@ -107,90 +154,62 @@ class Freezer:
         """The arguments that carry data."""
         return [argument for argument in node.all_input_nodes if argument in self._data]
 
-    def level(self, argument: fx.Node) -> int:
+    def level(self, argument: Any) -> int:
         """How strongly a factor asks to be held."""
         return self._levels.get(argument, 0)
 
     def value(self, argument: Any) -> Any:
-        """An argument's value at the given input."""
+        """An argument's, or a node's own, value at the given input."""
         return self.values[argument] if isinstance(argument, fx.Node) else argument
 
-    def result(self, node: fx.Node) -> Any:
-        """A node's own value at the given input."""
-        return self.values[node]
-
-    def linear(self, argument: fx.Node) -> fx.Node:
-        """The affine node, or the constant one, that stands for an argument in the new graph."""
+    def linear(self, argument: fx.Node) -> Any:
+        """What stands for an argument in the new graph: an affine node, a constant one, or a number such as a size."""
         if argument in self._mine:
             return argument
+        if argument in self._refused:
+            raise self._refused[argument]
+        if not isinstance(self.values[argument], Tensor | tuple | list):
+            return self.values[argument]
         if argument not in self._written:
-            if argument in self._roots:
-                self._written[argument] = self._gated(argument)
-            elif argument in self._data or self.level(argument):
+            if argument in self._held:
                 self._written[argument] = self.hold(self.values[argument])
+            elif argument in self._roots and not self._affine(argument):
+                self._written[argument] = self._gated(argument)
             else:
-                self._written[argument] = self.copy(argument)
+                self._written[argument] = self.call(argument.target, *argument.args, **argument.kwargs)
         return self._written[argument]
-
-    def held_or_copied(self, argument: Any) -> Any:
-        """An argument held at its value where it depends on data, such as a condition."""
-        return self.hold(self.values[argument]) if isinstance(argument, fx.Node) else argument
 
     def hold(self, value: Tensor) -> fx.Node:
         """A constant of the frozen segment."""
         if id(value) not in self._constants:
-            last = [n for n in self.graph.nodes if n.op == "placeholder"][-1]
-            with self.graph.inserting_after(last):
-                self._constants[id(value)] = self.graph.placeholder(f"held_{len(self.held)}")
-            self.held.append(value)
-        return self.remember(self._constants[id(value)])
+            with self.graph.inserting_after(self._last):
+                self._last = self.graph.placeholder(f"held_{len(self._constants)}")
+            self._constants[id(value)] = (self._last, value)
+            self._mine.add(self._last)
+        return self._constants[id(value)][0]
 
-    def remember(self, node: fx.Node) -> fx.Node:
-        """Mark a node of the new graph, so that `linear` leaves it as it is."""
+    def call(self, target: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> fx.Node:
+        """An operator in the new graph; its arguments may be nodes of the old one."""
+        assert callable(target), "a segment holds operators alone"
+        node = self.graph.call_function(target, map_arg(args, self.linear), map_arg(kwargs, self.linear))
         self._mine.add(node)
         return node
 
-    def call(self, target: Callable[..., Any], *args: Any) -> fx.Node:
-        """An operator in the new graph."""
-        return self.remember(self.graph.call_function(target, args))
-
-    def copy(self, node: fx.Node, hold: frozenset[fx.Node] = frozenset()) -> fx.Node:
-        """The same operator on the new arguments, some of them held at their values."""
-
-        def argument(old: fx.Node) -> fx.Node:
-            return self.hold(self.values[old]) if old in hold else self.linear(old)
-
-        return self.remember(self.graph.node_copy(node, argument))
-
-    def refusal(self, node: fx.Node) -> InexactError:
+    def refusal(self, node: fx.Node, why: str = "") -> InexactError:
         """No rule makes this operator affine."""
         stack = list((node.meta.get("nn_module_stack") or {}).values())
         module = stack[-1][0] if stack else self.title
         return InexactError(
-            f"freeze: no rule makes the operator {node.target} affine, in {module or 'the model itself'!r}.\n"
+            f"freeze: no rule makes the operator {node.target} affine{why}, in {module or 'the model itself'!r}.\n"
             '  The gradient by path does not need one: gradient_spectrum, or linearize="jacobian".',
             where=f"{node.target} in {module}",
         )
 
     def _gated(self, node: fx.Node) -> fx.Node:
-        """φ(z) = φ(0) + gate·z with gate (φ(z) − φ(0))/z; φ'(0) near z = 0; a constant if φ(0) is infinite."""
         root = self._roots[node]
-        z, out = self.values[root], self.values[node]
-        zero = torch.zeros_like(z).requires_grad_()
-        with torch.enable_grad():
-            at_zero = self._evaluate(node, root, zero)
-            slope = torch.zeros_like(z)
-            if at_zero.requires_grad:
-                (slope,) = torch.autograd.grad(at_zero.sum(), zero, allow_unused=True)
-                slope = torch.zeros_like(z) if slope is None else slope
-        at_zero = at_zero.detach()
-        if not bool(torch.isfinite(at_zero).all()):
-            return self.hold(out)
-        near = z.abs() < torch.finfo(z.dtype).eps ** 0.5
-        safe = torch.where(near, torch.ones_like(z), z)
-        gate = torch.where(near & torch.isfinite(slope), slope, (out - at_zero) / safe)
-        gated = self.call(aten.mul.Tensor, self.hold(gate), self.linear(root))
-        return self.call(aten.add.Tensor, gated, self.hold(at_zero)) if bool(at_zero.any()) else gated
+        held, constant = gate(self.values[root], self.values[node], lambda z: self._evaluate(node, root, z))
+        gated = self.call(aten.mul.Tensor, self.hold(held), root)
+        return self.call(aten.add.Tensor, gated, self.hold(constant)) if bool(constant.any()) else gated
 
     def _evaluate(self, node: fx.Node, root: fx.Node, at: Tensor) -> Tensor:
         """The pointwise function from root to node, at another value of the root."""
@@ -209,7 +228,19 @@ class Freezer:
         return result
 
 
+def _several(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
 def _has_data(value: Any) -> bool:
     """Whether a value is a floating-point or complex tensor, or holds one: sizes, masks and indices carry no data."""
-    values = value if isinstance(value, list | tuple) else (value,)
+    values = value if _several(value) else (value,)
     return any(isinstance(v, Tensor) and (v.dtype.is_floating_point or v.dtype.is_complex) for v in values)
+
+
+def _random(node: fx.Node) -> bool:
+    """Whether the operator draws random numbers; dropout draws none in eval mode."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
+        return False
+    return name_of(node) != "dropout" or bool(node.args[2])

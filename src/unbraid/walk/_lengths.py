@@ -20,6 +20,22 @@ class Lengths:
         """Every branch of the given blocks counts 1."""
         return Lengths({add.block: (1,) * len(add.branches) for add in adds if add.block in blocks})
 
+    @staticmethod
+    def opened(adds: tuple[Add, ...], parents: Mapping[int, tuple[int, int]]) -> "Lengths":
+        """Every block counts, and a branch that holds blocks leaves the counting to them.
+
+        Args:
+            adds: the additions.
+            parents: for each nested block the block and the branch, from 1, that hold it.
+        """
+        outer = set(parents.values())
+        return Lengths(
+            {
+                add.block: tuple(0 if (add.block, j) in outer else 1 for j in range(1, len(add.branches) + 1))
+                for add in adds
+            }
+        )
+
     def counts(self, add: Add) -> bool:
         """Whether the addition's block is counted."""
         return add.block in self.weights

@@ -46,12 +46,14 @@ class Polynomials:
         tape: a run of it.
         lengths: what counts as length.
         max_length: the longest paths that are wanted; degrees only grow on the way, so longer ones are let go at once.
+        chunk: how many cotangents are pulled back at once; by default all.
     """
 
     graph: Graph
     tape: Tape
     lengths: Lengths
     max_length: int | None = None
+    chunk: int | None = None
 
     def seed(self, cotangent: Tensor) -> Polynomial:
         """The constant polynomial: at the output every path has length 0."""
@@ -86,7 +88,8 @@ class Polynomials:
         stacks = tuple(
             None if value is None or not len(value.stack) else value.over(low, high).stack for value in values
         )
-        return tuple(None if pulled is None else Polynomial(low, pulled) for pulled in self.tape.pull(segment, stacks))
+        pulled = self.tape.pull(segment, stacks, self.chunk)
+        return tuple(None if stack is None else Polynomial(low, stack) for stack in pulled)
 
     def coefficients(self, value: Polynomial | None, like: Tensor, lengths: int) -> Tensor:
         """The coefficients of t^0 .. t^(lengths − 1) as one stack; zeros where the walk brought nothing."""

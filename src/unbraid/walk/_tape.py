@@ -3,9 +3,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
-from unbraid.graph import Add, Graph, Segment, makes, reads
+from unbraid.graph import Add, Graph, Segment, makes, name_of, reads
 from unbraid.walk._run import State, execute
 
 
@@ -23,12 +23,15 @@ class Tape:
     leaves: Mapping[str, tuple[Tensor | None, ...]]
     results: Mapping[str, tuple[Tensor, ...]]
 
-    def pull(self, segment: Segment, stacks: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    def pull(
+        self, segment: Segment, stacks: tuple[Tensor | None, ...], chunk: int | None = None
+    ) -> tuple[Tensor | None, ...]:
         """A stack of cotangents through the transposed Jacobian of one segment, J^T g.
 
         Args:
             segment: the segment to pass.
             stacks: for each output None or a stack [n, *output]; n is the same for all.
+            chunk: how many of the n are pulled at once; by default all.
 
         Returns:
             For each input None, where nothing passes, or a stack [n, *input].
@@ -42,7 +45,7 @@ class Tape:
         if not leaves or not pairs:
             return (None,) * len(segment.inputs)
         results, seeds = (list(side) for side in zip(*pairs, strict=True))
-        pulled = iter(_pull(results, leaves, seeds))
+        pulled = iter(_pull(results, leaves, seeds, chunk, one_by_one(segment)))
         return tuple(None if leaf is None else next(pulled) for leaf in self.leaves[segment.id])
 
 
@@ -96,16 +99,34 @@ def _data(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
 
 
-def _pull(results: list[Tensor], leaves: list[Tensor], seeds: list[Tensor]) -> list[Tensor | None]:
-    """One call of autograd a cotangent; a stack of one needs no vmap, and vmap cannot batch every operator."""
+def one_by_one(segment: Segment) -> bool:
+    """Whether a loop over cotangents beats a batch: so it does for convolutions on a CPU, which vmap unfolds."""
+    if not isinstance(segment.code, fx.GraphModule):
+        return False
+    return any("conv" in name_of(node) for node in segment.code.graph.nodes if node.op == "call_function")
+
+
+def _pull(
+    results: list[Tensor], leaves: list[Tensor], seeds: list[Tensor], chunk: int | None, loop: bool
+) -> list[Tensor | None]:
+    """A stack of cotangents by calls of autograd, `chunk` at a time; a single one needs no vmap."""
     count = len(seeds[0])
-    if count > 1:
-        return _grad(results, leaves, seeds, batched=True)
-    alone = _grad(results, leaves, [seed[0] for seed in seeds], batched=False)
-    return [None if pulled is None else pulled[None] for pulled in alone]
+    size = 1 if loop and not results[0].is_cuda else min(chunk or count, count)
+    parts = [_grad(results, leaves, [s[i : i + size] for s in seeds]) for i in range(0, count, size)]
+    if len(parts) == 1:
+        return parts[0]
+    stacked = zip(*parts, strict=True)
+    return [None if rows[0] is None else torch.cat([r for r in rows if r is not None]) for rows in stacked]
 
 
-def _grad(results: list[Tensor], leaves: list[Tensor], seeds: list[Tensor], *, batched: bool) -> list[Tensor | None]:
-    return list(
-        torch.autograd.grad(results, leaves, seeds, retain_graph=True, allow_unused=True, is_grads_batched=batched)
+def _grad(results: list[Tensor], leaves: list[Tensor], seeds: list[Tensor]) -> list[Tensor | None]:
+    alone = len(seeds[0]) == 1
+    pulled = torch.autograd.grad(
+        results,
+        leaves,
+        [seed[0] for seed in seeds] if alone else seeds,
+        retain_graph=True,
+        allow_unused=True,
+        is_grads_batched=not alone,
     )
+    return [g if g is None or not alone else g[None] for g in pulled]

@@ -1,7 +1,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Protocol, TypeVar, runtime_checkable
 
-from unbraid.graph import Add, Graph, Segment
+from unbraid.graph import Add, Graph, Segment, Step, makes
 
 V = TypeVar("V")
 
@@ -39,29 +39,27 @@ def walk(graph: Graph, algebra: Algebra[V], seeds: Mapping[str, V], at: Iterable
         The value at each stream of `at` that the walk reaches. Nothing passes a source to what lies before it.
     """
     wanted, pending, found = set(at), dict(seeds), dict[str, V]()
-    sources = set(graph.sources)
-
-    def give(stream: str, value: V) -> None:
-        pending[stream] = algebra.plus(pending[stream], value) if stream in pending else value
-
-    def take(stream: str) -> V | None:
-        value = pending.pop(stream, None)
-        if value is not None and stream in wanted:
-            found[stream] = value
-        return None if stream in sources else value
-
     for step in reversed(graph.steps):
-        if isinstance(step, Add):
-            total = take(step.output)
-            if total is not None:
-                for operand, stream in step.operands:
-                    give(stream, algebra.enter(step, operand, total))
-        else:
-            values = tuple(take(stream) for stream in step.outputs)
-            if any(value is not None for value in values):
-                for stream, pulled in zip(step.inputs, algebra.pull(step, values), strict=True):
-                    if pulled is not None:
-                        give(stream, pulled)
-    for stream in graph.inputs:
-        take(stream)
+        # A stream's value is complete once its maker is reached: every reader comes later.
+        found.update({stream: pending[stream] for stream in makes(step) if stream in wanted and stream in pending})
+        pass_back(graph, algebra, step, pending)
+    found.update({stream: pending[stream] for stream in graph.inputs if stream in wanted and stream in pending})
     return found
+
+
+def pass_back(graph: Graph, algebra: Algebra[V], step: Step, pending: dict[str, V]) -> None:
+    """Carry what waits at a step's outputs to its inputs; what waits at a source that the step makes is dropped."""
+    values = tuple(None if stream in graph.sources else pending.get(stream) for stream in makes(step))
+    for stream in makes(step):
+        pending.pop(stream, None)
+    if all(value is None for value in values):
+        return
+    if isinstance(step, Add):
+        (total,) = values
+        assert total is not None
+        pulled = [(stream, algebra.enter(step, operand, total)) for operand, stream in step.operands]
+    else:
+        through = zip(step.inputs, algebra.pull(step, values), strict=True)
+        pulled = [(stream, value) for stream, value in through if value is not None]
+    for stream, value in pulled:
+        pending[stream] = algebra.plus(pending[stream], value) if stream in pending else value

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from unbraid import draw
-from unbraid.report._content import Column, Picture, Section, Table
+from unbraid.report._content import Column, Picture, Section, Table, finite
 
 __all__ = ["depth"]
 
@@ -33,7 +33,7 @@ def depth(curves: Sequence[draw.DepthCurve]) -> Section:
         Column("Greatest", "%", ".1f"),
         Column("Runs"),
     )
-    cells = [tuple(_or_none(cell) for cell in row) for row in rows]
+    cells = [tuple(finite(cell) for cell in row) for row in rows]
     caption = (
         "Mean test error over the seeds; the bars span the least and the greatest. Runs that diverged are left out."
     )
@@ -57,7 +57,3 @@ def _sentence(curve: draw.DepthCurve) -> str:
 
 def _percent(error: float) -> str:
     return f"{error:.1f} %" if math.isfinite(error) else "divergence"
-
-
-def _or_none(cell: str | float) -> str | float | None:
-    return None if isinstance(cell, float) and not math.isfinite(cell) else cell

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from unbraid.report._content import Code, Column, Part, Section, Table
+from unbraid.report._content import Code, Column, Part, Section, Table, finite
 
 __all__ = ["TrainedNetwork", "Training", "training"]
 
@@ -86,7 +86,7 @@ def _runs(runs: Sequence[TrainedNetwork]) -> Table:
         Column("Diverged", "at step", ","),
     )
     rows = [
-        (run.name, run.depth, run.seed, run.parameters, run.epochs, _or_none(run.test_error), run.seconds, run.diverged)
+        (run.name, run.depth, run.seed, run.parameters, run.epochs, finite(run.test_error), run.seconds, run.diverged)
         for run in runs
     ]
     return Table(columns, rows, "One row a run. A dash stands for a run that diverged, or for one that did not.")
@@ -95,7 +95,3 @@ def _runs(runs: Sequence[TrainedNetwork]) -> Table:
 def _recipe(recipe: Mapping[str, str | int | float]) -> Table:
     rows = [(name.replace("_", " "), value) for name, value in recipe.items()]
     return Table((Column("Setting"), Column("Value", format="")), rows, "The same for every run.")
-
-
-def _or_none(number: float) -> float | None:
-    return number if math.isfinite(number) else None

@@ -1,0 +1,145 @@
+"""Trace every model of the zoo, each in a process of its own, and write docs/zoo.md.
+
+    python scripts/zoo.py                 all of them; a run that was stopped goes on where it was
+    python scripts/zoo.py resnet18 Llama  these alone
+    python scripts/zoo.py --fresh         forget earlier results
+
+Results are kept in runs/zoo/results.jsonl, one line a model, and hold for the code that made them: after a change of the
+tracer all models are due again.
+"""
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT / "tests")  # instead of this folder, where this file would pass for the package "zoo"
+
+import torchvision_stub  # noqa: E402, F401
+from rich.console import Console  # noqa: E402
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
+from zoo.catalogue import MODELS  # noqa: E402
+from zoo.entry import Entry  # noqa: E402
+from zoo.page import page  # noqa: E402
+from zoo.result import Result, measure  # noqa: E402
+
+RESULTS = ROOT / "runs" / "zoo" / "results.jsonl"
+SECONDS = 600  # a model that takes longer hangs
+
+
+def main() -> int:
+    options = _options()
+    chosen = [entry for entry in MODELS if not options.names or entry.name in options.names]
+    if unknown := set(options.names) - {entry.name for entry in chosen}:
+        print(f"no such models in the zoo: {', '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
+    code = _fingerprint()
+    if options.fresh:
+        RESULTS.unlink(missing_ok=True)
+    done = {} if options.names else _earlier(code, options.keep)
+    done |= _trace_all([entry for entry in chosen if entry.name not in done], code, options.jobs, options.seconds)
+    results = [done[entry.name] for entry in chosen if entry.name in done]
+    if not options.names:
+        (ROOT / "docs" / "zoo.md").write_text(page(results))
+    print(page(results, brief=True))
+    return 1 if any(result.verdict == "wrong" for result in results) else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="models to trace; by default the whole zoo")
+    parser.add_argument("--fresh", action="store_true", help="forget earlier results")
+    parser.add_argument("--keep", action="store_true", help="keep earlier results, even those of other code")
+    parser.add_argument("--jobs", type=int, default=1, help="models at a time")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit of one model")
+    return parser.parse_args()
+
+
+def _fingerprint() -> str:
+    """Of the code on which a result depends."""
+    digest = hashlib.sha256()
+    for folder in ("graph", "walk", "form"):
+        for file in sorted((ROOT / "src" / "unbraid" / folder).glob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _earlier(code: str, keep: bool) -> dict[str, Result]:
+    if not RESULTS.exists():
+        return {}
+    lines = [json.loads(line) for line in RESULTS.read_text().splitlines() if line.endswith("}")]
+    return {line["name"]: Result(**line["result"]) for line in lines if keep or line["code"] == code}
+
+
+def _trace_all(entries: list[Entry], code: str, jobs: int, seconds: float) -> dict[str, Result]:
+    """Start a process for each model, at most `jobs` at a time, and write down each result when it arrives."""
+    # The processes are forked from one that has imported the libraries: importing them takes longer than most traces.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torchvision_stub", "zoo.libraries"])
+    waiting, running, done = list(entries), {}, {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("zoo", total=len(entries))
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                entry = waiting.pop(0)
+                progress.update(task, description=f"{entry.library} {entry.name}")
+                here, there = context.Pipe(duplex=False)
+                process = context.Process(target=_work, args=(entry.name, there), daemon=True)
+                process.start()
+                there.close()
+                running[entry.name] = (process, here, time.monotonic())
+            for name, (process, here, started) in list(running.items()):
+                result = _arrived(name, process, here, started, seconds)
+                if result is not None:
+                    del running[name]
+                    done[name] = result
+                    _write(name, code, result)
+                    progress.advance(task)
+            time.sleep(0.05)
+    return done
+
+
+def _arrived(name: str, process: Any, here: Connection, started: float, seconds: float) -> Result | None:
+    """The result of a process that has ended, or that is made to end."""
+    spent = time.monotonic() - started
+    if here.poll():
+        try:
+            fields = here.recv()
+            process.join()
+            return Result(**fields)
+        except EOFError:
+            process.join()
+            return Result.failed(name, f"its process ended with code {process.exitcode}", spent)
+    if spent > seconds:
+        process.kill()
+        process.join()
+        return Result.failed(name, f"took more than {seconds:g} s", spent)
+    return None
+
+
+def _work(name: str, there: Connection) -> None:
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    entry = next(entry for entry in MODELS if entry.name == name)
+    there.send(vars(measure(entry)))
+
+
+def _write(name: str, code: str, result: Result) -> None:
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    with RESULTS.open("a") as file:
+        file.write(json.dumps({"name": name, "code": code, "result": vars(result)}) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""Path by path: exact gradients and values over all 2^K paths of a residual network.
+
+- `gradient_spectrum`: the gradient by the number of branches that a path passes, without enumerating paths;
+- `value_spectrum`: the target itself by path length, with the non-linear factors held;
+- `all_paths`, `top_paths`, `sample_paths`: single paths, with their values and the norms of their gradients.
+"""
+
+from unbraid.paths._all import all_paths, top_paths
+from unbraid.paths._gradient import GradientSpectrum, gradient_spectrum
+from unbraid.paths._paths import Paths
+from unbraid.paths._sample import sample_paths
+from unbraid.paths._value import ValueSpectrum, value_spectrum
+
+__all__ = [
+    "GradientSpectrum",
+    "Paths",
+    "ValueSpectrum",
+    "all_paths",
+    "gradient_spectrum",
+    "sample_paths",
+    "top_paths",
+    "value_spectrum",
+]

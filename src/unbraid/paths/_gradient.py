@@ -1,0 +1,236 @@
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from rich import box
+from rich.table import Table
+from torch import Tensor
+
+from unbraid.errors import InexactError
+from unbraid.form import ResidualForm, Target, objective, relative_error, tolerance
+from unbraid.graph import Add, subgraph
+from unbraid.paths._effective import effective
+from unbraid.walk import Polynomial, Polynomials, Tape, path_counts, run, walk
+
+
+@dataclass(frozen=True, eq=False)
+class GradientSpectrum:
+    """∂target/∂source split by the number of branches that a path passes (Equation 11.6, summed by length).
+
+    Attributes:
+        gradients: one gradient per length 0..L; they sum to the gradient.
+        norms: the 2-norm per example of each, averaged over the batch, [L+1].
+        signed: ⟨g_m, g⟩/‖g‖² per length, averaged over the batch: what each length adds along the whole gradient.
+        counts: the number of paths of each length, exact.
+        parameter_norms: at a block, the norm of each length's part of the gradient of its parameters, over the whole
+            batch; None at a source.
+        error: ‖Σ gradients − autograd‖∞ / ‖autograd‖∞; nan where it was not measured.
+        model_error: the same against the model with its own casts to narrower types (a float64 Llama computes its norms
+            in float32); equal to `error` where there are none.
+    """
+
+    gradients: Float[Tensor, "lengths *source"]
+    norms: Float[Tensor, " lengths"]
+    signed: Float[Tensor, " lengths"]
+    counts: tuple[int, ...]
+    parameter_norms: Float[Tensor, " lengths"] | None
+    error: float
+    model_error: float
+
+    def total(self) -> Float[Tensor, "*source"]:
+        """The sum over all lengths: the gradient."""
+        return self.gradients.sum(0)
+
+    @property
+    def share(self) -> Float[Tensor, " lengths"]:
+        """norm_m / Σ norm: the part of each length."""
+        return self.norms / self.norms.sum()
+
+    @property
+    def mean_length(self) -> float:
+        """Σ_m m · share_m."""
+        return float((torch.arange(len(self.norms)).to(self.share) * self.share).sum())
+
+    @property
+    def effective(self) -> tuple[int, int]:
+        """The shortest interval of lengths that holds 95 % of Σ norm (the effective paths of Veit et al. 2016)."""
+        return effective(self.share)
+
+    def table(self) -> Table:
+        """One row a length: paths, norm and share."""
+        table = Table(box=box.SIMPLE_HEAD, caption=_caption(self))
+        table.caption_justify = "left"
+        for column in ("length", "paths", "norm", "share", "signed share"):
+            table.add_column(column, justify="right")
+        rows = zip(self.counts, self.norms, self.share, self.signed, strict=True)
+        for length, (count, norm, share, signed) in enumerate(rows):
+            table.add_row(str(length), f"{count:,}", f"{norm:.4g}", f"{100 * share:.2f} %", f"{100 * signed:+.2f} %")
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Counts, norms, shares and errors as plain values."""
+        return {
+            "counts": list(self.counts),
+            "norms": self.norms.tolist(),
+            "share": self.share.tolist(),
+            "signed": self.signed.tolist(),
+            "parameter_norms": None if self.parameter_norms is None else self.parameter_norms.tolist(),
+            "mean_length": self.mean_length,
+            "effective": list(self.effective),
+            "error": self.error,
+            "model_error": self.model_error,
+        }
+
+    def plot(self) -> Figure:
+        """Share of the gradient and share of the paths, by length."""
+        from unbraid.draw import spectrum
+
+        return spectrum(self.counts, self.share.tolist(), self.effective)
+
+
+def gradient_spectrum(
+    form: ResidualForm,
+    args: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    target: Target,
+    at: Literal["source"] | int = "source",
+    max_length: int | None = None,
+    check: bool = True,
+    nested: bool = False,
+    chunk: int | None = None,
+) -> GradientSpectrum:
+    """The gradient of a target, split exactly over the lengths of all paths.
+
+    The cotangent travels back as a polynomial in t, times t on entering a branch: g ← S^T g + t·J^T g. Its coefficient
+    of t^m is the sum over all paths that pass m branches; K(K+1)/2 branch products serve all 2^K paths of a chain.
+
+    Args:
+        form: a traced model.
+        args: its positional inputs; a bare tensor means (tensor,).
+        kwargs: its keyword inputs.
+        target: class indices, a (position, class) pair, or a function of the output that gives one number per example.
+        at: "source", where the trunk begins; or a block's index: the gradient at that block's branch output (Equation
+            11.6), with the branches after it counted.
+        max_length: leave out longer paths; then the sum is not checked, as it is not the gradient.
+        check: compare the sum with autograd, for one gradient more.
+        nested: open the blocks inside branches: entering the outer branch adds 0 and each inner branch 1.
+        chunk: how many cotangents are pulled back at once. Memory is a forward run's activations plus two stacks of
+            at most K+1 cotangents of the trunk; within a segment it is `chunk` times that of one backward pass.
+
+    Raises:
+        ValueError: the target does not fit the output.
+        IndexError: there is no such block.
+        InexactError: the sum departs from autograd by more than rounding.
+    """
+    exact = form.exact
+    tape = exact.tape(args, kwargs)
+    aim = objective(tape.values[exact.output], target)
+    lengths = exact.lengths(nested)
+    algebra = Polynomials(exact.graph, tape, lengths, max_length, chunk)
+    place = _place(exact, at)
+    found = walk(exact.graph, algebra, {exact.output: algebra.seed(aim.cotangent)}, [place]).get(place)
+    counts = tuple(path_counts(exact.graph, lengths, exact.output, place))[: _upto(max_length)] or (0,)
+    gradients = algebra.coefficients(found, tape.values[place], len(counts))
+    error = model_error = float("nan")
+    if check and max_length is None:
+        error = model_error = relative_error(
+            gradients.sum(0), _autograd(exact, tape, place, args, kwargs, aim.cotangent)
+        )
+        if not error <= tolerance("sum", exact.dtype):
+            raise _inexact(exact, place, error)
+        if exact is not form:
+            model_error = _model_error(form, gradients.sum(0), place, args, kwargs, target)
+    parameter_norms = None if at == "source" else _parameter_norms(exact, tape, int(at), found, len(counts))
+    norms, signed = _per_example(gradients)
+    return GradientSpectrum(gradients, norms, signed, counts, parameter_norms, error, model_error)
+
+
+def _place(form: ResidualForm, at: Literal["source"] | int) -> str:
+    """The first source, or the sum of a block: there the gradient of a branch's output is the gradient of the sum."""
+    if at == "source":
+        return form.sources[0]
+    return _add(form, int(at)).output
+
+
+def _add(form: ResidualForm, block: int) -> Add:
+    for add in form.adds:
+        if add.block == block:
+            return add
+    raise IndexError(f"at: there is no block {block}; blocks are numbered 0 to {len(form.blocks) - 1}.")
+
+
+def _upto(max_length: int | None) -> int | None:
+    return None if max_length is None else max_length + 1
+
+
+def _autograd(
+    form: ResidualForm, tape: Tape, place: str, args: Any, kwargs: Mapping[str, Any] | None, cotangent: Tensor
+) -> Tensor:
+    """The same gradient by one ordinary backward pass through the part of the graph above the place."""
+    part = subgraph(form.graph, (form.output,), given=(place,))
+    leaf = tape.values[place].detach().requires_grad_()
+    state = {name: tensor.detach() for name, tensor in form.state.items()}
+    with torch.enable_grad():
+        output = run(part, state, {**form.inputs(args, kwargs), place: leaf})[form.output]
+        (gradient,) = torch.autograd.grad(output, leaf, cotangent)
+    return gradient
+
+
+def _model_error(
+    form: ResidualForm, total: Tensor, place: str, args: Any, kwargs: Mapping[str, Any] | None, target: Target
+) -> float:
+    tape = form.tape(args, kwargs)
+    aim = objective(tape.values[form.output], target)
+    return relative_error(total, _autograd(form, tape, place, args, kwargs, aim.cotangent).to(total.dtype))
+
+
+def _parameter_norms(
+    form: ResidualForm, tape: Tape, block: int, found: Polynomial | None, lengths: int
+) -> Float[Tensor, " lengths"]:
+    """The gradient of a block's parameters is linear in that of its branch's output: one pull a length."""
+    add = _add(form, block)
+    branches = tuple(stream for stream in add.branches if stream is not None)
+    part = subgraph(form.graph, branches, given=(add.fork,))
+    inside = [s for s in part.segments if s.role == "branch"]
+    names = sorted({n for s in inside for n in s.params if n in form.learned})
+    norms = torch.zeros(lengths, dtype=form.dtype)
+    if found is None or not names:
+        return norms
+    leaves = {name: form.state[name].detach().requires_grad_() for name in names}
+    given = {stream: tape.values[stream] for stream in part.inputs}
+    with torch.enable_grad():
+        outputs = run(part, {**form.state, **leaves}, given)
+    results = [outputs[stream] for stream in branches if outputs[stream].requires_grad]
+    for length, cotangent in enumerate(found.stack, start=found.low):
+        seeds = [cotangent.to(result.dtype) for result in results]
+        pulled = torch.autograd.grad(results, list(leaves.values()), seeds, retain_graph=True, allow_unused=True)
+        norms[length] = sum(float(g.double().square().sum()) for g in pulled if g is not None) ** 0.5
+    return norms
+
+
+def _per_example(gradients: Float[Tensor, "lengths *source"]) -> tuple[Tensor, Tensor]:
+    """Norm and signed share of each length, per example and then averaged over the batch."""
+    rows = gradients.reshape(*gradients.shape[:2], -1)
+    whole = rows.sum(0)
+    square = whole.square().sum(-1)
+    along = (rows * whole).sum(-1) / torch.where(square > 0, square, torch.ones_like(square))
+    return rows.norm(dim=-1).mean(1), along.mean(1)
+
+
+def _inexact(form: ResidualForm, place: str, error: float) -> InexactError:
+    bound = tolerance("sum", form.dtype)
+    return InexactError(
+        f"gradient_spectrum: the lengths must sum to the gradient to {bound:g}; "
+        f"at {place!r} they depart by {error:.2e}.",
+        where=place,
+        error=error,
+    )
+
+
+def _caption(spectrum: GradientSpectrum) -> str:
+    low, high = spectrum.effective
+    return f"95 % of the norm in lengths {low} to {high}; the sum equals autograd's gradient to {spectrum.error:.1e}"

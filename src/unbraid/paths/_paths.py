@@ -1,0 +1,97 @@
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int8, Int64
+from rich import box
+from rich.table import Table
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Paths:
+    """Single paths from the sources to the target, by the choice that each makes at every block.
+
+    Attributes:
+        blocks: the names of the blocks, one a column of `masks`.
+        masks: for each path and block 0 (the skip), j (the block's j-th branch) or −1 (the path does not meet it).
+        lengths: how many branches each path passes.
+        values: the source times the gradient along the path, [paths, batch].
+        norms: the 2-norm per example of the gradient along the path, averaged over the batch.
+        constants: what no path from a source adds, [batch]: in the frozen linearisation values.sum(0) + constants is the
+            target when all paths are given.
+        target: the scalar that is explained, [batch].
+        linearize: "frozen" or "jacobian".
+        exact: whether these are the paths that were asked for; False for a search that may have missed some.
+        error: how far all paths together depart from the whole, relative; nan where not all are given.
+    """
+
+    blocks: tuple[str, ...]
+    masks: Int8[Tensor, "paths blocks"]
+    lengths: Int64[Tensor, " paths"]
+    values: Float[Tensor, "paths batch"]
+    norms: Float[Tensor, " paths"]
+    constants: Float[Tensor, " batch"]
+    target: Float[Tensor, " batch"]
+    linearize: str
+    exact: bool
+    error: float
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __getitem__(self, rows: slice | Tensor) -> "Paths":
+        """Some of these paths."""
+        return Paths(
+            self.blocks,
+            self.masks[rows],
+            self.lengths[rows],
+            self.values[rows],
+            self.norms[rows],
+            self.constants,
+            self.target,
+            self.linearize,
+            self.exact,
+            float("nan"),
+        )
+
+    def mean_norms(self) -> Float[Tensor, "lengths two"]:
+        """For each length the mean norm of its paths and the standard error of that mean; nan where there is none."""
+        longest = int(self.lengths.max()) + 1
+        rows = []
+        for length in range(longest):
+            norms = self.norms[self.lengths == length].double()
+            spread = norms.std() / len(norms) ** 0.5 if len(norms) > 1 else torch.tensor(float("nan"))
+            rows.append(torch.stack([norms.mean(), spread.to(norms)]) if len(norms) else torch.full((2,), torch.nan))
+        return torch.stack([row.double() for row in rows])
+
+    def table(self) -> Table:
+        """The first hundred paths: mask, length, value averaged over the batch, norm."""
+        table = Table(box=box.SIMPLE_HEAD, caption=f"{len(self):,} paths; {self.linearize} linearisation")
+        table.caption_justify = "left"
+        for column in ("path", "length", "value", "norm"):
+            table.add_column(column, justify="left" if column == "path" else "right")
+        rows = zip(self.masks[:100], self.lengths, self.values.mean(1), self.norms, strict=False)
+        for mask, length, value, norm in rows:
+            table.add_row(shown(mask), str(int(length)), f"{value:+.4g}", f"{norm:.4g}")
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain lists."""
+        return {
+            "blocks": list(self.blocks),
+            "masks": self.masks.tolist(),
+            "lengths": self.lengths.tolist(),
+            "values": self.values.tolist(),
+            "norms": self.norms.tolist(),
+            "constants": self.constants.tolist(),
+            "target": self.target.tolist(),
+            "linearize": self.linearize,
+            "exact": self.exact,
+            "error": self.error,
+        }
+
+
+def shown(mask: Int8[Tensor, " blocks"]) -> str:
+    """A path as text: a dot for a skip, a digit for a branch, a blank for a block that is not met."""
+    return "".join({0: "·", -1: " "}.get(choice, str(choice)) for choice in mask.tolist())

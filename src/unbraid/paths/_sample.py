@@ -1,0 +1,109 @@
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from unbraid.form import ResidualForm, Target
+from unbraid.paths._paths import Paths
+from unbraid.paths._setting import Setting
+from unbraid.walk import Chosen, Counts, walk
+
+
+def sample_paths(
+    form: ResidualForm,
+    args: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    target: Target,
+    per_length: int = 32,
+    generator: torch.Generator | None = None,
+    linearize: Literal["frozen", "jacobian"] = "jacobian",
+    chunk: int = 128,
+) -> Paths:
+    """Random paths of every length, each with the norm of the gradient through it alone (Veit et al. 2016, section 5).
+
+    Paths of one length are drawn uniformly, with replacement, from all paths of that length in the graph.
+
+    Args:
+        form: a traced model.
+        args: its positional inputs; a bare tensor means (tensor,).
+        kwargs: its keyword inputs.
+        target: class indices, a (position, class) pair, or a function of the output that gives one number per example.
+        per_length: how many paths of each length.
+        generator: where the choices come from; by default a fresh one with seed 0.
+        linearize: "jacobian" for true derivatives, as in the paper, or "frozen".
+        chunk: how many paths are pulled back in one pass.
+
+    Returns:
+        The paths in order of length; `mean_norms()` gives each length's mean and its standard error.
+
+    Raises:
+        ValueError: the target does not fit the output.
+    """
+    setting = Setting.of(form, args, kwargs, target, linearize, False)
+    masks = _draw(setting, per_length, generator or torch.Generator().manual_seed(0))
+    found = [_along(setting, part) for part in torch.split(masks, chunk)]
+    values, norms = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return Paths(
+        blocks=setting.blocks,
+        masks=masks,
+        lengths=setting.length_of(masks),
+        values=values,
+        norms=norms,
+        constants=setting.constant,
+        target=setting.aim.values,
+        linearize=linearize,
+        exact=True,
+        error=float("nan"),
+    )
+
+
+def _along(setting: Setting, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Value and mean norm of the gradient along each of these paths."""
+    algebra = Chosen(setting.graph, setting.tape, setting.columns, masks)
+    seeds = {setting.form.output: algebra.seed(setting.aim.cotangent)}
+    found = walk(setting.graph, algebra, seeds, setting.graph.sources)
+    batch = len(setting.aim.values)
+    values = setting.aim.values.new_zeros((len(masks), batch))
+    squares = torch.zeros_like(values)
+    for source, rows in found.items():
+        flat, place = rows.stack.flatten(2), rows.rows.to(values.device)
+        values.index_add_(0, place, (flat * setting.tape.values[source].flatten(1)).sum(2))
+        squares.index_add_(0, place, flat.square().sum(2))
+    return values, squares.sqrt().mean(1)
+
+
+def _draw(setting: Setting, per_length: int, generator: torch.Generator) -> Tensor:
+    """Choose from the sources to the output: each next choice with the number of paths that go on from it."""
+    counts = Counts(setting.graph, setting.lengths)
+    places = {*setting.graph.sources, *(add.output for add in setting.graph.adds)}
+    tallies = walk(setting.graph, counts, {setting.form.output: counts.seed()}, places)
+    begin = {o: p for s in setting.graph.sources if s in tallies for o, p in tallies[s].items()}
+    outputs = {add.block: add.output for add in setting.graph.adds}
+    masks = []
+    for length in range(max(map(len, begin.values()))):
+        if not any(length < len(paths) and paths[length] for paths in begin.values()):
+            continue
+        for _ in range(per_length):
+            mask = torch.full((len(setting.columns),), -1, dtype=torch.int8)
+            tally, left = begin, length
+            while True:
+                origin = _pick(tally, left, generator)
+                if origin is None:
+                    break
+                block, operand = origin
+                mask[setting.columns[block]] = operand
+                left -= setting.lengths.weights[block][operand - 1] if operand else 0
+                tally = dict(tallies[outputs[block]])
+            masks.append(mask)
+    return torch.stack(masks)
+
+
+def _pick(
+    tally: Mapping[tuple[int, int] | None, tuple[int, ...]], left: int, generator: torch.Generator
+) -> tuple[int, int] | None:
+    """One of the choices, in proportion to the paths of the length that is left; counts can pass 2^63."""
+    weights = [paths[left] if left < len(paths) else 0 for paths in tally.values()]
+    shares = torch.tensor([weight / sum(weights) for weight in weights], dtype=torch.float64)
+    return list(tally)[int(torch.multinomial(shares, 1, generator=generator))]

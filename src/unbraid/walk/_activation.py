@@ -1,0 +1,40 @@
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def gate(z: Tensor, out: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """A pointwise function as φ(z) = constant + gate·z: φ(0) + (φ(z) − φ(0))/z.
+
+    Near z = 0, where the quotient loses its digits to φ(0), the derivative takes its place: φ'(0) at 0 itself, and
+    beside it φ'(z), which is the same but for a kink at 0, where it is that of z's own side. Where φ(0) is not finite
+    the function is a constant.
+
+    Args:
+        z: the argument.
+        out: φ(z).
+        function: φ.
+
+    Returns:
+        Gate and constant, of the shape of z.
+    """
+    eps = torch.finfo(out.dtype).eps
+    near = z.abs() < eps**0.5
+    at_zero, _ = _tangent(function, torch.zeros_like(z))
+    beside, slope = _tangent(function, torch.where(near, z, torch.zeros_like(z)))
+    faithful = (at_zero + slope * z - beside).abs() <= 4 * eps * (at_zero.abs() + beside.abs())
+    quotient = (out - at_zero) / torch.where(z == 0, torch.ones_like(z), z)
+    found = torch.where(near & torch.isfinite(slope) & (faithful | (z == 0)), slope, quotient)
+    finite = torch.isfinite(at_zero) & torch.isfinite(found)
+    return torch.where(finite, found, torch.zeros_like(found)), torch.where(finite, at_zero, out)
+
+
+def _tangent(function: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, Tensor]:
+    leaf = at.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        value = function(leaf)
+        slope: Tensor | None = None
+        if value.requires_grad:
+            (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value), allow_unused=True)
+    return value.detach(), torch.zeros_like(at) if slope is None else slope

@@ -1,0 +1,39 @@
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unbraid.graph import Add, Graph, Segment, makes, reads
+from unbraid.walk._run import State, execute
+
+
+def constants(graph: Graph, state: State, values: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """What a frozen graph adds by itself: each affine segment at zero, and streams without data that enter an addition.
+
+    A bias, φ(0) or a norm's shift is part of the segment's value where its data are zero; a learned token is a stream
+    that no source reaches. Each comes with the stream at which it joins: its paths to the output begin there.
+
+    Args:
+        graph: a frozen graph.
+        state: its state.
+        values: the value of every stream.
+
+    Yields:
+        The stream and the constant, which keeps its examples apart.
+    """
+    made = {stream: step for step in graph.steps for stream in makes(step)}
+    with torch.no_grad():
+        for step in graph.steps:
+            if isinstance(step, Segment) and not graph.carried.isdisjoint(step.inputs):
+                if not set(step.outputs) <= set(graph.sources):
+                    yield from zip(step.outputs, _at_zero(graph, step, state, values), strict=True)
+            elif isinstance(step, Add):
+                for stream in reads(step):
+                    if stream not in graph.carried and not isinstance(made.get(stream), Add):
+                        yield stream, values[stream]
+
+
+def _at_zero(graph: Graph, segment: Segment, state: State, values: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    empty = {s: torch.zeros_like(values[s]) if s in graph.carried else values[s] for s in segment.inputs}
+    return execute(segment, state, empty)

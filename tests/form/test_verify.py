@@ -1,0 +1,195 @@
+"""The check of a form: it measures, and what is broken on purpose it sees."""
+
+import operator
+from dataclasses import replace
+
+import pytest
+import torch
+from networks import Chain, Residual, error, lively, mlp, normal
+from torch import nn
+
+from unbraid.errors import InexactError
+from unbraid.form import chain, relative_error, tolerance, trace
+from unbraid.graph import Add
+from unbraid.walk import _run
+
+X = normal(3, 6)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return lively(Chain(*(Residual(mlp(6)) for _ in range(3)), nn.Linear(6, 2)))
+
+
+@pytest.fixture(scope="module")
+def form(model):
+    return trace(model, X)
+
+
+def with_add(form, block, **changes):
+    """The form with one addition changed in its graph, and nothing said about it."""
+    steps = tuple(
+        replace(step, **changes) if isinstance(step, Add) and step.block == block else step for step in form.graph.steps
+    )
+    return replace(form, graph=replace(form.graph, steps=steps))
+
+
+def test_an_honest_form(form, model):
+    checked = form.verify(X)
+    assert checked.tolerance == 1e-12
+    assert checked.error == max(checked.outputs, checked.other_batch, *checked.additions)
+    assert checked.error <= 1e-12
+    assert checked.silent == ()
+    h = X
+    for block, ratio in zip(model.blocks[:3], checked.ratios, strict=True):
+        f = block.branch(h)
+        assert ratio == pytest.approx((f.abs().max() / h.abs().max()).item(), rel=1e-10)
+        h = h + f
+
+
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_a_dropped_branch_is_seen(form, block):
+    broken = with_add(form, block, branches=(None,))
+    with pytest.raises(InexactError, match=r"must follow the model to 1e-12; it departs at") as caught:
+        broken.verify(X)
+    assert caught.value.error > 1e-2
+
+
+def test_a_dropped_skip_is_seen(form):
+    with pytest.raises(InexactError, match="it departs at"):
+        with_add(form, 1, skip=None).verify(X)
+
+
+def test_a_wrong_sum_is_seen(form, monkeypatch):
+    monkeypatch.setattr(_run, "add", operator.sub)
+    with pytest.raises(InexactError, match="it departs at"):
+        form.verify(X)
+
+
+def test_a_wrong_parameter_is_seen(form):
+    name = "blocks.1.branch.0.weight"
+    broken = replace(form, state={**form.state, name: form.state[name] * (1 + 1e-6)})
+    with pytest.raises(InexactError, match="it departs at"):
+        broken.verify(X)
+
+
+def test_an_addition_that_does_not_add_up_is_named(form):
+    """Block 1 is told that its branch is block 0's: its own sum departs, and the message names it."""
+    operands = list(form.origin.operands)
+    operands[1] = (operands[1][0], operands[0][1], operands[1][2])
+    broken = replace(form, origin=replace(form.origin, operands=tuple(operands)))
+    with pytest.raises(InexactError, match=r"departs at block 1 \('blocks\.1'\)") as caught:
+        broken.verify(X)
+    assert caught.value.where == "block 1 ('blocks.1')"
+
+
+def test_the_message_has_the_numbers(form):
+    broken = with_add(form, 1, branches=(None,))
+    with pytest.raises(InexactError) as caught:
+        broken.verify(X)
+    honest = broken.origin.model(X)
+    assert f"at the given input        {error(broken(X), honest):.2e}" in str(caught.value)
+
+
+def test_the_tolerance_is_the_callers():
+    model = lively(Chain(Residual(mlp(6))), dtype=torch.float32)
+    form = trace(model, X.float(), tolerance=1e-3)
+    assert form.verify(X.float()).tolerance == 1e-3
+    name = "blocks.0.branch.0.weight"
+    near = replace(form, state={**form.state, name: form.state[name] * (1 + 1e-5)})
+    assert 0 < near.verify(X.float()).error < 1e-3
+    with pytest.raises(InexactError, match="to 1e-05"):
+        replace(near, tolerance=None, state={**form.state, name: form.state[name] * 1.01}).verify(X.float())
+
+
+class Counting(nn.Module):
+    """A model whose output depends on how often it was called."""
+
+    def __init__(self):
+        super().__init__()
+        self.f, self.calls = mlp(6), 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x + self.f(x) * self.calls
+
+
+def test_a_model_that_changes_by_itself_is_seen():
+    with pytest.raises(InexactError, match="depends on its batch size or on chance"):
+        trace(lively(Counting()), X)
+
+
+def test_zero_branches_are_silent():
+    """A check on zeros proves nothing: the untrained block with a zero last layer is listed."""
+    model = lively(Chain(*(Residual(mlp(6)) for _ in range(3))))
+    for parameter in model.blocks[1].branch[2].parameters():
+        nn.init.zeros_(parameter)
+    form = trace(model, X)
+    assert form.silent == (form.blocks[1],)
+    assert str(form).splitlines()[-1].endswith("; silent: blocks.1")
+    assert form.to_dict()["silent"] == [1]
+    assert with_add(form, 1, branches=(None,)).verify(X).silent == (1,)
+
+
+def test_a_branch_below_rounding_is_silent():
+    model = lively(Chain(*(Residual(mlp(6)) for _ in range(2))))
+    for parameter in model.blocks[0].branch[2].parameters():
+        parameter.data.mul_(1e-15)
+    assert [b.index for b in trace(model, X).silent] == [0]
+
+
+def test_one_silent_branch_of_two():
+    class Side(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = mlp(6), mlp(6)
+
+        def forward(self, x):
+            return x + self.a(x) + self.b(x)
+
+    model = lively(Side())
+    for parameter in model.b[2].parameters():
+        nn.init.zeros_(parameter)
+    assert len(trace(model, X).silent) == 1
+
+
+def test_an_edited_form_has_no_model(form):
+    with pytest.raises(ValueError, match="this form was edited or loaded, so there is no model to check it against"):
+        form.without(0).verify(X)
+
+
+def test_a_plain_chain_is_verified():
+    model = lively(Chain(mlp(6), mlp(6), nn.Linear(6, 2)))
+    form = chain(model, X, layers=["blocks.0", "blocks.1"])
+    assert form.verify(X).error < 1e-12
+    with pytest.raises(InexactError):
+        with_add(form, 1, branches=(form.adds[0].output,)).verify(X)
+
+
+def test_the_table_of_tolerances():
+    """DESIGN.md, Exactness."""
+    types = (torch.float64, torch.float32, torch.bfloat16)
+    assert [tolerance("forward", t) for t in types] == [1e-12, 1e-5, 2e-2]
+    assert [tolerance("sum", t) for t in types] == [1e-10, 1e-4, 5e-2]
+
+
+def test_the_measure():
+    b = torch.tensor([1.0, -4.0])
+    assert relative_error(b + torch.tensor([0.0, 1.0]), b) == 0.25
+    assert relative_error(b, torch.zeros(2)) == 4.0
+    assert relative_error(torch.zeros(0), torch.zeros(0)) == 0.0
+    assert relative_error(torch.tensor([True, False]), torch.tensor([True, True])) == 1.0
+    assert relative_error(torch.tensor([3 + 4j]), torch.tensor([0j])) == 5.0
+
+
+def test_the_measure_is_not_fooled_by_what_is_not_finite():
+    inf, nan = float("inf"), float("nan")
+    assert relative_error(torch.tensor([1.0, nan]), torch.tensor([1.0, 2.0])) == inf
+    assert relative_error(torch.tensor([1.0, inf]), torch.tensor([1.0, -inf])) == inf
+    assert relative_error(torch.tensor([1.0, inf, nan]), torch.tensor([2.0, inf, nan])) == 0.5
+
+
+def test_the_measure_sees_what_a_cosine_hides():
+    b = torch.ones(4)
+    assert torch.cosine_similarity(5.99 * b, b, dim=0).item() == pytest.approx(1.0)
+    assert relative_error(5.99 * b, b) == pytest.approx(4.99)
