@@ -11,9 +11,9 @@ from itertools import combinations
 from typing import Any
 
 import torch
-from networks import F64, normal
 from torch import Tensor, fx
 
+from networks import F64, normal
 from unbraid.graph import Add, Graph, Segment, Stream
 
 Choice = frozenset[tuple[int, int]]
@@ -101,7 +101,7 @@ class Example:
     def paths(self, source: str, cotangent: Tensor) -> dict[Choice, Tensor]:
         """The gradient along every path, by brute force over the choices.
 
-        Opening the gates of one path lets those pass, too, that meet fewer blocks and agree on them: they are taken off.
+        Opening the gates of one path also lets through those that meet fewer blocks and agree on them: taken off.
         """
         values: dict[Choice, Tensor] = {}
         for trail in sorted(self.trails(source), key=len):
@@ -169,7 +169,7 @@ def chain(count: int, width: int = 3) -> Example:
         matrices(*names, "head", width=width),
         {"h0": normal(2, width)},
         story,
-        {k: (1,) for k in range(count)},
+        dict.fromkeys(range(count), (1,)),
     )
 
 
@@ -197,7 +197,11 @@ def scalar_chain(count: int) -> Example:
     state = {f"a{k}": torch.tensor(0.3 + 0.4 * k, dtype=F64) for k in range(count)}
     last = (f"h{count}",)
     return Example(
-        graph(steps, ("h0",), last), state, {"h0": torch.tensor(0.7, dtype=F64)}, story, {k: (1,) for k in range(count)}
+        graph(steps, ("h0",), last),
+        state,
+        {"h0": torch.tensor(0.7, dtype=F64)},
+        story,
+        dict.fromkeys(range(count), (1,)),
     )
 
 
@@ -218,7 +222,7 @@ def plain(count: int = 3) -> Example:
         matrices(*(f"w{k}" for k in range(count))),
         {"h0": normal(2, 3)},
         story,
-        {k: (1,) for k in range(count)},
+        dict.fromkeys(range(count), (1,)),
     )
 
 
@@ -289,9 +293,7 @@ def nested(counted: bool) -> Example:
         return net.add(1, h, net.apply(dense, h, w["w3"]))
 
     weights = {0: (0,), 1: (1,), 2: (1,)} if counted else {0: (1,), 1: (1,)}
-    return Example(
-        graph(steps, ("x",), ("y",)), matrices("w0", "w1", "w2", "w3"), {"x": normal(2, 3)}, story, weights
-    )
+    return Example(graph(steps, ("x",), ("y",)), matrices("w0", "w1", "w2", "w3"), {"x": normal(2, 3)}, story, weights)
 
 
 def bare() -> Example:
@@ -347,7 +349,7 @@ def _attend(h, e, weight):
 
 
 def cross_attention() -> Example:
-    """An encoder of two blocks whose output every block of the decoder reads; the decoder is masked by a plain input."""
+    """An encoder of two blocks whose output both cross-attentions of the decoder read; a mask is a plain input."""
 
     def masked(h, mask, weight):
         return torch.softmax(h @ weight @ h.T + mask, dim=-1) @ h
@@ -378,7 +380,7 @@ def cross_attention() -> Example:
         matrices("w0", "w1", "w2", "w3", "w4"),
         {"s": normal(4, 3), "d": normal(2, 3, seed=1), "mask": torch.zeros(2, 2, dtype=F64)},
         story,
-        {k: (1,) for k in range(5)},
+        dict.fromkeys(range(5), (1,)),
     )
 
 

@@ -19,7 +19,7 @@ def error(a: Tensor, b: Tensor) -> float:
 
 
 def lively(module: nn.Module, *, seed: int = 0, dtype: torch.dtype = F64, scale: float = 0.5) -> nn.Module:
-    """The module in eval mode, every parameter and running statistic drawn afresh: no zeros behind which errors hide."""
+    """The module in eval mode, parameters and statistics drawn afresh: no zeros behind which errors hide."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         parameter.data = scale * torch.randn(parameter.shape, generator=generator, dtype=F64)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from networks import Chain, error, lively, mlp, normal
 from torch import nn
 
+from networks import Chain, error, lively, mlp, normal
 from unbraid.errors import ShapeError, TraceError
 from unbraid.form import chain
 
@@ -110,7 +110,9 @@ def test_a_layer_with_two_inputs():
         def forward(self, x):
             return self.two(self.a(x), self.b(x))
 
-    with pytest.raises(TraceError, match=r"layer 'two' must take one tensor that carries data and give one; 2 enter and 1"):
+    with pytest.raises(
+        TraceError, match=r"layer 'two' must take one tensor that carries data and give one; 2 enter and 1"
+    ):
         chain(lively(Net()), X, layers=["a", "two"])
 
 
@@ -118,5 +120,7 @@ def test_a_layer_off_the_way(model):
     """A module that the forward never calls."""
     lazy = lively(Plain())
     lazy.unused = nn.Linear(6, 6).double()
-    with pytest.raises(TraceError, match=r"layer 'unused' must take one tensor that carries data and give one; 0 enter and 0"):
+    with pytest.raises(
+        TraceError, match=r"layer 'unused' must take one tensor that carries data and give one; 0 enter and 0"
+    ):
         chain(lazy, X, layers=["unused"])

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
-from networks import Chain, Does, Residual, error, lively, mlp, normal
 from torch import nn
 
+from networks import Chain, Does, Residual, error, lively, mlp, normal
 from unbraid.errors import NotResidualError
 from unbraid.form import trace
 
@@ -84,7 +83,9 @@ BLOCKS = {
     "the plain sentence": (lambda: Does(lambda net, x: x + net.f(x), f=mlp(6)), ROWS, [("identity", 1, 0)]),
     "branch first": (lambda: Does(lambda net, x: net.f(x) + x, f=mlp(6)), ROWS, [("identity", 1, 0)]),
     "a view and back": (
-        lambda: Does(lambda net, x: (x.reshape(-1, 2, 3).transpose(1, 2) + net.f(x).view(-1, 3, 2)).flatten(1), f=mlp(6)),
+        lambda: Does(
+            lambda net, x: (x.reshape(-1, 2, 3).transpose(1, 2) + net.f(x).view(-1, 3, 2)).flatten(1), f=mlp(6)
+        ),
         ROWS,
         [("identity", 1, 0)],
     ),
@@ -151,7 +152,9 @@ BLOCKS = {
         [("projection", 1, 0)],
     ),
     "projection: option A, sliced and padded": (
-        lambda: Does(lambda net, x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1)) + net.f(x), f=deep(4, 6, 2)),
+        lambda: Does(
+            lambda net, x: nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1)) + net.f(x), f=deep(4, 6, 2)
+        ),
         IMAGES,
         [("projection", 1, 0)],
     ),

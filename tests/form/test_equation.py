@@ -5,9 +5,9 @@ from itertools import pairwise
 
 import pytest
 import sympy
-from networks import Chain, Does, Residual, lively, mlp, normal
 from torch import nn
 
+from networks import Chain, Does, Residual, lively, mlp, normal
 from unbraid.form import chain, trace
 
 X = normal(3, 6)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from networks import error, lively, mlp, normal
 from torch import nn
 
+from networks import error, lively, mlp, normal
 from unbraid.errors import ShapeError
 from unbraid.form import trace
 
@@ -83,7 +83,9 @@ def test_too_many_arguments(form):
 
 
 def test_another_constant(form):
-    with pytest.raises(TypeError, match=r"traced with scale=2\.0, and 3\.0 came: the graph has the traced value built in"):
+    with pytest.raises(
+        TypeError, match=r"traced with scale=2\.0, and 3\.0 came: the graph has the traced value built in"
+    ):
         form(X, scale=3.0)
     with pytest.raises(TypeError, match=r"traced with use_cache=False, and True came"):
         form(X, use_cache=True)

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from networks import Chain, Does, Residual, error, lively, mlp, normal
 from torch import Tensor, nn
 
+from networks import Chain, Does, Residual, error, lively, mlp, normal
 from unbraid.errors import NotResidualError, TraceError
 from unbraid.form import trace
 
@@ -330,15 +330,14 @@ def test_the_meta_device_gives_structure_only():
     assert str(form).splitlines()[-1] == "not run"
 
 
-def test_a_model_that_depends_on_its_data_is_refused_with_both_reasons():
+def test_a_model_that_depends_on_its_data_cannot_be_exported():
     def forward(net, x):
         return x + net.f(x) if x.sum() > 0 else x - net.f(x)
 
     model = lively(Does(forward, f=mlp(6)))
-    with pytest.raises(TraceError, match=r"Does: its computation could not be captured as a graph\.\n  export") as e:
-        trace(model, X)
-    assert e.value.reasons.keys() == {"export with free sizes", "export with fixed sizes"}
-    assert all(e.value.reasons.values())
+    with pytest.raises(TraceError, match=r"Does: its computation could not be captured") as caught:
+        trace(model, X, tracer="export")
+    assert any(tracer.startswith("export") and reason for tracer, reason in caught.value.reasons.items())
 
 
 def test_a_model_without_data_is_refused():

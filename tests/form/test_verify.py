@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import Chain, Residual, error, lively, mlp, normal
 from torch import nn
 
+from networks import Chain, Residual, error, lively, mlp, normal
 from unbraid.errors import InexactError
 from unbraid.form import chain, relative_error, tolerance, trace
 from unbraid.graph import Add

@@ -4,9 +4,9 @@ from contextlib import contextmanager
 from math import comb
 
 import pytest
-from networks import Chain, Does, Residual, error, lively, mlp, normal
 from torch import nn
 
+from networks import Chain, Does, Residual, error, lively, mlp, normal
 from unbraid.form import trace
 
 X = normal(3, 6)
@@ -104,3 +104,22 @@ def test_unknown_blocks_and_branches(form):
         form.without((1, 2))
     with pytest.raises(IndexError, match=r"without: block 1 has no branch -1"):
         form.without((1, -1))
+
+
+def test_what_is_gone_already_can_be_deleted_again():
+    """The second trunk reads the first in one branch; without that branch the first trunk is dead code."""
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.f, self.g = mlp(6), mlp(6)
+
+        def forward(self, a, b):
+            a = a + self.f(a)
+            return b + self.g(a * b)
+
+    model = lively(Two())
+    a, b = X, normal(3, 6, seed=1)
+    form = trace(model, (a, b))
+    assert form.without(1)(a, b).equal(b)
+    assert form.without(1).without(0)(a, b).equal(form.without(0).without(1)(a, b))

@@ -4,9 +4,9 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
+
 from handmade import chain, cross_attention, graph, two_outputs
 from networks import F64
-
 from unbraid.graph import Add, Graph, Segment, Stream, makes, needed, reads, rewired, subgraph
 
 

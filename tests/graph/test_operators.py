@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from networks import normal
 from torch import fx
 
+from networks import normal
 from unbraid.graph import affine, disjoint, is_float, jointly_affine, mixing, name_of, shape_only
 
 aten = torch.ops.aten

@@ -2,13 +2,14 @@
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from networks import error, lively, mlp, normal
 from torch import Tensor, nn
 
+from networks import error, lively, mlp, normal
 from unbraid.form import trace
 from unbraid.walk import Polynomials, walk
 
@@ -71,12 +72,13 @@ class Block(nn.Module):
         self.skip = nn.Identity() if plan.skip == "identity" else nn.Linear(plan.width, plan.outputs)
         self.branches = nn.ModuleList(mlp(plan.width, 4, plan.outputs) for _ in range(plan.branches - 1))
         inside = [Inner(4) for _ in range(plan.inner)]
-        self.branches.append(
-            nn.Sequential(nn.Linear(plan.width, 4), nn.Tanh(), *inside, nn.Linear(4, plan.outputs))
-        )
-        self.after = {"nothing": nn.Identity(), "relu": nn.ReLU(), "norm": nn.LayerNorm(plan.outputs), "tanh": nn.Tanh()}[
-            plan.after
-        ]
+        self.branches.append(nn.Sequential(nn.Linear(plan.width, 4), nn.Tanh(), *inside, nn.Linear(4, plan.outputs)))
+        self.after = {
+            "nothing": nn.Identity(),
+            "relu": nn.ReLU(),
+            "norm": nn.LayerNorm(plan.outputs),
+            "tanh": nn.Tanh(),
+        }[plan.after]
 
     def forward(self, x: Tensor) -> Tensor:
         terms = [branch(x) for branch in self.branches]
@@ -145,7 +147,8 @@ def gradients(model, inputs, seed):
     return torch.autograd.grad(model(*leaves), leaves, seed)
 
 
-@settings(max_examples=25, deadline=None)
+# A plan is small enough to be read as it is, and to shrink one costs minutes.
+@settings(max_examples=20, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(plans(), st.floats(-1.5, 1.5))
 def test_any_residual_network(drawn, t):
     model, inputs = built(drawn)
@@ -170,14 +173,14 @@ def test_any_residual_network(drawn, t):
     polynomials = Polynomials(form.graph, tape, form.lengths())
     found = walk(form.graph, polynomials, {form.output: polynomials.seed(seed)}, form.sources)
     true = gradients(model, inputs, seed)
-    with hooked(sum(blocks, []), lambda out: out.detach() + t * (out - out.detach())):
+    with hooked(chain(*blocks), lambda out: out.detach() + t * (out - out.detach())):
         weighted = gradients(model, inputs, seed)
     for source, gradient, at_t, like in zip(form.sources, true, weighted, inputs, strict=True):
         stack = polynomials.coefficients(found[source], like, len(blocks) + 1)
         assert error(stack.sum(0), gradient) < 1e-10
         powers = torch.tensor([t**m for m in range(len(stack))], dtype=stack.dtype)
         size = (stack.abs() * powers.abs()[:, None, None]).sum(0).max()
-        assert (torch.einsum("m,mbw->bw", powers, stack) - at_t).abs().max() < 1e-10 * size
+        assert (torch.einsum("m,mbw->bw", powers, stack) - at_t).abs().max() <= 1e-10 * size
 
     # The number of paths of one trunk is ∏ (1 + n_k t).
     if not drawn[1:]:

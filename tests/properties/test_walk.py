@@ -2,13 +2,12 @@
 
 from collections import Counter
 
-import pytest
 import torch
-from handmade import Example, Plain, graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import error, normal
 
+from handmade import Example, Plain, graph
+from networks import error, normal
 from unbraid.graph import Add, Segment
 from unbraid.walk import Cotangents, Lengths, Masks, Polynomials, path_counts, record, run, walk
 
@@ -116,7 +115,9 @@ def test_every_algebra_agrees_with_brute_force(plan, longest):
         assert (found[:count] - by_length[: longest + 1]).abs().max() < 1e-10 * size
 
         inverse = {column: block for block, column in columns.items()}
-        paths = [frozenset((inverse[c], j) for c, j in enumerate(mask) if j >= 0) for mask in stacks[source].masks.tolist()]
+        paths = [
+            frozenset((inverse[c], j) for c, j in enumerate(mask) if j >= 0) for mask in stacks[source].masks.tolist()
+        ]
         assert len(set(paths)) == len(paths)
         assert set(paths) == trails
         for trail, value in zip(paths, stacks[source].stack, strict=True):

@@ -5,12 +5,12 @@ import hashlib
 import json
 import math
 import re
+from dataclasses import dataclass
 from html.parser import HTMLParser
 
 import pytest
 
 from unbraid import draw, report
-from unbraid.form import Block
 from unbraid.report import Code, Column, Equation, Page, Picture, Section, Table, Text, sections
 
 HOSTILE = "<script>alert('x')</script>\"><img src=http://evil.example/a onerror=alert(1)>"
@@ -46,8 +46,17 @@ class Reader(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def block(index, name):
-    return Block(index, name, "identity", ("branch",), ("relu",), (), ("batch", 8), 1234, "/home/x/<b>.py:7")
+@dataclass(frozen=True)
+class Block:
+    """What the section on the network asks of a block, and no more."""
+
+    index: int
+    name: str
+    skip: str = "identity"
+    branches: tuple[str, ...] = ("branch",)
+    after: tuple[str, ...] = ("relu",)
+    parameters: int = 1234
+    where: str = "<b>.py:7"
 
 
 def full_page(name="mlp"):
@@ -55,7 +64,7 @@ def full_page(name="mlp"):
     lost = sections.TrainedNetwork("plain", 10, 123456, 0, 3, math.nan, 1.5, diverged=120)
     training = sections.Training(name, (4000, 1000), {"lr": 0.05, "optimizer": "sgd"}, [run, lost], "train.fit(...)")
     curves = [draw.DepthCurve("plain", (10, 20), ((45.25,), (math.nan,))), draw.DepthCurve(name, (10,), ((34.5,),))]
-    blocks = [block(k, f"{name}.{k}") for k in range(3)]
+    blocks = [Block(k, f"{name}.{k}") for k in range(3)]
     network = sections.NetworkFacts(name, blocks, 8, 1.25e-7, "float32", "y = x + f1[x]", r"y = x + f_1[x]", name)
     terms = sections.TermFacts(name, ["input", *(b.name for b in blocks)], [1.5, 2.25, 3.0, 0.125], 2.5e-7, 100)
     every = Section(

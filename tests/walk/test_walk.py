@@ -7,10 +7,9 @@ from math import comb
 
 import pytest
 import torch
-from handmade import EXAMPLES, bare, chain, nested, parallel, plain, scalar_chain
-from networks import error, normal
-from handmade import Plain
 
+from handmade import EXAMPLES, Plain, bare, chain, nested, parallel, plain, scalar_chain
+from networks import error, normal
 from unbraid.graph import Add
 from unbraid.walk import (
     Cotangents,
@@ -201,6 +200,7 @@ def test_the_vector_chain_by_products_of_jacobians():
     example = chain(3)
     x, factors = example.inputs["h0"][:1], []
     for k in range(3):
+
         def f(h, k=k):
             return torch.tanh(h @ example.state[f"w{k}"])
 
@@ -221,9 +221,9 @@ def test_a_chain_costs_half_a_square_of_branch_products(count, monkeypatch):
     rows = Counter()
     original = Tape.pull
 
-    def counting(self, segment, stacks):
+    def counting(self, segment, stacks, *rest):
         rows[segment.role] += max(len(stack) for stack in stacks if stack is not None)
-        return original(self, segment, stacks)
+        return original(self, segment, stacks, *rest)
 
     monkeypatch.setattr(Tape, "pull", counting)
     spectrum(chain(count))
@@ -235,9 +235,9 @@ def test_a_short_spectrum_costs_less(monkeypatch):
     rows = []
     original = Tape.pull
 
-    def counting(self, segment, stacks):
+    def counting(self, segment, stacks, *rest):
         rows.append(len(stacks[0]))
-        return original(self, segment, stacks)
+        return original(self, segment, stacks, *rest)
 
     monkeypatch.setattr(Tape, "pull", counting)
     spectrum(chain(5), max_length=1)
@@ -322,9 +322,7 @@ def departs(example):
 def test_a_lost_shift_is_seen(monkeypatch):
     """One block forgets its t: the sum is still the gradient, so only the paths by length can tell."""
     original = Lengths.of
-    monkeypatch.setattr(
-        Lengths, "of", lambda self, add, operand: 0 if add.block == 1 else original(self, add, operand)
-    )
+    monkeypatch.setattr(Lengths, "of", lambda self, add, operand: 0 if add.block == 1 else original(self, add, operand))
     by_length, total = departs(chain(3))
     assert by_length > 1e-2
     assert total < SUM
@@ -355,8 +353,8 @@ def test_a_branch_lost_on_the_way_back_alone_is_seen(monkeypatch):
     """The forward run is right; the walk forgets what comes back from one branch."""
     original = Tape.pull
 
-    def forgetful(self, segment, stacks):
-        return (None,) * len(segment.inputs) if segment.id == "f1" else original(self, segment, stacks)
+    def forgetful(self, segment, stacks, *rest):
+        return (None,) * len(segment.inputs) if segment.id == "f1" else original(self, segment, stacks, *rest)
 
     monkeypatch.setattr(Tape, "pull", forgetful)
     by_length, total = departs(chain(3))

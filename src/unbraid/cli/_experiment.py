@@ -1,7 +1,8 @@
 """The comparison behind `unbraid report`: plain and residual networks of the same layers, at several depths."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import torch
@@ -89,12 +90,21 @@ def compare(
         recipe: the same for all.
         step: called after each epoch with what is going on.
     """
-    trials = []
-    for depth in depths:
-        for seed in seeds:
-            for kind in KINDS:
-                trials.append(Trial(kind, depth, _fit(kind, depth, seed, data, recipe, step)))
+    wanted = [(kind, depth, seed) for depth in depths for seed in seeds for kind in KINDS]
+    with _one_thread():
+        trials = [Trial(kind, depth, _fit(kind, depth, seed, data, recipe, step)) for kind, depth, seed in wanted]
     return Comparison(data, trials)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Matrices of 100 by 100 are too small to share: two threads wait for each other longer than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _fit(kind: str, depth: int, seed: int, data: Dataset, recipe: Recipe, step: Callable[[str], None]) -> Run:

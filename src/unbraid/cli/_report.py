@@ -69,7 +69,7 @@ def _default_page(done: "Comparison") -> "Page":
     from unbraid.report import Page, sections
 
     trial = done.deepest
-    name = f"the residual network of {trial.depth} blocks"
+    name = f"the residual network of depth {trial.depth}"
     loaded = Loaded(name, trial.run.network.cpu(), (done.data.test.inputs,), python="model = run.network")
     found = [sections.training(done.training()), sections.depth(done.curves()), *anatomy(loaded)]
     return Page("Plain and residual networks on MNIST-1D", found, "Trained from the same weights, then taken apart.")

@@ -4,11 +4,11 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-from torch import fx
+from torch import Tensor, fx
 
 from unbraid.form._dataflow import Dataflow
 from unbraid.form._find import Found
-from unbraid.form._place import common, scope
+from unbraid.form._place import common, scope, scopes
 from unbraid.graph import mixing, name_of, shape_only
 
 
@@ -113,19 +113,34 @@ class Anatomy:
         names = []
         for number, (block, home) in enumerate(zip(self.blocks, homes, strict=True)):
             paths = [self._path(number, j) for j in range(1, len(block.branches) + 1)]
-            own = _below(home, common(paths)) if often[home] > 1 or not home else home
-            branches = tuple(".".join(_below(home, path)) or f"branch {j}" for j, path in enumerate(paths, start=1))
+            own = self._below(home, common(paths)) if often[home] > 1 or not home else home
+            below = [".".join(self._below(home, path)) for path in paths]
+            branches = tuple(path or f"branch {j}" for j, path in enumerate(below, start=1))
             names.append((".".join(own) or f"block {number}", branches))
         return names
+
+    @cached_property
+    def _called(self) -> set[tuple[str, ...]]:
+        """The paths of all modules that were called; a list of modules is none of them."""
+        return {path for node in self.flow.graph.nodes for path in scopes(node)}
+
+    def _below(self, home: tuple[str, ...], path: tuple[str, ...]) -> tuple[str, ...]:
+        """The first module called below home on the way to a path, or home where the path does not lie below it."""
+        if path[: len(home)] != home:
+            return home
+        steps = [path[:length] for length in range(len(home) + 1, len(path) + 1)]
+        return next((step for step in steps if step in self._called), path)
 
     def _path(self, block: int, branch: int) -> tuple[str, ...]:
         """The module that holds what the branch mixes."""
         nodes = self.regions[block, branch]
-        return common([scope(node) for node in nodes if mixing(node) and self._weighs(node)] or [scope(nodes[-1])])
+        heavy = [node for node in nodes if self._weighs(node)] or [node for node in nodes if mixing(node)]
+        return common([scope(node) for node in heavy or nodes[-1:]])
 
     def _weighs(self, node: fx.Node) -> bool:
-        """A norm before a branch belongs to the block: the branch has its name from what follows."""
-        return not name_of(node).endswith("_norm")
+        """Whether a node has a matrix of weights: the branch has its name from those, not from the norm before them."""
+        weights = [a.meta["val"] for a in node.all_input_nodes if a in self.flow.parametric]
+        return mixing(node) and any(isinstance(w, Tensor) and w.ndim > 1 for w in weights)
 
 
 def anatomy(flow: Dataflow, found: tuple[Found, ...]) -> Anatomy:
@@ -154,8 +169,3 @@ def regions(flow: Dataflow, blocks: tuple[Found, ...]) -> dict[tuple[int, int], 
         for number, block in enumerate(blocks)
         for operand, end in block.operands
     }
-
-
-def _below(home: tuple[str, ...], path: tuple[str, ...]) -> tuple[str, ...]:
-    """One step from home towards the path, or home itself where the path does not lie below it."""
-    return path[: len(home) + 1] if path[: len(home)] == home else home

@@ -1,7 +1,7 @@
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, fx, nn
@@ -10,8 +10,12 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from unbraid.errors import TraceError
+from unbraid.form._dispatch import record
 from unbraid.form._functional import functional
 from unbraid.form._signature import Expected, Signature, positions, sizes
+from unbraid.form._uncaptured import said, uncaptured
+
+Tracer: TypeAlias = Literal["auto", "export", "dispatch"]
 
 
 @dataclass(frozen=True)
@@ -33,14 +37,50 @@ class Capture:
     tracer: str
 
 
-def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Capture:
-    """Export a model, with every size left free that the model does not fix itself.
+def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], tracer: Tracer = "auto") -> Capture:
+    """Capture what a model computes, by the first tracer that can.
+
+    Args:
+        model: any module.
+        args: its positional inputs.
+        kwargs: its keyword inputs.
+        tracer: "export" leaves every size free that the model does not fix itself; "dispatch" records one run, with
+            its sizes and the way that it takes through the model's code; "auto" tries them in this order.
 
     Raises:
-        TraceError: the exporter cannot take the model.
+        TraceError: no tracer can take the model.
     """
-    positional, by_position = positions(model, args)
-    program = _export(model, args, dict(kwargs))
+    reasons: dict[str, str] = {}
+    if tracer != "dispatch":
+        try:
+            return _exported(model, args, _export(model, args, dict(kwargs), reasons))
+        except Exception as error:
+            reasons["export"] = said(model, error)
+            if tracer == "export" or _on_meta(args, kwargs):
+                raise uncaptured(model, reasons) from error
+    try:
+        recorded = record(model, args, kwargs)
+    except Exception as error:
+        reasons["dispatch"] = said(model, error)
+        raise uncaptured(model, reasons) from error
+    return Capture(recorded.graph, recorded.state, recorded.names, recorded.signature, "dispatch")
+
+
+def _export(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], reasons: dict[str, str]
+) -> ExportedProgram:
+    """Export with every size left free that the model does not fix itself, or else with the sizes as they are."""
+    if not _on_meta(args, kwargs):
+        doubled_args, doubled_kwargs = _doubled(*_apart(args, kwargs))
+        try:
+            free = _free(model, doubled_args, doubled_kwargs)
+            return torch.export.export(model, doubled_args, doubled_kwargs, dynamic_shapes=free, strict=False)
+        except Exception as error:
+            reasons["export, sizes free"] = said(model, error)
+    return torch.export.export(model, args, kwargs, strict=False)
+
+
+def _exported(model: nn.Module, args: tuple[Any, ...], program: ExportedProgram) -> Capture:
     graph, program = functional(program)
     placeholders = {node.name: node for node in graph.nodes if node.op == "placeholder"}
     names, state, leaves = {}, {}, []
@@ -59,6 +99,7 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
         for spec in program.graph_signature.output_specs
         if spec.kind is OutputKind.USER_OUTPUT
     ]
+    positional, by_position = positions(model, args)
     signature = Signature(
         forward=positional,
         inputs={**dict(zip(by_position, traced_args, strict=True)), **traced_kwargs},
@@ -67,23 +108,17 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     return Capture(graph, state, names, signature, "export")
 
 
-def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
-    if _on_meta(args, kwargs):
-        attempts = [(args, kwargs, False)]
-    else:
-        doubled_args, doubled_kwargs = _doubled(args, kwargs)
-        attempts = [(doubled_args, doubled_kwargs, True), (args, kwargs, False)]
-    reasons = {}
-    for a, k, free in attempts:
-        try:
-            return torch.export.export(model, a, k, dynamic_shapes=_free(model, a, k) if free else None, strict=False)
-        except Exception as error:
-            reasons["export with free sizes" if free else "export with fixed sizes"] = _first_line(error)
-            last = error
-    said = "\n".join(f"  {tracer}: {reason}" for tracer, reason in reasons.items())
-    raise TraceError(
-        f"{type(model).__name__}: its computation could not be captured as a graph.\n{said}", reasons=reasons
-    ) from last
+def _apart(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The exporter takes one tensor given for two inputs for one input: each gets a copy of its own."""
+    seen: set[int] = set()
+
+    def own(tensor: Tensor) -> Tensor:
+        twice = id(tensor) in seen
+        seen.add(id(tensor))
+        return tensor.clone() if twice else tensor
+
+    parted: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map_only(Tensor, own, (args, kwargs))
+    return parted
 
 
 def _doubled(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -101,14 +136,16 @@ def _free(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> di
     """Every size of every input free, unless the model's own code fixes it."""
     arguments = dict(inspect.signature(model.forward).bind(*args, **kwargs).arguments)
     free: dict[str, Any] = pytree.tree_map(
-        lambda leaf: dict.fromkeys(range(leaf.ndim), Dim.AUTO) if isinstance(leaf, Tensor) else None,
+        lambda leaf: (
+            {i: Dim.AUTO for i, size in enumerate(leaf.shape) if size > 1} if isinstance(leaf, Tensor) else None
+        ),
         arguments,
     )
     return free
 
 
-def _on_meta(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    return any(isinstance(x, Tensor) and x.is_meta for x in pytree.tree_leaves((args, kwargs)))
+def _on_meta(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    return any(isinstance(x, Tensor) and x.is_meta for x in pytree.tree_leaves((args, dict(kwargs))))
 
 
 def _tensor(program: ExportedProgram, name: str) -> Tensor:
@@ -125,7 +162,3 @@ def _expected(argument: Any, made: Mapping[str, fx.Node]) -> Any:
         raise TraceError(f"The output {argument.name!r} is a {type(argument).__name__}, which is no tensor.")
     value = made[argument.name].meta["val"]
     return Expected(argument.name, sizes(value), str(value.dtype)) if isinstance(value, Tensor) else None
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

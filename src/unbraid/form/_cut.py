@@ -32,6 +32,7 @@ class _Cone:
     ends: list[fx.Node]
     nodes: list[fx.Node] = field(default_factory=list)
     inputs: dict[fx.Node, None] = field(default_factory=dict)
+    measured: set[fx.Node] = field(default_factory=set)
     params: dict[fx.Node, None] = field(default_factory=dict)
 
 
@@ -111,7 +112,10 @@ class _Cutter:
                     waiting.append(argument)
                 elif argument not in inside:
                     cone.inputs[argument] = None
-        return {tensor for size in waiting for tensor in self._size_from(size, cone, inside)}
+        data = set(cone.inputs)
+        missing = {tensor for size in waiting for tensor in self._size_from(size, cone, inside)}
+        cone.measured = cone.inputs.keys() - data
+        return missing
 
     def _size_from(self, size: fx.Node, cone: _Cone, inside: set[fx.Node]) -> Iterator[fx.Node]:
         if size.op != "call_function" or self._holder(size, list(cone.inputs)) is not None:
@@ -157,8 +161,10 @@ class _Cutter:
             if isinstance(step, Add):
                 wanted.update([step.skip] if step.skip and step.output in wanted else [])
             elif step.role != "branch" and not wanted.isdisjoint(step.outputs):
-                wanted.update(step.inputs)
-        return tuple(s.name for s in self.flow.sources if s.name in wanted and s.name in streams)
+                wanted.update(stream for stream in step.inputs if stream not in step.measured)
+        sources = [s.name for s in self.flow.sources if s.name in streams]
+        # A trunk that begins with a learned token reads its data in branches: then these are the sources.
+        return tuple(s for s in sources if s in wanted) or tuple(sources)
 
     def _steps(self) -> Iterator[Step]:
         leaders = {cone.ends[0]: cone for cone in self.cones.values()}
@@ -186,6 +192,7 @@ class _Cutter:
             role=role,
             block=place and place[0],
             branch=place[1] or None if place else None,
+            measured=frozenset(node.name for node in cone.measured),
         )
 
     def _code(self, cone: _Cone) -> fx.GraphModule:

@@ -1,9 +1,10 @@
 from collections.abc import Collection
 from functools import cached_property
 
+import torch
 from torch import SymInt, Tensor, fx
 
-from unbraid.graph import is_float, name_of, shape_only
+from unbraid.graph import is_float, mixing, name_of
 
 
 class Dataflow:
@@ -34,11 +35,19 @@ class Dataflow:
             return node.name not in self.state and is_float(node)
         return name_of(node) in {"embedding", "embedding_bag"} and self._given(node.args[1])
 
-    def _given(self, node: object) -> bool:
-        """Whether an index is the caller's own, up to its shape: positions counted from it are not."""
-        while isinstance(node, fx.Node) and node.op == "call_function" and shape_only(node):
-            node = node.args[0]
-        return isinstance(node, fx.Node) and node.op == "placeholder" and node.name not in self.state
+    def _given(self, index: object) -> bool:
+        """Whether an index holds the caller's own integers, moved or hashed: positions counted from them are not."""
+        seen, stack = set[fx.Node](), [index]
+        while stack:
+            node = stack.pop()
+            if not isinstance(node, fx.Node) or node in seen or _yes_or_no(node):
+                continue
+            seen.add(node)
+            if node.op == "placeholder" and node.name not in self.state:
+                return True
+            if node.op == "call_function" and not mixing(node) and not name_of(node).endswith("_like"):
+                stack.extend(node.all_input_nodes)
+        return False
 
     def _reached(self, sources: list[fx.Node]) -> set[fx.Node]:
         reached = set(sources)
@@ -84,6 +93,11 @@ class Dataflow:
             if not reached.isdisjoint(node.all_input_nodes):
                 reached.add(node)
         return [node for node in above if node in reached and node is not fork] if fork in above else []
+
+
+def _yes_or_no(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return not isinstance(value, Tensor) or value.dtype is torch.bool
 
 
 def same_shape(a: fx.Node, b: fx.Node) -> bool:

@@ -13,15 +13,20 @@ from unbraid.graph import Add, Graph, Segment, Step, rewired
 _NARROW = frozenset({torch.float16, torch.bfloat16, torch.float32})
 
 
-def deleted(graph: Graph, which: tuple[int | tuple[int, int], ...]) -> Graph:
-    """The graph with branches deleted, and with them whatever only they needed."""
+def deleted(graph: Graph, which: tuple[int | tuple[int, int], ...], branches: Mapping[int, int]) -> Graph:
+    """The graph with branches deleted, and with them whatever only they needed.
+
+    Args:
+        graph: the graph.
+        which: blocks, or (block, branch) pairs.
+        branches: how many branches each block has or had: what an earlier deletion took along may be deleted again.
+    """
     gone: dict[int, set[int]] = {}
-    adds = {add.block: add for add in graph.adds}
     for item in which:
         block, branch = item if isinstance(item, tuple) else (item, None)
-        if block not in adds:
-            raise IndexError(f"without: there is no block {block}; blocks are numbered {_range(sorted(adds))}.")
-        count = len(adds[block].branches)
+        if block not in branches:
+            raise IndexError(f"without: there is no block {block}; blocks are numbered {_range(sorted(branches))}.")
+        count = branches[block]
         if branch is not None and not 0 <= branch < count:
             raise IndexError(
                 f"without: block {block} has no branch {branch}; branches are numbered {_range([*range(count)])}."

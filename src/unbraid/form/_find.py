@@ -54,7 +54,7 @@ def find(flow: Dataflow) -> Finding:
     for node in flow.graph.nodes:
         if name_of(node) == "add" and is_float(node):
             finder.visit(node)
-    return Finding(tuple(finder.blocks.values()), tuple(finder.refusals))
+    return Finding(tuple(finder.blocks.values()), tuple(finder.refusals.values()))
 
 
 class _Finder:
@@ -62,7 +62,7 @@ class _Finder:
         self.flow = flow
         self.blocks: dict[fx.Node, Found] = {}
         self.sums: dict[fx.Node, tuple[fx.Node, fx.Node]] = {}
-        self.refusals: list[Refusal] = []
+        self.refusals: dict[fx.Node, Refusal] = {}
 
     def visit(self, add: fx.Node) -> None:
         a, b = add.args[:2]
@@ -75,7 +75,7 @@ class _Finder:
         if isinstance(found, Found):
             self.blocks[add] = found
         elif a in self.flow.carries and b in self.flow.carries:
-            self.refusals.append(Refusal(where(add), found))
+            self.refusals[add] = Refusal(where(add), found)
 
     def _joined(self, add: fx.Node, inner: fx.Node, other: fx.Node) -> Found | None:
         """(skip + f_1) + f_2 over one fork: one block with one branch more."""
@@ -150,6 +150,7 @@ class _Finder:
         parts = self.sums[branch]
         if any(self._idle(fork, part, kind) for part in parts):
             return (branch,)
+        self.refusals.pop(branch, None)  # it is part of a block after all
         return tuple(leaf for part in parts for leaf in self._parts(fork, part, kind))
 
     def _fork(self, skip: fx.Node, branch: fx.Node, passed: Callable[[fx.Node], fx.Node | None]) -> fx.Node | None:

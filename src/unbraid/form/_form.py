@@ -128,7 +128,8 @@ class ResidualForm:
             IndexError: there is no such block or branch.
             ShapeError: a plain layer changes the size, so that no identity can take its place.
         """
-        return replace(self, graph=deleted(self.graph, which), origin=None, error=float("nan"))
+        branches = {block.index: len(block.branches) for block in self.all_blocks}
+        return replace(self, graph=deleted(self.graph, which, branches), origin=None, error=float("nan"))
 
     @cached_property
     def exact(self) -> "ResidualForm":

@@ -1,3 +1,4 @@
+import warnings
 from typing import Any
 
 import torch
@@ -29,15 +30,27 @@ def functional(program: ExportedProgram) -> tuple[fx.Graph, ExportedProgram]:
     torch's own functionalisation does the work, at the price of tracing once more.
     """
     graph = _without_wrappers(program)
-    if graph is None or not _replace_in_place(graph):
-        program = program.run_decompositions({})
+    if graph is None or not replace_in_place(graph):
+        program = _decomposed(program)
         graph = _without_wrappers(program)
         assert graph is not None, "decomposing leaves no wrapper behind"
+    tidy(graph)
+    return graph, program
+
+
+def tidy(graph: fx.Graph) -> None:
+    """Leave out what has no part in the result, and write what is left in one way."""
     _forget_statistics(graph)
     _spell_out(graph)
     _drop_idle(graph)
     graph.eliminate_dead_code(is_impure_node=lambda node: node.op in {"placeholder", "output"})
-    return graph, program
+
+
+def _decomposed(program: ExportedProgram) -> ExportedProgram:
+    with warnings.catch_warnings():
+        # torch copies its own tree specs in a way that it has deprecated itself.
+        warnings.simplefilter("ignore", FutureWarning)
+        return program.run_decompositions({})
 
 
 def _without_wrappers(program: ExportedProgram) -> fx.Graph | None:
@@ -102,7 +115,7 @@ def _attribute(module: torch.nn.Module, node: Any) -> Any:
     return value
 
 
-def _replace_in_place(graph: fx.Graph) -> bool:
+def replace_in_place(graph: fx.Graph) -> bool:
     """Replace every in-place operator, or return False at the first that cannot be replaced alone."""
     order = {node: number for number, node in enumerate(graph.nodes)}
     for node in list(graph.nodes):
@@ -181,8 +194,16 @@ def _call(graph: fx.Graph, like: fx.Node, target: Any, args: tuple[Any, ...]) ->
 
 
 def _drop_idle(graph: fx.Graph) -> None:
-    """Slices that take everything (`x[:, :]`) and dropout in eval mode: the same tensor under two names."""
+    """Slices that take everything (`x[:, :]`), dropout in eval mode, copies: the same tensor under two names."""
     for node in list(graph.nodes):
-        if name_of(node) in _IDLE and shape_only(node):
-            node.replace_all_uses_with(node.args[0])
+        if (name_of(node) in _IDLE and shape_only(node)) or _copies(node):
+            node.replace_all_uses_with(node.args[1] if _copies(node) else node.args[0])
             graph.erase_node(node)
+
+
+def _copies(node: fx.Node) -> bool:
+    """Whether a functional copy writes all of a tensor's elements, of one type, over another's."""
+    if name_of(node) != "copy" or not isinstance(node.args[1], fx.Node):
+        return False
+    here, there = node.meta["val"], node.args[1].meta["val"]
+    return here.shape == there.shape and here.dtype == there.dtype

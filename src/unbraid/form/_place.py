@@ -7,11 +7,15 @@ from torch import fx
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
+def scopes(node: fx.Node) -> list[tuple[str, ...]]:
+    """The paths of the modules that were running when the node was called, outermost first."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return [tuple(part for part in path.split(".") if part) for path, _ in stack.values()]
+
+
 def scope(node: fx.Node) -> tuple[str, ...]:
     """The path of the innermost module that called the node; a module's second call ends in "@1"."""
-    stack = node.meta.get("nn_module_stack") or {}
-    paths = [path for path, _ in stack.values()]
-    return tuple(part for part in paths[-1].split(".") if part) if paths else ()
+    return (scopes(node) or [()])[-1]
 
 
 def source(node: fx.Node) -> str:

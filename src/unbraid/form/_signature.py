@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from unbraid.errors import ShapeError
+from unbraid.errors import InexactError, ShapeError
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,27 @@ class Expected:
 
 
 @dataclass(frozen=True)
+class Decision:
+    """A value that the model's own code read from a tensor, or a size that depends on values.
+
+    The run that was recorded took the way that belongs to this value: for another the graph would be another.
+
+    Attributes:
+        stream: the tensor.
+        value: what it held, in the order of its elements; None where only its sizes matter.
+        sizes: its sizes.
+    """
+
+    stream: str
+    value: tuple[float | int | bool | complex, ...] | None
+    sizes: tuple[int, ...]
+
+    def met(self, tensor: Tensor) -> bool:
+        """Whether the recorded way is the one that the model would take."""
+        return tuple(tensor.shape) == self.sizes and self.value in (None, tuple(tensor.flatten().tolist()))
+
+
+@dataclass(frozen=True)
 class Signature:
     """How calls are matched with the graph: by name, as the model's own forward would match them.
 
@@ -35,11 +56,13 @@ class Signature:
         forward: the names of the forward's parameters that can be given by position.
         inputs: what each traced argument was, by its name: a tree of `Expected` tensors and constants.
         output: a tree of streams and constants.
+        decisions: on which values the way through the model's code depends; none if it was exported.
     """
 
     forward: tuple[str, ...]
     inputs: Mapping[str, Any]
     output: Any
+    decisions: tuple[Decision, ...] = ()
 
     def __str__(self) -> str:
         parts = []
@@ -92,12 +115,20 @@ class Signature:
                 )
 
     def result(self, values: Mapping[str, Any]) -> Any:
-        """The model's own output structure, filled with the values of the output streams."""
+        """The model's own output structure, filled with the values of the output streams.
+
+        Raises:
+            InexactError: at these inputs the model's code takes another way than the one that was recorded.
+        """
+        for decision in self.decisions:
+            if not decision.met(values[decision.stream]):
+                raise _another_way(decision, values[decision.stream])
         return pytree.tree_map(lambda leaf: values[leaf.stream] if isinstance(leaf, Expected) else leaf, self.output)
 
     def streams(self) -> tuple[str, ...]:
-        """The output streams, in the order of the output's leaves."""
-        return tuple(leaf.stream for leaf in pytree.tree_leaves(self.output) if isinstance(leaf, Expected))
+        """The output streams, in the order of the output's leaves, and those on which the way taken depends."""
+        outputs = tuple(leaf.stream for leaf in pytree.tree_leaves(self.output) if isinstance(leaf, Expected))
+        return (*outputs, *(decision.stream for decision in self.decisions))
 
 
 def positions(model: nn.Module, args: tuple[Any, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -113,7 +144,8 @@ def positions(model: nn.Module, args: tuple[Any, ...]) -> tuple[tuple[str, ...],
 
 def sizes(tensor: Tensor) -> tuple[int | str, ...]:
     """A tensor's sizes, a symbolic one as the text of its expression."""
-    return tuple(size if isinstance(size, int) else str(size) for size in tensor.shape)
+    # A size that the model's code fixed is still symbolic, but its expression is a number.
+    return tuple(int(str(size)) if str(size).isdigit() else str(size) for size in tensor.shape)
 
 
 def as_call(args: Any, kwargs: Mapping[str, Any] | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -123,6 +155,16 @@ def as_call(args: Any, kwargs: Mapping[str, Any] | None) -> tuple[tuple[Any, ...
     if isinstance(args, Mapping):
         return (), {**args, **(kwargs or {})}
     return tuple(args), dict(kwargs or {})
+
+
+def _another_way(decision: Decision, tensor: Tensor) -> InexactError:
+    came = list(tensor.shape) if decision.value is None else tensor.flatten().tolist()
+    return InexactError(
+        f"The form is one recorded run; at these inputs the model's own code takes another way: it reads "
+        f"{decision.stream!r}, which was {list(decision.sizes if decision.value is None else decision.value)} "
+        f"then and is {came} now. Trace again at these inputs.",
+        where=decision.stream,
+    )
 
 
 def _same(traced: Any, arrived: Any) -> bool:

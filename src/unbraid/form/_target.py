@@ -43,6 +43,8 @@ def objective(output: Tensor, target: Target) -> Objective:
                 f"target: it must give one number per example, a tensor [{len(output)}]; "
                 f"it gave {list(values.shape)} for an output {list(output.shape)}."
             )
+        if not values.requires_grad:
+            raise ValueError("target: it must be a differentiable function of the output, and this one is constant.")
         (cotangent,) = torch.autograd.grad(values.sum(), leaf)
     linear = (cotangent * leaf.detach()).reshape(len(output), -1).sum(1)
     return Objective(values.detach(), cotangent, values.detach() - linear)

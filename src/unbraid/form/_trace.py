@@ -2,7 +2,7 @@ import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -10,7 +10,7 @@ from torch import fx, nn
 from unbraid.errors import NotResidualError, Refusal, TraceError
 from unbraid.form._anatomy import Anatomy, anatomy
 from unbraid.form._block import Block
-from unbraid.form._capture import Capture, capture
+from unbraid.form._capture import Capture, Tracer, capture
 from unbraid.form._cut import cut
 from unbraid.form._dataflow import Dataflow
 from unbraid.form._find import Found, find
@@ -26,7 +26,7 @@ def trace(
     kwargs: Mapping[str, Any] | None = None,
     *,
     tolerance: float | None = None,
-    tracer: Literal["auto", "export", "dispatch"] = "auto",
+    tracer: Tracer = "auto",
 ) -> ResidualForm:
     """Find every residual connection of a model, cut it into its residual form, and check the result.
 
@@ -39,7 +39,9 @@ def trace(
         kwargs: its keyword inputs.
         tolerance: the largest relative error to accept between form and model; by default that of the trunk's type:
             1e-12 in float64, 1e-5 in float32, 2e-2 below.
-        tracer: how the computation is captured.
+        tracer: how the computation is captured. "export" leaves sizes free; "dispatch" records one run, for code that
+            torch.export cannot follow: the form then holds for inputs of these sizes at which the model's code takes
+            the same way, and says so where it does not; "auto" tries them in this order.
 
     Returns:
         The form, with its measured `error`.
@@ -50,7 +52,7 @@ def trace(
         InexactError: the form does not follow the model.
     """
     positional, keywords = as_call(args, kwargs)
-    captured = capture(model, positional, keywords)
+    captured = capture(model, positional, keywords, tracer)
     flow = _dataflow(model, captured)
     finding = find(flow)
     if not finding.blocks:
@@ -197,6 +199,8 @@ def _layer(flow: Dataflow, graph: fx.Graph, name: str) -> Found:
     with graph.inserting_after(end):
         total = graph.call_function(torch.ops.aten.alias.default, (end,))
     total.meta = dict(end.meta)
+    # Where the layer's result is the model's output, the signature knows it by name.
+    total.name, end.name = end.name, total.name
     flow.carries.add(total)
     end.replace_all_uses_with(total, delete_user_cb=lambda user: user is not total)
     return Found(next(iter(entering)), total, None, (end,), "none")

@@ -37,6 +37,7 @@ class Segment:
         role: whether it lies on the trunk, on a block's skip or in a block's branch.
         block: the innermost block whose skip or branch it is part of; None on the trunk.
         branch: which of the block's branches, counted from 1; None where it serves several, or none.
+        measured: the inputs that are read for their sizes alone: no data pass through them.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Segment:
     role: Role = "trunk"
     block: int | None = None
     branch: int | None = None
+    measured: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,14 @@ class Graph:
         """The floating-point streams that data reach from a source: those through which a gradient can travel."""
         carried = set(self.sources)
         for step in self.steps:
-            if not carried.isdisjoint(reads(step)):
+            measured = step.measured if isinstance(step, Segment) else frozenset()
+            if any(stream in carried and stream not in measured for stream in reads(step)):
                 carried.update(s for s in makes(step) if differentiable(self.streams[s].dtype))
         return frozenset(carried)
+
+    def data(self, segment: Segment) -> tuple[bool, ...]:
+        """For each input of a segment whether data pass through it."""
+        return tuple(stream in self.carried and stream not in segment.measured for stream in segment.inputs)
 
     @cached_property
     def last_reader(self) -> Mapping[str, int]:

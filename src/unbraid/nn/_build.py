@@ -16,9 +16,7 @@ __all__ = ["build"]
 CONSTRUCTORS: dict[str, Callable[..., ResidualNetwork]] = {"mlp": mlp, "conv1d": conv1d, "conv2d": conv2d}
 
 
-def build(
-    config: Mapping[str, Any], *, generator: torch.Generator | None = None
-) -> ResidualNetwork | PlainNetwork:
+def build(config: Mapping[str, Any], *, generator: torch.Generator | None = None) -> ResidualNetwork | PlainNetwork:
     """Make the network that a config describes; the inverse of a network's `config`.
 
     Args:
@@ -39,9 +37,7 @@ def build(
     """
     arguments = dict(config)
     if "constructor" not in arguments:
-        raise ValueError(
-            f'build: the config has no "constructor"; it has {", ".join(arguments) or "nothing"}'
-        )
+        raise ValueError(f'build: the config has no "constructor"; it has {", ".join(arguments) or "nothing"}')
     name = arguments.pop("constructor")
     plain = arguments.pop("plain", False)
     constructor = choose("constructor", str(name), CONSTRUCTORS)

@@ -21,9 +21,7 @@ def choose(what: str, given: str, options: Mapping[str, T]) -> T:
     """
     if given not in options:
         listed = ", ".join(options)
-        raise ValueError(
-            f'{what}: unknown name "{given}"\n  Choose from: {listed}.{suggestion(given, options)}'
-        )
+        raise ValueError(f'{what}: unknown name "{given}"\n  Choose from: {listed}.{suggestion(given, options)}')
     return options[given]
 
 

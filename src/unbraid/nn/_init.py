@@ -34,9 +34,7 @@ def he_(weight: Weight, *, distribution: str = "uniform", generator: torch.Gener
     return choose("distribution", distribution, draws)(weight, nonlinearity="relu", generator=generator)
 
 
-def glorot_(
-    weight: Weight, *, distribution: str = "uniform", generator: torch.Generator | None = None
-) -> Weight:
+def glorot_(weight: Weight, *, distribution: str = "uniform", generator: torch.Generator | None = None) -> Weight:
     """Draw weights of variance 2 / (fan_in + fan_out) in place (Glorot and Bengio 2010).
 
     Args:
@@ -60,9 +58,7 @@ INITS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def initialise_(
-    module: nn.Module, *, init: str = "he", generator: torch.Generator | None = None
-) -> nn.Module:
+def initialise_(module: nn.Module, *, init: str = "he", generator: torch.Generator | None = None) -> nn.Module:
     """Initialise layers with weights (biases 0), norms (gain 1, shift 0) and learned scales in place.
 
     The layers are linear ones and convolutions. Modules of other kinds are left as they are. The draws follow

@@ -77,9 +77,7 @@ class ChannelRMSNorm(nn.Module):
         """Set every gain to 1."""
         nn.init.ones_(self.weight)
 
-    def forward(
-        self, h: Float[Tensor, "batch channels *positions"]
-    ) -> Float[Tensor, "batch channels *positions"]:
+    def forward(self, h: Float[Tensor, "batch channels *positions"]) -> Float[Tensor, "batch channels *positions"]:
         """Return the normalised h."""
         gain = self.weight.view(-1, *(1 for _ in h.shape[2:]))
         return gain * nn.functional.rms_norm(h, h.shape[1:], eps=self.eps)
@@ -87,9 +85,7 @@ class ChannelRMSNorm(nn.Module):
 
 def _groups(width: int) -> int:
     """Return the largest divisor of the width up to 8 that leaves 4 channels or more in each group."""
-    return max(
-        groups for groups in range(1, 9) if width % groups == 0 and (groups == 1 or width // groups >= 4)
-    )
+    return max(groups for groups in range(1, 9) if width % groups == 0 and (groups == 1 or width // groups >= 4))
 
 
 def _batch(width: int, dims: int) -> nn.Module:

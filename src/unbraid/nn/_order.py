@@ -117,9 +117,7 @@ def _error(fault: str, tokens: list[str], wrong: set[int], hint: str = "") -> Va
     marks = [("^" if position in wrong else " ") * len(token) for position, token in enumerate(tokens)]
     # Neighbouring wrong tokens are one mark, the space between them included.
     carets = re.sub(r"(?<=\^) (?=\^)", "^", " ".join(marks) + "^" * (len(tokens) in wrong)).rstrip()
-    return ValueError(
-        f'Order: {fault}\n  "{" ".join(tokens)}"\n   {carets}\n  Tokens: {", ".join(TOKENS)}.{hint}'
-    )
+    return ValueError(f'Order: {fault}\n  "{" ".join(tokens)}"\n   {carets}\n  Tokens: {", ".join(TOKENS)}.{hint}')
 
 
 Order.LINEAR_ACT = Order("linear act +")

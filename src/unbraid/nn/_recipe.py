@@ -104,9 +104,7 @@ class Recipe:
             self._sequence(self.order.before, inputs, outputs, stride),
             skip=self._skip(inputs, outputs, stride),
             after=_bare(self._sequence(self.order.after, outputs, outputs)) if self.order.after else None,
-            scale=branch_scale(
-                self.scale, stochastic_depth=self.stochastic_depth, block=number, blocks=self.blocks
-            ),
+            scale=branch_scale(self.scale, stochastic_depth=self.stochastic_depth, block=number, blocks=self.blocks),
         )
 
     def head(self, width: int, classes: int) -> nn.Module:
@@ -117,9 +115,7 @@ class Recipe:
             1: [nn.AdaptiveAvgPool1d(1), nn.Flatten()],
             2: [nn.AdaptiveAvgPool2d(1), nn.Flatten()],
         }
-        return _bare(
-            nn.Sequential(*self._sequence(lead, width, width), *pools[self.dims], nn.Linear(width, classes))
-        )
+        return _bare(nn.Sequential(*self._sequence(lead, width, width), *pools[self.dims], nn.Linear(width, classes)))
 
     def _skip(self, inputs: int, outputs: int, stride: int) -> nn.Module | None:
         if inputs == outputs and stride == 1:

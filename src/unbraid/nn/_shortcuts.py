@@ -27,9 +27,7 @@ class Projection(nn.Module):
         >>> skip = Projection(64, 128, stride=2, norm="batch")
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, stride: int = 1, dims: int = 2, norm: str | None = None
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, dims: int = 2, norm: str | None = None) -> None:
         super().__init__()
         self.linear = make_weight(inputs, outputs, dims=dims, stride=stride, kernel=1, bias=norm is None)
         self.norm = nn.Identity() if norm is None else make_norm(norm, outputs, dims)

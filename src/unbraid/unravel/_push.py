@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,25 +50,49 @@ class Run:
         return freeze(self.form.graph, self.form.state, self.inputs, on_trunk)
 
     def terms(self, stream: str) -> dict[Origin, Tensor]:
-        """The terms of a stream by their origin; they sum to its value."""
-        known: dict[str, dict[Origin, Tensor]] = {}
+        """The terms of a stream by their origin; they sum to its value.
+
+        They are let go of after their last reader: K blocks with a gate each would otherwise keep K²/2 tensors.
+        """
         frozen = {segment.id: segment for segment in self.trunk[0].segments}
+        way = self._way(stream)
+        readers = Counter((stream, *(read for step in way for read in self._carried(step))))
+        known: dict[str, dict[Origin, Tensor]] = {}
 
-        def of(wanted: str) -> dict[Origin, Tensor]:
+        def take(wanted: str) -> dict[Origin, Tensor]:
+            readers[wanted] -= 1
             if wanted not in known:
-                step = self.maker.get(wanted)
-                if isinstance(step, Add) and step.block in self._top:
-                    known[wanted] = self._sum(step, {} if step.skip is None else of(step.skip))
-                elif isinstance(step, Segment) and self._after_a_block(wanted):
-                    inside = [of(s) if s in self.form.graph.carried else {} for s in step.inputs]
-                    pushed = push(frozen[step.id], self.trunk[1], self.values, inside)
-                    known.update(zip(step.outputs, pushed, strict=True))
-                else:
-                    origin = INPUT if wanted in self.form.graph.carried else CONSTANTS
-                    known[wanted] = {origin: self.values[wanted]}
-            return known[wanted]
+                return {INPUT if wanted in self.form.graph.carried else CONSTANTS: self.values[wanted]}
+            return known[wanted] if readers[wanted] else known.pop(wanted)
 
-        return of(stream)
+        for step in way:
+            if isinstance(step, Add):
+                known[step.output] = self._sum(step, {} if step.skip is None else take(step.skip))
+            else:
+                inside = [
+                    take(s) if carries else {}
+                    for s, carries in zip(step.inputs, self.form.graph.data(step), strict=True)
+                ]
+                pushed = push(frozen[step.id], self.trunk[1], self.values, inside)
+                known.update(zip(step.outputs, pushed, strict=True))
+        return take(stream)
+
+    def _way(self, stream: str) -> list[Segment | Add]:
+        """The additions, and the segments of trunk and skips behind the first fork, that lead to a stream, in order."""
+        wanted, way = {stream}, list[Segment | Add]()
+        for step in reversed(self.form.graph.steps):
+            travels = step.block in self._top if isinstance(step, Add) else not self._behind.isdisjoint(step.outputs)
+            if travels and not wanted.isdisjoint(makes(step)):
+                wanted.update(self._carried(step))
+                way.append(step)
+        return way[::-1]
+
+    def _carried(self, step: Segment | Add) -> tuple[str, ...]:
+        """The streams whose terms a step passes on: an addition's skip, a segment's inputs that carry data."""
+        if isinstance(step, Add):
+            return () if step.skip is None else (step.skip,)
+        passing = zip(step.inputs, self.form.graph.data(step), strict=True)
+        return tuple(stream for stream, carries in passing if carries)
 
     @cached_property
     def _top(self) -> frozenset[int]:
@@ -90,9 +115,6 @@ class Run:
             elif step.role != "branch" and any(s in behind or s in forks for s in step.inputs):
                 behind.update(step.outputs)
         return frozenset(behind)
-
-    def _after_a_block(self, stream: str) -> bool:
-        return stream in self._behind
 
 
 def push(

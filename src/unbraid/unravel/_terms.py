@@ -58,8 +58,10 @@ class Term:
             with torch.no_grad():
                 values = run(subgraph(form.graph, branches), form.state, inputs)
             return sum((values[stream] for stream in branches[1:]), start=values[branches[0]])
-        terms = Run.of(form, inputs).terms(self._stream)
-        return terms[CONSTANTS if self.name == CONSTANTS else INPUT if self.block is None else self.block]
+        terms = _terms(Run.of(form, inputs), self._stream)
+        found = dict(zip(terms._origins, terms.values, strict=True))
+        origin = CONSTANTS if self.name == CONSTANTS else INPUT if self.block is None else self.block
+        return found.get(origin, torch.zeros_like(terms.stream))
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,7 +48,7 @@ def pooled(freezer: "Freezer", node: fx.Node) -> fx.Node:
 
 def maximum_along(freezer: "Freezer", node: fx.Node) -> fx.Node:
     """Amax and amin over any dimensions."""
-    x, dims, keepdim = filled(node, [], False)
+    x, dims = filled(node, [])[:2]
     value = freezer.value(x)
     over = sorted({d % value.ndim for d in ([dims] if isinstance(dims, int) else dims)}) or list(range(value.ndim))
     kept = [d for d in range(value.ndim) if d not in over]
@@ -91,6 +91,13 @@ def maximum(freezer: "Freezer", node: fx.Node) -> fx.Node:
     larger = freezer.value(a) >= freezer.value(b)
     keep = larger if name_of(node).startswith("max") else ~larger
     return freezer.call(aten.where.self, freezer.hold(keep), a, b)
+
+
+def copied(freezer: "Freezer", node: fx.Node) -> fx.Node:
+    """What functionalisation makes of t[...] = source: the source in the shape and type of t."""
+    target, source = node.args[:2]
+    value = freezer.value(target)
+    return freezer.call(aten.expand.default, freezer.call(aten.to.dtype, source, value.dtype), list(value.shape))
 
 
 def choice(freezer: "Freezer", node: fx.Node) -> fx.Node:

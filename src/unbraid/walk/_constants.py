@@ -25,7 +25,7 @@ def constants(graph: Graph, state: State, values: Mapping[str, Any]) -> Iterator
     made = {stream: step for step in graph.steps for stream in makes(step)}
     with torch.no_grad():
         for step in graph.steps:
-            if isinstance(step, Segment) and not graph.carried.isdisjoint(step.inputs):
+            if isinstance(step, Segment) and any(graph.data(step)):
                 if not set(step.outputs) <= set(graph.sources):
                     yield from zip(step.outputs, _at_zero(graph, step, state, values), strict=True)
             elif isinstance(step, Add):
@@ -35,5 +35,6 @@ def constants(graph: Graph, state: State, values: Mapping[str, Any]) -> Iterator
 
 
 def _at_zero(graph: Graph, segment: Segment, state: State, values: Mapping[str, Any]) -> tuple[Tensor, ...]:
-    empty = {s: torch.zeros_like(values[s]) if s in graph.carried else values[s] for s in segment.inputs}
+    inputs = zip(segment.inputs, graph.data(segment), strict=True)
+    empty = {stream: torch.zeros_like(values[stream]) if carries else values[stream] for stream, carries in inputs}
     return execute(segment, state, empty)

@@ -45,7 +45,7 @@ class Counts:
     def pull(self, segment: Segment, values: tuple[Tally | None, ...]) -> tuple[Tally | None, ...]:
         """The same paths at every input that data reach."""
         joined = {origin: paths for value in values if value for origin, paths in value.items()}
-        return tuple(joined if stream in self.graph.carried else None for stream in segment.inputs)
+        return tuple(joined if carries else None for carries in self.graph.data(segment))
 
 
 def total(tally: Tally) -> Coefficients:

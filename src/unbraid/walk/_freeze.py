@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from unbraid.graph import Add, Graph, Segment, makes, name_of, reads
-from unbraid.walk._freezer import Freezer, Recording
+from unbraid.graph import Add, Graph, Segment, makes, reads
+from unbraid.walk._freezer import Freezer
+from unbraid.walk._nodes import Recorder
 from unbraid.walk._run import State, execute
 
 
@@ -39,49 +40,36 @@ def freeze(
         for step in graph.steps:
             arriving = [levels[stream] for stream in reads(step) if stream in levels]
             if isinstance(step, Segment) and arriving and (chosen is None or step.id in chosen):
-                step, made, constants, outcome = _frozen(step, state, values, levels)
+                step, made, constants, outcome = _frozen(graph, step, state, values, levels)
                 held |= constants
             else:
                 made = execute(step, state, values)
                 level = max(arriving) if isinstance(step, Add) and arriving else 0
-                outcome = [level if arriving or stream in graph.sources else None for stream in makes(step)]
+                outcome = [level if arriving else None for _ in makes(step)]
             steps.append(step)
             values.update(zip(makes(step), made, strict=True))
-            pairs = zip(makes(step), outcome, strict=True)
-            levels.update((s, level) for s, level in pairs if level is not None and s in graph.carried)
+            for stream, reached in zip(makes(step), outcome, strict=True):
+                if stream in graph.sources or (reached is not None and stream in graph.carried):
+                    levels[stream] = reached or 0
     return replace(graph, steps=tuple(steps)), held
 
 
-class _Recorder(fx.Interpreter):
-    """Runs a segment and remembers the value of every node."""
-
-    def __init__(self, code: fx.GraphModule) -> None:
-        super().__init__(code, garbage_collect_values=False)
-        self.recording = Recording()
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = self._dropped(n) if name_of(n) == "dropout" and n.args[2] else super().run_node(n)
-        self.recording.values[n] = value
-        return value
-
-    def _dropped(self, n: fx.Node) -> Tensor:
-        """Dropout in train mode, its mask made first and kept."""
-        (x, p, _), _ = self.fetch_args_kwargs_from_env(n)
-        self.recording.masks[n] = mask = torch.nn.functional.dropout(torch.ones_like(x), p)
-        return x * mask
-
-
 def _frozen(
-    segment: Segment, state: State, values: Mapping[str, Any], levels: Mapping[str, int]
+    graph: Graph, segment: Segment, state: State, values: Mapping[str, Any], levels: Mapping[str, int]
 ) -> tuple[Segment, tuple[Any, ...], dict[str, Tensor], list[int | None]]:
     """The frozen segment, what the segment makes, the tensors held, and the level of each output (None: constant)."""
     code = segment.code if isinstance(segment.code, fx.GraphModule) else fx.symbolic_trace(segment.code)
-    recorder = _Recorder(code)
+    recorder = Recorder(code)
     result = recorder.run(*(values[s] for s in segment.inputs), *(state[name] for name in segment.params))
     placeholders = [node for node in code.graph.nodes if node.op == "placeholder"]
-    pairs = zip(placeholders, segment.inputs, strict=False)
-    carrying = {node: levels[stream] for node, stream in pairs if stream in levels}
-    freezer = Freezer(code, recorder.recording, carrying, segment.id)
+    by_stream = dict(zip(segment.inputs, placeholders, strict=False))
+    carrying = {
+        node: levels[stream]
+        for stream, node in by_stream.items()
+        if stream in levels and stream not in segment.measured
+    }
+    constant = {node for stream, node in by_stream.items() if stream in graph.carried - levels.keys()}
+    freezer = Freezer(code, recorder.recording, carrying, constant, segment.id)
     affine, constants = freezer.run()
     names = [f"{segment.id}.held.{number}" for number in range(len(constants))]
     frozen = replace(

@@ -1,5 +1,4 @@
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -9,17 +8,10 @@ from torch.fx.node import map_arg
 from unbraid.errors import InexactError
 from unbraid.graph import POINTWISE, name_of
 from unbraid.walk._activation import gate
+from unbraid.walk._nodes import Recording, has_data, random, several
 from unbraid.walk._rules import CONSTANT, HELD, MIXING, MOVING, RULES, SCALES
 
 aten = torch.ops.aten
-
-
-@dataclass(frozen=True)
-class Recording:
-    """One run of a segment: the value of each of its nodes, and the mask of each dropout that drew one."""
-
-    values: dict[fx.Node, Any] = field(default_factory=dict)
-    masks: dict[fx.Node, Tensor] = field(default_factory=dict)
 
 
 class Freezer:
@@ -34,10 +26,18 @@ class Freezer:
         code: the segment's code.
         recording: a run of it at the given input.
         carrying: the placeholders that carry data, each with its level.
+        constant: the placeholders that an earlier segment has made constant.
         title: how to name the segment in an error.
     """
 
-    def __init__(self, code: fx.GraphModule, recording: Recording, carrying: Mapping[fx.Node, int], title: str) -> None:
+    def __init__(
+        self,
+        code: fx.GraphModule,
+        recording: Recording,
+        carrying: Mapping[fx.Node, int],
+        constant: set[fx.Node],
+        title: str,
+    ) -> None:
         self.graph = fx.Graph()
         self.values = recording.values
         self.masks = recording.masks
@@ -45,13 +45,15 @@ class Freezer:
         self._data = set(carrying)
         self._levels: dict[fx.Node, int] = dict(carrying)
         self._roots: dict[fx.Node, fx.Node] = {}
-        self._held: set[fx.Node] = set()
+        self._held = set(constant)
         self._refused: dict[fx.Node, InexactError] = {}
         self._constants: dict[int, tuple[fx.Node, Tensor]] = {}
         self._nodes = list(code.graph.nodes)
         self._written = {node: self.graph.placeholder(node.name) for node in self._nodes if node.op == "placeholder"}
         self._last = next(reversed(self._written.values()))
         self._mine = set(self._written.values())
+        for node in constant:
+            del self._written[node]
 
     def run(self) -> tuple[fx.Graph, list[Tensor]]:
         """The affine graph, and the held tensors that follow its other placeholders in order."""
@@ -70,19 +72,19 @@ class Freezer:
     def outcome(self) -> list[int | None]:
         """The level of each output, None where it is constant."""
         (ends,) = (node.args[0] for node in self._nodes if node.op == "output")
-        return [self.level(end) if self.carries(end) else None for end in (ends if _several(ends) else [ends])]
+        return [self.level(end) if self.carries(end) else None for end in (ends if several(ends) else [ends])]
 
     def _visit(self, node: fx.Node) -> None:
         name, data = name_of(node), self.data(node)
         touched = [a for a in node.all_input_nodes if a in self._data or a in self._held]
         if not touched:
-            if _random(node):
+            if random(node):
                 self._held.add(node)
             return
         root = self._common_root(node, touched)
         if root is not None:
             self._roots[node] = root
-        if not data or not _has_data(self.values[node]) or name in HELD or name in CONSTANT:
+        if not data or not has_data(self.values[node]) or name in HELD or name in CONSTANT:
             self._held.add(node)
             return
         self._data.add(node)
@@ -116,7 +118,7 @@ class Freezer:
 
     def _common_root(self, node: fx.Node, touched: list[fx.Node]) -> fx.Node | None:
         """The one affine node of which this is a function, element by element; None if there is no such node."""
-        if name_of(node) not in POINTWISE or _random(node) or not isinstance(self.values[node], Tensor):
+        if name_of(node) not in POINTWISE or random(node) or not isinstance(self.values[node], Tensor):
             return None
         roots = {self._roots.get(argument, argument) for argument in touched}
         value, out = self.values[next(iter(roots))], self.values[node]
@@ -124,7 +126,8 @@ class Freezer:
             return None
         if out.dtype is not torch.bool and out.is_complex() != value.is_complex():
             return None
-        ends = self._affine(node) and self._roots.keys().isdisjoint(touched) and not self._number(node)
+        ends = self._affine(node) or name_of(node) in {"maximum", "minimum"}
+        ends = ends and self._roots.keys().isdisjoint(touched) and not self._number(node)
         return None if ends else next(iter(roots))
 
     def _number(self, node: fx.Node) -> bool:
@@ -191,6 +194,8 @@ class Freezer:
     def call(self, target: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> fx.Node:
         """An operator in the new graph; its arguments may be nodes of the old one."""
         assert callable(target), "a segment holds operators alone"
+        # What is held may be laid out otherwise in memory, where a view cannot follow.
+        target = aten.reshape.default if target is aten.view.default else target
         node = self.graph.call_function(target, map_arg(args, self.linear), map_arg(kwargs, self.linear))
         self._mine.add(node)
         return node
@@ -226,21 +231,3 @@ class Freezer:
 
         result: Tensor = value(node)
         return result
-
-
-def _several(value: Any) -> bool:
-    return isinstance(value, list | tuple)
-
-
-def _has_data(value: Any) -> bool:
-    """Whether a value is a floating-point or complex tensor, or holds one: sizes, masks and indices carry no data."""
-    values = value if _several(value) else (value,)
-    return any(isinstance(v, Tensor) and (v.dtype.is_floating_point or v.dtype.is_complex) for v in values)
-
-
-def _random(node: fx.Node) -> bool:
-    """Whether the operator draws random numbers; dropout draws none in eval mode."""
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
-        return False
-    return name_of(node) != "dropout" or bool(node.args[2])

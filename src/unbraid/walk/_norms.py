@@ -12,7 +12,7 @@ aten = torch.ops.aten
 
 
 def filled(node: fx.Node, *defaults: Any) -> list[Any]:
-    """An operator's arguments, the last ones filled with their defaults; `defaults` are those of all after the first."""
+    """An operator's arguments, filled up from the defaults of all after the first."""
     given = list(node.args)
     return given + list(defaults[len(given) - 1 :])
 
@@ -37,7 +37,7 @@ def rms_norm(freezer: "Freezer", node: fx.Node) -> fx.Node:
 
 def group_norm(freezer: "Freezer", node: fx.Node) -> fx.Node:
     """(x − mean x)·w/σ + b over groups of channels, σ held."""
-    x, groups, weight, bias, eps = filled(node, None, None, None, 1e-5)[:5]
+    _, groups, weight, bias, eps = filled(node, None, None, None, 1e-5)[:5]
     return _grouped(freezer, node, groups, weight, bias, eps)
 
 
@@ -51,7 +51,7 @@ def instance_norm(freezer: "Freezer", node: fx.Node) -> fx.Node:
 
 def batch_norm(freezer: "Freezer", node: fx.Node) -> fx.Node:
     """Affine in eval mode; in train mode the batch's mean and variance are held."""
-    x, weight, bias, _, _, training, _, eps = node.args[:8]
+    weight, bias, _, _, training, _, eps = node.args[1:8]
     if not training:
         return freezer.call(node.target, *node.args)
     return _batch(freezer, node, weight, bias, eps)

@@ -55,7 +55,7 @@ def division(freezer: "Freezer", node: fx.Node) -> fx.Node:
 
 
 def lerp(freezer: "Freezer", node: fx.Node) -> fx.Node:
-    """a + w·(b − a); a weight that carries data is held, being a gate."""
+    """(1 − w)·a + w·b; a weight that carries data is held, being a gate."""
     a, b, weight = node.args
     held = freezer.hold(freezer.value(weight)) if freezer.carries(weight) else weight
     return freezer.call(node.target, a, b, held)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import fx
 
-from unbraid.walk._choices import FIRST, choice, first, maximum, maximum_along, picked, pooled
+from unbraid.walk._choices import choice, copied, first, maximum, maximum_along, picked, pooled
 from unbraid.walk._norms import batch_norm, group_norm, instance_norm, layer_norm, legit_batch_norm, rms_norm
 from unbraid.walk._products import attention, division, dropout, lerp, log_softmax, product
 
@@ -40,7 +40,7 @@ MIXING = frozenset(
 )
 PRODUCTS = frozenset(
     """mul matmul bmm mm mv dot einsum baddbmm addbmm addmm linear conv1d conv2d conv3d convolution conv_transpose1d
-    conv_transpose2d conv_transpose3d _grouped_mm outer ger""".split()
+    conv_transpose2d conv_transpose3d _grouped_mm grouped_mm_fallback outer ger""".split()
 )
 # A factor made by one of these is a norm's scale: it is held even beside a factor that passed a non-linearity.
 SCALES = frozenset({"rsqrt", "reciprocal"})
@@ -74,6 +74,7 @@ RULES: dict[str, Rule] = {
     "minimum": maximum,
     "where": choice,
     "getitem": first,
+    "copy": copied,
     "div": division,
     "true_divide": division,
     "log_softmax": log_softmax,

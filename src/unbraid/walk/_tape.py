@@ -59,7 +59,8 @@ def record(graph: Graph, state: State, inputs: Mapping[str, Any]) -> Tape:
             made = execute(step, state, values)
         else:
             leaves[step.id] = tuple(
-                values[stream].detach().requires_grad_() if stream in graph.carried else None for stream in step.inputs
+                values[stream].detach().requires_grad_() if carries else None
+                for stream, carries in zip(step.inputs, graph.data(step), strict=True)
             )
             fed = {s: leaf for s, leaf in zip(reads(step), leaves[step.id], strict=True) if leaf is not None}
             with torch.enable_grad():

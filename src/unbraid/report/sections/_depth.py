@@ -19,7 +19,7 @@ def depth(curves: Sequence[draw.DepthCurve]) -> Section:
         ValueError: no curve, or more than six.
     """
     figure = draw.depth(curves)
-    said = "; ".join(_sentence(curve) for curve in curves)
+    said = f"Test error: {'; '.join(_sentence(curve) for curve in curves)}."
     rows = [
         (curve.name, depth, curve.mean(at), *curve.spread(at), len(runs))
         for curve in curves
@@ -38,22 +38,18 @@ def depth(curves: Sequence[draw.DepthCurve]) -> Section:
         "Mean test error over the seeds; the bars span the least and the greatest. Runs that diverged are left out."
     )
     parts = (
-        Picture(draw.svg(figure), caption, f"Test error against depth. {said}"),
+        Picture(draw.svg(figure), caption, f"Lines of test error against depth. {said}"),
         Table(columns, cells, "The same in numbers."),
     )
-    return Section("Depth: plain against residual", f"{said[0].upper()}{said[1:]}.", parts)
+    return Section("Depth: plain against residual", said, parts)
 
 
 def _sentence(curve: draw.DepthCurve) -> str:
     """From the shallowest to the deepest, in numbers."""
-    first, last = curve.mean(0), curve.mean(-1)
-    if len(curve.depths) == 1:
-        return f"At {curve.depths[0]} blocks the {curve.name} network errs on {_percent(last)}"
-    return (
-        f"from {curve.depths[0]} to {curve.depths[-1]} blocks the {curve.name} network "
-        f"goes from {_percent(first)} to {_percent(last)} test error"
-    )
+    ends = sorted({0, len(curve.depths) - 1})
+    said = [f"{_outcome(curve.mean(at))} at {curve.depths[at]}{' blocks' if at == 0 else ''}" for at in ends]
+    return f"{curve.name} {', '.join(said)}"
 
 
-def _percent(error: float) -> str:
-    return f"{error:.1f} %" if math.isfinite(error) else "divergence"
+def _outcome(error: float) -> str:
+    return f"{error:.1f} %" if math.isfinite(error) else "diverged"

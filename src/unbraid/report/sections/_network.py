@@ -57,8 +57,8 @@ def network(found: NetworkFacts) -> Section:
     """The section on the network: blocks, equation, verification."""
     count = "1 residual block" if len(found.blocks) == 1 else f"{len(found.blocks)} residual blocks"
     finding = (
-        f"{found.name} has {count} and {found.paths:,} paths from input to output; "
-        f"cut into them it gives the model's own output to a relative error of {found.error:.1e} in {found.dtype}."
+        f"{count} and {found.paths:,} paths from input to output were found in {found.name}; put together again, "
+        f"they give its output to a relative error of {found.error:.1e} in {found.dtype}."
     )
     columns = (
         Column("Block"),
