@@ -20,7 +20,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 # make test-slow    the rest of the tests
-test-slow: $(VENV)/.zoo
+test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/.dev
@@ -38,7 +38,7 @@ depth: $(VENV)/.data
 	$(BIN)/python benchmarks/depth.py
 
 # make zoo      trace the models of timm and transformers; writes docs/zoo.md
-zoo: $(VENV)/.zoo
+zoo: $(VENV)/.dev
 	$(BIN)/python scripts/zoo.py
 
 # make clean    remove the environment and what was made
@@ -57,8 +57,3 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.data
 
-# timm asks for torchvision, whose wheel would bring another torch: it is installed without its dependencies.
-$(VENV)/.zoo: $(VENV)/.dev
-	$(PIP) --no-deps torchvision
-	$(PIP) --editable '.[zoo]'
-	@touch $@

@@ -28,6 +28,7 @@ class Capture:
         names: the name in `state` of each placeholder that stands for a tensor of the state.
         signature: how calls are matched with the other placeholders.
         tracer: which tracer served.
+        program: the exported program; None where the model could not be exported.
     """
 
     graph: fx.Graph
@@ -35,6 +36,7 @@ class Capture:
     names: Mapping[str, str]
     signature: Signature
     tracer: str
+    program: ExportedProgram | None = None
 
 
 def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], tracer: Tracer = "auto") -> Capture:
@@ -105,7 +107,7 @@ def _exported(model: nn.Module, args: tuple[Any, ...], program: ExportedProgram)
         inputs={**dict(zip(by_position, traced_args, strict=True)), **traced_kwargs},
         output=pytree.tree_unflatten(outputs, program.call_spec.out_spec),
     )
-    return Capture(graph, state, names, signature, "export")
+    return Capture(graph, state, names, signature, "export", program)
 
 
 def _apart(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

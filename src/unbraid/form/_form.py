@@ -1,6 +1,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from unbraid.form._edit import deleted, widened
 from unbraid.form._equation import Equation, equation
 from unbraid.form._show import form_html, form_table, form_text
 from unbraid.form._signature import Signature, as_call
+from unbraid.form._store import load, save
 from unbraid.form._verify import Origin, Verification, verify
 from unbraid.graph import Add, Graph, Segment, Stream
 from unbraid.walk import Lengths, State, Tape, path_counts, record, run
@@ -37,6 +39,7 @@ class ResidualForm:
         silent: the blocks whose branch is zero, or too small beside the skip for a check to see it.
         refusals: the other additions of the model's data flow, and why each is not residual.
         origin: what the form was made from.
+        deletions: the branches that were deleted from it.
     """
 
     graph: Graph
@@ -52,6 +55,7 @@ class ResidualForm:
     silent: tuple[Block, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     origin: Origin | None = field(default=None)
+    deletions: tuple[int | tuple[int, int], ...] = ()
 
     @property
     def streams(self) -> Mapping[str, Stream]:
@@ -118,6 +122,25 @@ class ResidualForm:
         """The same form with its state on a device."""
         return replace(self, state={name: tensor.to(device) for name, tensor in self.state.items()})
 
+    def save(self, folder: Path | str) -> Path:
+        """Write the form into a folder: graph.pt2 (torch.export's format), weights.safetensors and form.json.
+
+        Raises:
+            TraceError: the form is a recorded run, which torch.export's format cannot hold.
+        """
+        return save(self, Path(folder))
+
+    @staticmethod
+    def load(folder: Path | str) -> "ResidualForm":
+        """Read a saved form; the model's code is not needed, and nothing in the folder is run or unpickled.
+
+        Outputs that were a class of the model's library come back as a dict of their fields.
+
+        Raises:
+            CheckpointError: a file is missing or damaged, or would run code when read.
+        """
+        return load(Path(folder))
+
     def without(self, *which: int | tuple[int, int]) -> "ResidualForm":
         """The form without branches: all of a block's by its index, or one by (block, branch), branches from 0.
 
@@ -129,7 +152,8 @@ class ResidualForm:
             ShapeError: a plain layer changes the size, so that no identity can take its place.
         """
         branches = {block.index: len(block.branches) for block in self.all_blocks}
-        return replace(self, graph=deleted(self.graph, which, branches), origin=None, error=float("nan"))
+        graph = deleted(self.graph, which, branches)
+        return replace(self, graph=graph, deletions=(*self.deletions, *which), error=float("nan"))
 
     @cached_property
     def exact(self) -> "ResidualForm":

@@ -1,6 +1,6 @@
 import difflib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -53,12 +53,8 @@ def trace(
     """
     positional, keywords = as_call(args, kwargs)
     captured = capture(model, positional, keywords, tracer)
-    flow = _dataflow(model, captured)
-    finding = find(flow)
-    if not finding.blocks:
-        raise _not_residual(model, finding.refusals)
-    form = _form(model, captured, anatomy(flow, finding.blocks), finding.refusals, tolerance)
-    return _checked(form, positional, keywords)
+    form = assemble(captured, model, _learned(model))
+    return _checked(replace(form, tolerance=tolerance), positional, keywords)
 
 
 def chain(
@@ -80,26 +76,48 @@ def chain(
     """
     positional, keywords = as_call(args, kwargs)
     names = _children(model, layers)
-    captured = capture(model, positional, keywords)
-    flow = _dataflow(model, captured)
-    found = tuple(_layer(flow, captured.graph, name) for name in names)
-    parts = Anatomy(_dataflow(model, captured), found, {})
-    form = _form(model, captured, parts)
-    named = tuple(replace(block, name=name, branches=(name,)) for block, name in zip(form.blocks, names, strict=True))
-    return _checked(replace(form, blocks=named), positional, keywords)
+    form = assemble(capture(model, positional, keywords), model, _learned(model), names)
+    return _checked(form, positional, keywords)
+
+
+def assemble(
+    captured: Capture, model: nn.Module | None, learned: Collection[str], layers: Sequence[str] = ()
+) -> ResidualForm:
+    """Find the blocks of a captured computation, or take the named layers for blocks, and cut it there.
+
+    Args:
+        captured: what the model computes.
+        model: the model, for checks; None where it is not at hand.
+        learned: the names of its parameters.
+        layers: the layers of a chain; empty to find residual blocks.
+    """
+    title = type(model).__name__ if model is not None else "the saved model"
+    if not layers:
+        flow = _dataflow(captured, learned)
+        finding = find(flow)
+        if not finding.blocks:
+            raise _not_residual(title, finding.refusals)
+        return _form(captured, anatomy(flow, finding.blocks), model, title, refusals=finding.refusals)
+    flow = _dataflow(captured, learned)
+    found = tuple(_layer(flow, captured.graph, name) for name in layers)
+    form = _form(captured, Anatomy(_dataflow(captured, learned), found, {}), model, title, layers=tuple(layers))
+    named = zip(form.blocks, layers, strict=True)
+    return replace(form, blocks=tuple(replace(block, name=name, branches=(name,)) for block, name in named))
 
 
 def _form(
-    model: nn.Module,
     captured: Capture,
     parts: Anatomy,
+    model: nn.Module | None,
+    title: str,
+    *,
     refusals: tuple[Refusal, ...] = (),
-    tolerance: float | None = None,
+    layers: tuple[str, ...] = (),
 ) -> ResidualForm:
     graph = cut(captured, parts)
     carried = next((stream for stream in graph.outputs if stream in graph.carried), None)
     if carried is None:
-        raise TraceError(f"{type(model).__name__}: no output carries data from an input; there is nothing to explain.")
+        raise TraceError(f"{title}: no output carries data from an input; there is nothing to explain.")
     last = parts.last(next(node for node in captured.graph.nodes if node.name == carried))
     end = parts.ends[max(parts.top_level) if last is None else last]
     operands = tuple(
@@ -114,9 +132,10 @@ def _form(
         stream=end.name,
         dtype=end.meta["val"].dtype,
         tracer=captured.tracer,
-        tolerance=tolerance,
         refusals=refusals,
-        origin=Origin(model, captured.graph, captured.names, operands[: len(parts.top_level)]),
+        origin=Origin(
+            model, captured.program, layers, captured.graph, captured.names, operands[: len(parts.top_level)]
+        ),
     )
 
 
@@ -147,20 +166,23 @@ def _checked(form: ResidualForm, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     return replace(form, error=checked.error, silent=tuple(form.blocks[k] for k in checked.silent))
 
 
-def _dataflow(model: nn.Module, captured: Capture) -> Dataflow:
-    learned = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+def _learned(model: nn.Module) -> set[str]:
+    return {name for name, _ in model.named_parameters(remove_duplicate=False)}
+
+
+def _dataflow(captured: Capture, learned: Collection[str]) -> Dataflow:
     placeholders = [name for name, target in captured.names.items() if target in learned]
     return Dataflow(captured.graph, captured.names, placeholders)
 
 
-def _not_residual(model: nn.Module, refusals: tuple[Refusal, ...]) -> NotResidualError:
+def _not_residual(title: str, refusals: tuple[Refusal, ...]) -> NotResidualError:
     seen = Counter((refusal.where, refusal.reason) for refusal in refusals)
     shown = [f"  {where}: {reason} ({times}x)" for (where, reason), times in seen.most_common(5)]
     more = [f"  and {len(seen) - 5} more kinds"] if len(seen) > 5 else []
     return NotResidualError(
         "\n".join(
             [
-                f"{type(model).__name__}: no residual addition among its {len(refusals)} additions of data.",
+                f"{title}: no residual addition among its {len(refusals)} additions of data.",
                 *shown,
                 *more,
                 "  A plain network is cut at layers of your choice: unbraid.chain(model, args, layers=[...]).",

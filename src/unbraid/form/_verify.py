@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from unbraid.errors import InexactError
@@ -20,14 +21,18 @@ class Origin:
     """What a form was made from; a check needs it, a run does not.
 
     Attributes:
-        model: the model itself.
+        model: the model itself; None for a form that was loaded.
+        program: the exported program, which a saved form keeps; None for a recorded run.
+        layers: the names of the layers of a chain; empty for a traced model.
         graph: its captured graph before the cut.
         names: the name in the state of each placeholder that stands for a parameter, buffer or constant.
         operands: for each top-level block the names of the nodes of its skip (None in a plain layer), of its branches
             and of its sum.
     """
 
-    model: nn.Module
+    model: nn.Module | None
+    program: ExportedProgram | None
+    layers: tuple[str, ...]
     graph: fx.Graph
     names: Mapping[str, str]
     operands: tuple[tuple[str | None, tuple[str, ...], str], ...]
@@ -61,15 +66,15 @@ class Verification:
 
 def verify(form: "ResidualForm", args: Any, kwargs: Mapping[str, Any] | None = None) -> Verification:
     """Check a form against its model; see `ResidualForm.verify`."""
-    if form.origin is None:
-        raise ValueError("verify: this form was edited or loaded, so there is no model to check it against.")
+    if form.origin is None or form.deletions:
+        raise ValueError("verify: this form was edited, so there is no model to check it against.")
     positional, keywords = as_call(args, kwargs)
     bound = tolerance("forward", form.dtype) if form.tolerance is None else form.tolerance
-    outputs = _distance(form, form.origin.model, positional, keywords)
+    outputs = _distance(form, form.origin, positional, keywords)
     additions, ratios = _additions(form, form.origin, form.inputs(positional, keywords))
     other = float("nan")
     if _free_batch(form):
-        other = _distance(form, form.origin.model, *_another_batch(positional, keywords))
+        other = _distance(form, form.origin, *_another_batch(positional, keywords))
     errors = [outputs, *additions, *([other] if _free_batch(form) else [])]
     checked = Verification(max(errors), outputs, other, additions, ratios, bound)
     if not checked.error <= bound:
@@ -77,24 +82,29 @@ def verify(form: "ResidualForm", args: Any, kwargs: Mapping[str, Any] | None = N
     return checked
 
 
-def _distance(form: "ResidualForm", model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
-    """Form against model from one random state, with copies of the buffers, so that nothing of the model changes."""
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers(remove_duplicate=False)}
+def _distance(form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
+    """Form against model from one random state."""
     devices = [*{tensor.device for tensor in _tensors((args, kwargs)) if tensor.is_cuda}]
     with torch.no_grad(), torch.random.fork_rng(devices):
         state = torch.get_rng_state()
-        there = torch.func.functional_call(model, buffers, args, kwargs, tie_weights=False)
+        there = _reference(form, origin, args, kwargs)
         torch.set_rng_state(state)
         here = form(*args, **kwargs)
     pairs = zip(_tensors(here), _tensors(there), strict=True)
     return max((relative_error(a, b) for a, b in pairs), default=0.0)
 
 
-def _additions(
-    form: "ResidualForm", origin: Origin, inputs: Mapping[str, Any]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Run the captured graph, uncut, and look at every addition."""
-    wanted = {name for skip, branches, total in origin.operands for name in (skip, *branches, total)}
+def _reference(form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The model itself, with copies of its buffers so that nothing of it changes; else its graph before the cut."""
+    if origin.model is not None:
+        buffers = {name: buffer.clone() for name, buffer in origin.model.named_buffers(remove_duplicate=False)}
+        return torch.func.functional_call(origin.model, buffers, args, kwargs, tie_weights=False)
+    wanted = set(form.signature.streams())
+    return form.signature.result(_uncut(form, origin, form.inputs(args, kwargs), wanted))
+
+
+def _uncut(form: "ResidualForm", origin: Origin, inputs: Mapping[str, Any], wanted: set[str]) -> dict[str, Tensor]:
+    """Run the captured graph as it was before the cut, and keep some of its values."""
     values: dict[str, Tensor] = {}
 
     class Watch(fx.Interpreter):
@@ -104,11 +114,19 @@ def _additions(
                 values[n.name] = value
             return value
 
-    feed = [
-        form.state[origin.names[n.name]] if n.name in origin.names else inputs[n.name] for n in _placeholders(origin)
-    ]
+    placeholders = [node.name for node in origin.graph.nodes if node.op == "placeholder"]
+    feed = [form.state[origin.names[name]] if name in origin.names else inputs[name] for name in placeholders]
     with torch.no_grad(), torch.random.fork_rng():
         Watch(fx.GraphModule(nn.Module(), origin.graph)).run(*feed)
+    return values
+
+
+def _additions(
+    form: "ResidualForm", origin: Origin, inputs: Mapping[str, Any]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Look at every addition where the model makes it."""
+    named = {name for skip, branches, total in origin.operands for name in (skip, *branches, total)}
+    values = _uncut(form, origin, inputs, {name for name in named if name is not None})
     errors, ratios = [], []
     for skip, branches, total in origin.operands:
         summed = reduce(torch.add, [values[name] for name in (skip, *branches) if name is not None])
@@ -152,10 +170,6 @@ def _another_batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple
 
     made: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map_only(Tensor, other, (args, kwargs))
     return made
-
-
-def _placeholders(origin: Origin) -> list[fx.Node]:
-    return [node for node in origin.graph.nodes if node.op == "placeholder"]
 
 
 def _tensors(tree: Any) -> list[Tensor]:

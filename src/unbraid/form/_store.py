@@ -1,0 +1,184 @@
+"""A form as a folder: torch.export's own format for the graph, safetensors for the weights, JSON for the rest."""
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind
+from torch.utils import _pytree as pytree
+
+from unbraid.errors import CheckpointError, TraceError
+from unbraid.form._capture import Capture
+from unbraid.form._functional import functional
+from unbraid.form._signature import Expected, Signature
+
+if TYPE_CHECKING:
+    from unbraid.form._form import ResidualForm
+
+_GRAPH, _WEIGHTS, _FORM = "graph.pt2", "weights.safetensors", "form.json"
+_VERSION = 1
+
+
+def save(form: "ResidualForm", folder: Path) -> Path:
+    """See `ResidualForm.save`."""
+    if form.origin is None or form.origin.program is None:
+        raise TraceError(
+            "save: this form is one recorded run of a model that torch.export could not take, and its format is the "
+            "only one that a form is saved in. Save the model's weights and trace it again."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.export.save(_bare(form.origin.program), folder / _GRAPH)
+    # Safetensors refuses tensors that share memory, such as views of one buffer.
+    save_file({name: tensor.detach().clone().contiguous() for name, tensor in form.state.items()}, folder / _WEIGHTS)
+    facts = {
+        "version": _VERSION,
+        "forward": list(form.signature.forward),
+        "inputs": {name: _packed(value) for name, value in form.signature.inputs.items()},
+        "output": _packed(form.signature.output),
+        "learned": sorted(form.learned),
+        "layers": list(form.origin.layers),
+        "deletions": list(form.deletions),
+        "tolerance": form.tolerance,
+        "error": form.error,
+        "silent": [block.index for block in form.silent],
+    }
+    (folder / _FORM).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    return folder
+
+
+def load(folder: Path) -> "ResidualForm":
+    """See `ResidualForm.load`."""
+    from unbraid.form._trace import assemble  # the trace itself makes forms, which load themselves
+
+    if missing := [name for name in (_GRAPH, _WEIGHTS, _FORM) if not (folder / name).is_file()]:
+        raise CheckpointError(f"load: {folder} is no saved form: it lacks {', '.join(missing)}.")
+    facts = _facts(folder / _FORM)
+    captured = _captured(_program(folder / _GRAPH), _weights(folder / _WEIGHTS), facts)
+    form = assemble(captured, None, set(facts["learned"]), facts["layers"])
+    silent = tuple(form.blocks[index] for index in facts["silent"])
+    form = replace(form, tolerance=facts["tolerance"], error=facts["error"], silent=silent)
+    deletions = [tuple(item) if isinstance(item, list) else item for item in facts["deletions"]]
+    return replace(form.without(*deletions), error=facts["error"]) if deletions else form
+
+
+def _bare(program: ExportedProgram) -> ExportedProgram:
+    """The program without weights, examples, and classes of the model's library in its inputs and outputs."""
+    root = program.module_call_graph[0]
+    assert root.signature is not None
+    specs = program.call_spec
+    flat_in = pytree.tree_structure(((0,) * specs.in_spec.num_leaves, {}))
+    flat_out = pytree.tree_structure((0,) * specs.out_spec.num_leaves)
+    signature = replace(root.signature, in_spec=flat_in, out_spec=flat_out, forward_arg_names=None)
+    return ExportedProgram(
+        root=program.graph_module,
+        graph=program.graph,
+        graph_signature=program.graph_signature,
+        state_dict={name: _empty(tensor) for name, tensor in program.state_dict.items()},
+        range_constraints=program.range_constraints,
+        module_call_graph=[replace(root, signature=signature)],
+        constants={name: _empty(tensor) for name, tensor in program.constants.items()},
+        verifiers=program.verifiers,
+    )
+
+
+def _empty(tensor: Tensor) -> Tensor:
+    empty = torch.empty(0, dtype=tensor.dtype)
+    return nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
+
+
+def _program(path: Path) -> ExportedProgram:
+    """Read a graph from bytes that were looked at first: torch.export falls back to unpickling, and must not get there."""
+    data = path.read_bytes()
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for name in archive.namelist():
+                _harmless(name, archive.read(name))
+        return torch.export.load(io.BytesIO(data))
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a damaged archive makes the reader raise
+        raise CheckpointError(f"load: {path} cannot be read as a graph: {_line(error)}") from error
+
+
+def _harmless(name: str, content: bytes) -> None:
+    if name.endswith("_config.json") and b'"use_pickle":true' in content.replace(b" ", b""):
+        raise CheckpointError(f"load: {name} in the graph asks for unpickling, which could run code. It was not read.")
+    if name.endswith(".pt") and content:
+        try:
+            torch.load(io.BytesIO(content), weights_only=True)
+        except Exception as error:
+            raise CheckpointError(f"load: {name} in the graph would run code when read. It was not.") from error
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"load: {path} is no readable safetensors file: {_line(error)}") from error
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if facts["version"] != _VERSION:
+            raise CheckpointError(f"load: {path} has version {facts['version']}; this unbraid reads {_VERSION}.")
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"load: {path} is no description of a form: {_line(error)}") from error
+    return facts
+
+
+def _captured(program: ExportedProgram, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Capture:
+    graph, _ = functional(program)
+    placeholders = {node.name: node for node in graph.nodes if node.op == "placeholder"}
+    names = {}
+    for spec in program.graph_signature.input_specs:
+        if spec.kind is not InputKind.USER_INPUT and spec.target is not None:
+            names[spec.arg.name] = spec.target
+        elif isinstance(spec.arg, ConstantArgument):
+            graph.erase_node(placeholders[spec.arg.name])
+    if missing := sorted(set(names.values()) - state.keys()):
+        raise CheckpointError(
+            f"load: {_WEIGHTS} lacks {missing[0]!r} and {len(missing) - 1} more that the graph reads."
+        )
+    inputs = {name: _unpacked(value) for name, value in facts["inputs"].items()}
+    signature = Signature(tuple(facts["forward"]), inputs, _unpacked(facts["output"]))
+    return Capture(graph, state, names, signature, "export", program)
+
+
+def _packed(value: Any) -> Any:
+    """A tree of expected tensors and constants as JSON; a class of the model's library as a dict of its fields."""
+    if isinstance(value, Expected):
+        return {"tensor": asdict(value)}
+    if isinstance(value, Mapping):
+        return {"dict": {str(key): _packed(item) for key, item in value.items()}}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"dict": {key: _packed(item) for key, item in vars(value).items()}}
+    if isinstance(value, list | tuple):
+        return {type(value).__name__ if type(value) in (list, tuple) else "tuple": [_packed(item) for item in value]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return {"constant": value}
+    raise TraceError(f"save: the model's inputs or outputs hold a {type(value).__name__}, which JSON cannot hold.")
+
+
+def _unpacked(packed: Mapping[str, Any]) -> Any:
+    ((kind, value),) = packed.items()
+    if kind == "tensor":
+        return Expected(value["stream"], tuple(value["sizes"]), value["dtype"])
+    if kind == "dict":
+        return {key: _unpacked(item) for key, item in value.items()}
+    if kind in {"list", "tuple"}:
+        return [_unpacked(item) for item in value] if kind == "list" else tuple(_unpacked(item) for item in value)
+    return value
+
+
+def _line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
