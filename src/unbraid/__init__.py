@@ -16,6 +16,16 @@ from unbraid.errors import (
 from unbraid.form import Block, ResidualForm, chain, trace
 
 # Imported at once, not on demand: a function and a package share this name, and the function must win.
+from unbraid.paths import (
+    GradientSpectrum,
+    Paths,
+    ValueSpectrum,
+    all_paths,
+    gradient_spectrum,
+    sample_paths,
+    top_paths,
+    value_spectrum,
+)
 from unbraid.unravel import Terms, attribute, unravel
 
 if TYPE_CHECKING:
@@ -26,21 +36,29 @@ __all__ = [
     "Block",
     "CheckpointError",
     "DataError",
+    "GradientSpectrum",
     "InexactError",
     "NotResidualError",
+    "Paths",
     "ResidualForm",
     "ShapeError",
     "Terms",
     "TraceError",
     "UnbraidError",
+    "ValueSpectrum",
+    "all_paths",
     "attribute",
     "chain",
     "data",
     "draw",
+    "gradient_spectrum",
     "nn",
+    "sample_paths",
+    "top_paths",
     "trace",
     "train",
     "unravel",
+    "value_spectrum",
 ]
 
 # The packages that a program pays for when it uses them.

@@ -8,8 +8,8 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.nn import functional as F  # noqa: N812
 
 from networks import F64, Chain, Does, Residual, error, lively, mlp, normal
 from unbraid.errors import InexactError

@@ -1,5 +1,6 @@
 """Models of the libraries that unbraid knows by name. Each is imported only where it is used."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module, util
@@ -31,40 +32,57 @@ def _choose(kind: str, name: str, known: Sequence[str]) -> None:
 def _timm(name: str, wish: Wish) -> Loaded:
     timm = _package("timm")
     _choose("timm", name, timm.list_models())
-    model = seeded(lambda: timm.create_model(name, pretrained=wish.pretrained))
+    model = seeded(lambda: timm.create_model(name, pretrained=wish.pretrained), wish.device)
     shape = wish.shape or (wish.examples, *model.pretrained_cfg["input_size"])
     python = f"model = timm.create_model({name!r}, pretrained={wish.pretrained}).eval()"
-    return Loaded(f"timm:{name}", model.eval(), (normal(shape),), python=python)
+    return Loaded(f"timm:{name}", model.eval(), (normal(shape, wish.device),), python=python)
 
 
 def _torchvision(name: str, wish: Wish) -> Loaded:
     models = _package("torchvision").models
     _choose("torchvision", name, models.list_models())
     weights = "DEFAULT" if wish.pretrained else None
-    model = seeded(lambda: models.get_model(name, weights=weights))
+    model = seeded(lambda: models.get_model(name, weights=weights), wish.device)
     side = 299 if name == "inception_v3" else 224
     shape = wish.shape or (wish.examples, 3, side, side)
     python = f"model = torchvision.models.get_model({name!r}, weights={weights!r}).eval()"
-    return Loaded(f"torchvision:{name}", model.eval(), (normal(shape),), python=python)
+    return Loaded(f"torchvision:{name}", model.eval(), (normal(shape, wish.device),), python=python)
 
 
 def _transformers(name: str, wish: Wish) -> Loaded:
     transformers = _package("transformers")
-    place = str(Path(name).parent) if Path(name).name == "config.json" else name
-    config = transformers.AutoConfig.from_pretrained(place)
-    # A folder without weights describes an architecture: it is traced with fresh ones.
-    bare = Path(place).is_dir() and not any(Path(place).glob("*.safetensors"))
+    place = Path(name)
+    config = _config(transformers, place if place.suffix == ".json" else name)
+    # A configuration, or a folder without weights, describes an architecture: it is traced with fresh ones.
+    bare = wish.meta or place.suffix == ".json" or (place.is_dir() and not any(place.glob("*.safetensors")))
+    family = _family(transformers, config)
     if bare:
-        model = seeded(lambda: transformers.AutoModel.from_config(config))
+        model = seeded(lambda: _built(family, config), wish.device)
+        call = f"{family.__name__}({type(config).__name__}.from_pretrained({name!r}))"
     else:
-        model = transformers.AutoModel.from_pretrained(place, use_safetensors=True)
-    kwargs = _inputs_of(model, wish)
-    call = (
-        f"AutoModel.from_config(AutoConfig.from_pretrained({place!r}))"
-        if bare
-        else f"AutoModel.from_pretrained({place!r})"
-    )
-    return Loaded(f"hf:{name}", model.eval(), (), kwargs, f"model = transformers.{call}.eval()")
+        model = family.from_pretrained(name, use_safetensors=True)
+        call = f"{family.__name__}.from_pretrained({name!r})"
+    return Loaded(f"hf:{name}", model.eval(), (), _inputs_of(model, wish), f"model = transformers.{call}.eval()")
+
+
+def _config(transformers: Any, place: Path | str) -> Any:
+    if not isinstance(place, Path):
+        return transformers.AutoConfig.from_pretrained(place)
+    try:
+        facts = json.loads(place.read_text(encoding="utf-8"))
+        return transformers.AutoConfig.for_model(**facts)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{place} is no configuration of transformers with a known model_type: {error}") from error
+
+
+def _family(transformers: Any, config: Any) -> Any:
+    """The class that the configuration names, with its head; else the bare model."""
+    named = (config.architectures or [None])[0]
+    return vars(transformers).get(named) or getattr(transformers, str(named), None) or transformers.AutoModel
+
+
+def _built(family: Any, config: Any) -> Any:
+    return family.from_config(config) if "from_config" in dir(family) else family(config)
 
 
 def _inputs_of(model: Any, wish: Wish) -> dict[str, Any]:
@@ -73,10 +91,13 @@ def _inputs_of(model: Any, wish: Wish) -> dict[str, Any]:
     config = model.config.to_dict()
     if model.main_input_name == "pixel_values":
         side = int(config.get("image_size", 224))
-        return {"pixel_values": normal(wish.shape or (wish.examples, int(config.get("num_channels", 3)), side, side))}
+        shape = wish.shape or (wish.examples, int(config.get("num_channels", 3)), side, side)
+        return {"pixel_values": normal(shape, wish.device)}
     shape = wish.shape or (wish.examples, 16)
     ids = torch.randint(int(config["vocab_size"]), shape, generator=torch.Generator().manual_seed(SEED))
-    return {"input_ids": ids, **({"use_cache": False} if "use_cache" in config else {})}
+    ids = ids.to(wish.device)
+    both = {"input_ids": ids, "decoder_input_ids": ids} if config.get("is_encoder_decoder") else {"input_ids": ids}
+    return {**both, **({"use_cache": False} if "use_cache" in config else {})}
 
 
 LIBRARIES: Mapping[str, Callable[[str, Wish], Loaded]] = {

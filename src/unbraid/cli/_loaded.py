@@ -33,23 +33,37 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Wish:
-    """What was asked for, beside the name."""
+    """What was asked for, beside the name.
 
-    shape: tuple[int, ...] | None
-    pretrained: bool
-    examples: int
+    Attributes:
+        shape: of the input, batch included.
+        pretrained: fetch trained weights.
+        examples: the batch size, where no shape is given.
+        meta: the structure alone, without memory for weights.
+    """
+
+    shape: tuple[int, ...] | None = None
+    pretrained: bool = False
+    examples: int = 2
+    meta: bool = False
+
+    @property
+    def device(self) -> str:
+        """Where the model is built and its inputs lie."""
+        return "meta" if self.meta else "cpu"
 
 
-def seeded(make: Callable[[], Any]) -> Any:
+def seeded(make: Callable[[], Any], device: str = "cpu") -> Any:
     """Make a model with the same weights each time, the global generator left as it was."""
     import torch
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(SEED)
         return make()
 
 
-def normal(shape: tuple[int, ...]) -> "Tensor":
+def normal(shape: tuple[int, ...], device: str = "cpu") -> "Tensor":
+    """The same normal numbers each time."""
     import torch
 
-    return torch.randn(shape, generator=torch.Generator().manual_seed(SEED))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(SEED)).to(device)

@@ -7,8 +7,9 @@ from typing import Any
 
 from unbraid.cli._libraries import LIBRARIES
 from unbraid.cli._loaded import Loaded, Wish, normal, seeded
+from unbraid.cli._weights import load_weights
 
-__all__ = ["KINDS", "Loaded", "explain", "load", "parse_shape"]
+__all__ = ["KINDS", "Loaded", "Wish", "explain", "load", "parse_shape"]
 
 KINDS: Mapping[str, str] = {
     "FOLDER": "a folder made by `unbraid train`, such as runs/mlp20",
@@ -25,20 +26,25 @@ def explain() -> str:
     return "\n".join(["MODEL may be", *(f"  {kind.ljust(width)}  {text}" for kind, text in KINDS.items())])
 
 
-def load(spec: str, *, shape: tuple[int, ...] | None = None, pretrained: bool = False, examples: int = 2) -> Loaded:
+def load(spec: str, wish: Wish, weights: Path | None = None) -> Loaded:
     """The model that a MODEL argument names.
 
     Args:
         spec: one of `KINDS`.
-        shape: of the input, batch included; where a model does not say what it takes, it is needed.
-        pretrained: fetch trained weights, for models of timm and torchvision.
-        examples: the batch size, where no shape is given.
+        wish: the input's shape, the batch size, trained weights, or the structure alone.
+        weights: a file of weights to load into the model.
 
     Raises:
         ValueError: there is no such model, or its inputs are not known.
-        UnbraidError: a package is missing, or the folder holds no checkpoint.
+        UnbraidError: a package is missing, or the folder or the file holds no checkpoint.
     """
-    wish = Wish(shape, pretrained, examples)
+    loaded = _named(spec, wish)
+    if weights is not None:
+        load_weights(loaded.model, weights)
+    return loaded
+
+
+def _named(spec: str, wish: Wish) -> Loaded:
     prefix, colon, rest = spec.partition(":")
     if colon and prefix in LIBRARIES:
         if not rest:
@@ -84,13 +90,13 @@ def _from_file(spec: str, wish: Wish) -> Loaded:
         raise ValueError(f'"{spec}" does not say which function builds the model; write FILE.py:FACTORY.')
     if not Path(path).is_file():
         raise FileNotFoundError(f'no such file: "{path}"')
-    made = seeded(lambda: _factory(path, name)())
+    made = seeded(lambda: _factory(path, name)(), wish.device)
     model, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module):
         raise ValueError(f"{spec} must return a torch.nn.Module, or (module, inputs); got {type(model).__name__}.")
     if inputs is None and wish.shape is None:
         raise ValueError(f"{spec} gives no inputs: return (module, inputs), or give --input-shape 1,3,224,224.")
-    args = (normal(wish.shape),) if wish.shape is not None else inputs
+    args = (normal(wish.shape, wish.device),) if wish.shape is not None else inputs
     args = args if isinstance(args, tuple) else (args,)
     return Loaded(spec, model.eval(), args, python=f"model = {name}()")
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unbraid.cli._console import JSON, progress, show
-from unbraid.cli._model import Loaded, load, parse_shape
-from unbraid.cli._trace import Model, Pretrained, Shape
+from unbraid.cli._model import Loaded, Wish, load, parse_shape
+from unbraid.cli._trace import Model, Pretrained, Shape, Weights
 
 if TYPE_CHECKING:
     from unbraid.cli._experiment import Comparison
@@ -27,6 +27,7 @@ def report(
     quick: Annotated[bool, typer.Option("--quick", help="Depths 2 and 4, one epoch: to see that it works.")] = False,
     input_shape: Shape = None,
     pretrained: Pretrained = False,
+    weights: Weights = None,
     as_json: JSON = False,
 ) -> None:
     """Take a model apart and write what was found as one self-contained page, its numbers beside it.
@@ -40,7 +41,7 @@ def report(
         numbers = _numbers(_QUICK_DEPTHS if quick else depths)
         page = _default_page(_compare(numbers, _QUICK_EPOCHS if quick else epochs, seeds))
     else:
-        loaded = load(model, shape=parse_shape(input_shape), pretrained=pretrained)
+        loaded = load(model, Wish(parse_shape(input_shape), pretrained), weights)
         page = _model_page(loaded)
     from unbraid import report as reports
 

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from unbraid.cli._console import JSON, show, tell
-from unbraid.cli._model import explain, load, parse_shape
-from unbraid.cli._trace import Model, Pretrained, Shape
+from unbraid.cli._model import Wish, explain, load, parse_shape
+from unbraid.cli._trace import Model, Pretrained, Shape, Weights
 
 __all__ = ["unravel"]
 
@@ -16,13 +16,14 @@ def unravel(
     input_shape: Shape = None,
     examples: Annotated[int, typer.Option(min=1, help="How many examples to run.")] = 8,
     pretrained: Pretrained = False,
+    weights: Weights = None,
     as_json: JSON = False,
 ) -> None:
     """Split the stream that reaches the output into the input's term and one a block (Equation 11.5)."""
     if model is None:
         tell(f"unbraid unravel: which model?\n{explain()}")
         raise typer.Exit(2)
-    loaded = load(model, shape=parse_shape(input_shape), pretrained=pretrained, examples=examples)
+    loaded = load(model, Wish(parse_shape(input_shape), pretrained, examples), weights)
     import unbraid
 
     form = unbraid.trace(loaded.model, loaded.args, loaded.kwargs)

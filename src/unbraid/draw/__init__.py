@@ -14,6 +14,7 @@ from unbraid.draw._network import network
 from unbraid.draw._order import order
 from unbraid.draw._paths import paths
 from unbraid.draw._save import save, svg
+from unbraid.draw._spectrum import spectrum, values
 from unbraid.draw._style import INK, MUTED, PALETTE, PAPER, style
 from unbraid.draw._terms import terms
 from unbraid.draw._unravelled import unravelled
@@ -29,8 +30,10 @@ __all__ = [
     "order",
     "paths",
     "save",
+    "spectrum",
     "style",
     "svg",
     "terms",
     "unravelled",
+    "values",
 ]

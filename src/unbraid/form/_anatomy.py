@@ -7,7 +7,7 @@ from functools import cached_property
 from torch import Tensor, fx
 
 from unbraid.form._dataflow import Dataflow
-from unbraid.form._find import Found
+from unbraid.form._found import Found
 from unbraid.form._place import common, scope, scopes
 from unbraid.graph import mixing, name_of, shape_only
 

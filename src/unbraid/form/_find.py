@@ -5,34 +5,11 @@ from torch import fx
 
 from unbraid.errors import Refusal
 from unbraid.form._block import Skip
+from unbraid.form._crossing import crossing
 from unbraid.form._dataflow import Dataflow, same_shape
+from unbraid.form._found import Found
 from unbraid.form._place import where
 from unbraid.graph import affine, disjoint, is_float, jointly_affine, mixing, name_of, shape_only
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """One residual block, as nodes of the graph.
-
-    Attributes:
-        fork: the point from which skip and branches part.
-        add: the node that holds the sum.
-        skip: the operand that is S_k h; None in a plain layer.
-        branches: the operands that are f_{k,j}(h).
-        kind: what S_k is.
-    """
-
-    fork: fx.Node
-    add: fx.Node
-    skip: fx.Node | None
-    branches: tuple[fx.Node, ...]
-    kind: Skip
-
-    @property
-    def operands(self) -> tuple[tuple[int, fx.Node], ...]:
-        """The operands with their place in a path's mask: 0 for the skip, j for the j-th branch."""
-        skip = () if self.skip is None else ((0, self.skip),)
-        return skip + tuple(enumerate(self.branches, start=1))
 
 
 @dataclass(frozen=True)
@@ -54,6 +31,9 @@ def find(flow: Dataflow) -> Finding:
     for node in flow.graph.nodes:
         if name_of(node) == "add" and is_float(node):
             finder.visit(node)
+    for add in crossing(flow, finder.blocks.values()):
+        del finder.blocks[add]
+        finder.refusals[add] = Refusal(where(add), "its skip and branch cross those of a block that begins earlier")
     return Finding(tuple(finder.blocks.values()), tuple(finder.refusals.values()))
 
 

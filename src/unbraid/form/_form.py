@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from rich.table import Table
+from rich.tree import Tree
 
 from unbraid.errors import Refusal
 from unbraid.form._block import Block
 from unbraid.form._edit import deleted, widened
 from unbraid.form._equation import Equation, equation
-from unbraid.form._show import form_html, form_table, form_text
+from unbraid.form._show import form_html, form_table, form_text, form_tree
 from unbraid.form._signature import Signature, as_call
 from unbraid.form._store import load, save
 from unbraid.form._verify import Origin, Verification, verify
@@ -194,6 +195,10 @@ class ResidualForm:
     def table(self) -> Table:
         """The blocks as a table for the terminal."""
         return form_table(self)
+
+    def tree(self) -> Tree:
+        """Trunk and branches as a tree for the terminal, nested blocks under their branch."""
+        return form_tree(self)
 
     def __str__(self) -> str:
         return form_text(self)

@@ -4,7 +4,9 @@ import html
 from typing import TYPE_CHECKING
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
+from rich.tree import Tree
 
 if TYPE_CHECKING:
     from unbraid.form._block import Block
@@ -30,6 +32,35 @@ def form_text(form: "ResidualForm") -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([headline(form), *lines, footline(form)])
+
+
+def form_tree(form: "ResidualForm") -> Tree:
+    """Source, blocks and stream from top to bottom; a block's branches, and the blocks inside them, to the right."""
+    tree = Tree(escape(f"{headline(form)}; {footline(form)}"))
+    for source in form.sources:
+        tree.add(escape(f"o {source} {_sizes(form.streams[source].shape)}"))
+    for block in form.blocks:
+        _grow(tree, block)
+    tree.add(escape(f"= {form.stream} {_sizes(form.streams[form.stream].shape)}"))
+    return tree
+
+
+def _grow(tree: Tree, block: "Block") -> None:
+    skip = {"identity": "h", "projection": "S h", "none": ""}[block.skip]
+    functions = [f"f{j}(h)" if len(block.branches) > 1 else "f(h)" for j in range(1, len(block.branches) + 1)]
+    after = f", then {' '.join(block.after)}" if block.after else ""
+    total = " + ".join([skip, *functions] if skip else functions)
+    grown = tree.add(escape(f"{block.index} h <- {total}{after}   {block.name}   {_sizes(block.shape)}"))
+    for j, name in enumerate(block.branches, start=1):
+        inner = [nested for nested in block.nested if nested.parent == (block.index, j)]
+        if len(block.branches) > 1 or inner:
+            branch = grown.add(escape(f"f{j}: {name}"))
+            for nested in inner:
+                _grow(branch, nested)
+
+
+def _sizes(shape: tuple[int | str, ...]) -> str:
+    return "×".join(map(str, shape))
 
 
 def form_html(form: "ResidualForm") -> str:
@@ -67,7 +98,7 @@ def cells(block: "Block") -> tuple[str, ...]:
         ", ".join(block.branches) if len(block.branches) > 1 else str(len(block.branches)),
         ", ".join(block.after) or "-",
         str(len(block.nested)) if block.nested else "-",
-        "×".join(map(str, block.shape)),
+        _sizes(block.shape),
         f"{block.parameters:,}",
         block.where,
     )

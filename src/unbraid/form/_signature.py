@@ -1,12 +1,16 @@
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from unbraid.errors import InexactError, ShapeError
+
+Sizes: TypeAlias = tuple[int | str, ...]
+_SYMBOL = re.compile(r"\b[su]\d+\b")
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,15 @@ class Signature:
                 raise _another_way(decision, values[decision.stream])
         return pytree.tree_map(lambda leaf: values[leaf.stream] if isinstance(leaf, Expected) else leaf, self.output)
 
+    def renamed(self, called: Callable[[Sizes], Sizes]) -> "Signature":
+        """The same with other names for free sizes."""
+
+        def other(leaf: Any) -> Any:
+            return replace(leaf, sizes=called(leaf.sizes)) if isinstance(leaf, Expected) else leaf
+
+        inputs = {name: pytree.tree_map(other, value) for name, value in self.inputs.items()}
+        return replace(self, inputs=inputs, output=pytree.tree_map(other, self.output))
+
     def streams(self) -> tuple[str, ...]:
         """The output streams, in the order of the output's leaves, and those on which the way taken depends."""
         outputs = tuple(leaf.stream for leaf in pytree.tree_leaves(self.output) if isinstance(leaf, Expected))
@@ -146,6 +159,29 @@ def sizes(tensor: Tensor) -> tuple[int | str, ...]:
     """A tensor's sizes, a symbolic one as the text of its expression."""
     # A size that the model's code fixed is still symbolic, but its expression is a number.
     return tuple(int(str(size)) if str(size).isdigit() else str(size) for size in tensor.shape)
+
+
+def plain_names(placeholders: Iterable[fx.Node]) -> Callable[[Sizes], Sizes]:
+    """Names for free sizes that a reader knows: "batch" for the first of the first input, n1, n2, ... for the others.
+
+    The exporter's own are s77, s53 and the like.
+    """
+    free: dict[str, str] = {}
+    for node in placeholders:
+        value = node.meta.get("val")
+        if node.op == "placeholder" and isinstance(value, Tensor):
+            for place, size in enumerate(sizes(value)):
+                if isinstance(size, str) and _SYMBOL.fullmatch(size) and size not in free:
+                    free[size] = (
+                        "batch" if place == 0 and not free else f"n{sum(n != 'batch' for n in free.values()) + 1}"
+                    )
+
+    def called(shape: Sizes) -> Sizes:
+        return tuple(
+            size if isinstance(size, int) else _SYMBOL.sub(lambda s: free.get(s[0], s[0]), size) for size in shape
+        )
+
+    return called
 
 
 def as_call(args: Any, kwargs: Mapping[str, Any] | None) -> tuple[tuple[Any, ...], dict[str, Any]]:

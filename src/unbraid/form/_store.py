@@ -96,7 +96,7 @@ def _empty(tensor: Tensor) -> Tensor:
 
 
 def _program(path: Path) -> ExportedProgram:
-    """Read a graph from bytes that were looked at first: torch.export falls back to unpickling, and must not get there."""
+    """Read a graph from bytes that were looked at first: torch.export falls back to unpickling, and must not."""
     data = path.read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

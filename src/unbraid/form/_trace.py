@@ -1,6 +1,6 @@
 import difflib
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +13,11 @@ from unbraid.form._block import Block
 from unbraid.form._capture import Capture, Tracer, capture
 from unbraid.form._cut import cut
 from unbraid.form._dataflow import Dataflow
-from unbraid.form._find import Found, find
+from unbraid.form._find import find
 from unbraid.form._form import ResidualForm
+from unbraid.form._found import Found
 from unbraid.form._place import scope, source
-from unbraid.form._signature import as_call, sizes
+from unbraid.form._signature import Sizes, as_call, plain_names, sizes
 from unbraid.form._verify import Origin
 
 
@@ -114,7 +115,9 @@ def _form(
     refusals: tuple[Refusal, ...] = (),
     layers: tuple[str, ...] = (),
 ) -> ResidualForm:
+    called = plain_names(node for node in captured.graph.nodes if node.name not in captured.names)
     graph = cut(captured, parts)
+    graph = replace(graph, streams={s: replace(x, shape=called(x.shape)) for s, x in graph.streams.items()})
     carried = next((stream for stream in graph.outputs if stream in graph.carried), None)
     if carried is None:
         raise TraceError(f"{title}: no output carries data from an input; there is nothing to explain.")
@@ -125,10 +128,10 @@ def _form(
     )
     return ResidualForm(
         graph=graph,
-        blocks=tuple(_block(captured, parts, number) for number in parts.top_level),
+        blocks=tuple(_block(captured, parts, number, called) for number in parts.top_level),
         state=captured.state,
         learned=frozenset(captured.names[name] for name in parts.flow.learned),
-        signature=captured.signature,
+        signature=captured.signature.renamed(called),
         stream=end.name,
         dtype=end.meta["val"].dtype,
         tracer=captured.tracer,
@@ -139,7 +142,7 @@ def _form(
     )
 
 
-def _block(captured: Capture, parts: Anatomy, number: int) -> Block:
+def _block(captured: Capture, parts: Anatomy, number: int, called: Callable[[Sizes], Sizes]) -> Block:
     found = parts.blocks[number]
     name, branches = parts.names[number]
     inner = [other for other, (outer, _) in parts.parents.items() if outer == number]
@@ -150,9 +153,9 @@ def _block(captured: Capture, parts: Anatomy, number: int) -> Block:
         skip=found.kind,
         branches=branches,
         after=parts.after(number),
-        nested=tuple(_block(captured, parts, other) for other in sorted(inner)),
+        nested=tuple(_block(captured, parts, other, called) for other in sorted(inner)),
         parent=parts.parents.get(number),
-        shape=sizes(found.add.meta["val"]),
+        shape=called(sizes(found.add.meta["val"])),
         parameters=sum(captured.state[parameter].numel() for parameter in learned),
         source=source(found.add),
     )

@@ -89,12 +89,18 @@ def affine(node: fx.Node, data: list[fx.Node]) -> bool:
     """
     if shape_only(node):
         return True
-    return name_of(node) in AFFINE and len(data) == 1 and node.args[0] in (data[0], [data[0]])
+    if name_of(node) not in AFFINE or len(data) != 1:
+        return False
+    return node.args[0] in (data[0], [data[0]]) or (name_of(node) in _EITHER_SIDE and node.args[1] is data[0])
 
 
 def jointly_affine(node: fx.Node, data: list[fx.Node]) -> bool:
     """Whether the operator is affine in all of its operands that carry data, taken together."""
     return affine(node, data) or name_of(node) in {"add", "sub", "cat", "stack", "slice_scatter"}
+
+
+# Affine in their second operand, too: D·x as well as x·D.
+_EITHER_SIDE = frozenset({"add", "sub", "mul"})
 
 
 def disjoint(a: fx.Node, b: fx.Node) -> bool:

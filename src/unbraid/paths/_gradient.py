@@ -1,10 +1,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 from torch import Tensor
@@ -14,6 +13,9 @@ from unbraid.form import ResidualForm, Target, objective, relative_error, tolera
 from unbraid.graph import Add, subgraph
 from unbraid.paths._effective import effective
 from unbraid.walk import Polynomial, Polynomials, Tape, path_counts, run, walk
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +86,9 @@ class GradientSpectrum:
             "model_error": self.model_error,
         }
 
-    def plot(self) -> Figure:
+    def plot(self) -> "Figure":
         """Share of the gradient and share of the paths, by length."""
-        from unbraid.draw import spectrum
+        from unbraid.draw import spectrum  # matplotlib is imported where a figure is wanted
 
         return spectrum(self.counts, self.share.tolist(), self.effective)
 

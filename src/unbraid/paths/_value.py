@@ -1,9 +1,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 from torch import Tensor
@@ -11,6 +10,9 @@ from torch import Tensor
 from unbraid.errors import InexactError
 from unbraid.form import ResidualForm, Target, objective, relative_error, tolerance
 from unbraid.walk import Polynomial, Polynomials, constants, freeze, record, walk
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,7 @@ class ValueSpectrum:
             "error": self.error,
         }
 
-    def plot(self) -> Figure:
+    def plot(self) -> "Figure":
         """The two parts by length, averaged over the batch."""
         from unbraid.draw import values
 

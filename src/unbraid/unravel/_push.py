@@ -34,7 +34,8 @@ class Run:
     def of(form: ResidualForm, inputs: Mapping[str, Any]) -> "Run":
         """Run a form and keep all streams."""
         with torch.no_grad():
-            values = run(form.graph, form.state, inputs, keep=form.graph.streams)
+            made = {stream for step in form.graph.steps for stream in makes(step)}
+            values = run(form.graph, form.state, inputs, keep={*form.graph.inputs, *made})
         return Run(form, inputs, values)
 
     @cached_property
@@ -122,28 +123,29 @@ def push(
 ) -> list[dict[Origin, Tensor]]:
     """Terms through an affine segment A(h) = J h + c: each term t becomes J t, and c joins the constants.
 
-    J t is the derivative of A along t, so that no large constant is subtracted from a small term.
+    J t comes from the derivative of A, not from A(t) − c, so that no large constant is subtracted from a small term:
+    g = J^T u is linear in u, and its transpose takes t to J t. One forward and one backward run serve all terms.
     """
     places = [i for i, found in enumerate(terms) if found]
-    fixed = [values[stream] for stream in segment.inputs] + [state[name] for name in segment.params]
-
-    def affine(*moving: Tensor) -> tuple[Tensor, ...]:
+    fixed = [values[stream] for stream in segment.inputs] + [state[name].detach() for name in segment.params]
+    zeros = [torch.zeros_like(fixed[place]).requires_grad_() for place in places]
+    origins = dict.fromkeys(origin for place in places for origin in terms[place])
+    with torch.enable_grad():
         arguments = list(fixed)
-        for place, value in zip(places, moving, strict=True):
-            arguments[place] = value
-        made = segment.code(*arguments)
-        return tuple(made) if len(segment.outputs) > 1 else (made,)
-
-    zeros = tuple(torch.zeros_like(fixed[place]) for place in places)
-    origins = list(dict.fromkeys(origin for place in places for origin in terms[place]))
-    results: list[dict[Origin, Tensor]] = [{} for _ in segment.outputs]
+        for place, zero in zip(places, zeros, strict=True):
+            arguments[place] = zero
+        result = segment.code(*arguments)
+        outputs = list(result) if len(segment.outputs) > 1 else [result]
+        moving = [output for output in outputs if output.requires_grad]
+        weights = [torch.zeros_like(output).requires_grad_() for output in moving]
+        pulled = torch.autograd.grad(moving, zeros, weights, create_graph=True, materialize_grads=True)
+    found: list[dict[Origin, Tensor]] = [{} for _ in outputs]
     for origin in origins:
-        along = tuple(terms[p].get(origin, zero) for p, zero in zip(places, zeros, strict=True))
-        pushed = torch.func.jvp(affine, zeros, along)[1]
-        for result, value in zip(results, pushed, strict=True):
-            result[origin] = value
-    with torch.no_grad():
-        for result, constant in zip(results, affine(*zeros), strict=True):
-            if bool(constant.any()):
-                result[CONSTANTS] = result[CONSTANTS] + constant if CONSTANTS in result else constant
-    return results
+        along = [terms[place].get(origin, zero.detach()) for place, zero in zip(places, zeros, strict=True)]
+        pushed = iter(torch.autograd.grad(pulled, weights, along, retain_graph=True, materialize_grads=True))
+        for travelled, output in zip(found, outputs, strict=True):
+            travelled[origin] = next(pushed) if output.requires_grad else torch.zeros_like(output)
+    for travelled, output in zip(found, outputs, strict=True):
+        if bool(output.any()):
+            travelled[CONSTANTS] = output.detach() + travelled.get(CONSTANTS, torch.zeros_like(output))
+    return found

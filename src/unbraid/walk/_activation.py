@@ -1,7 +1,9 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
+from torch.fx.node import map_arg
 
 
 def gate(z: Tensor, out: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
@@ -28,6 +30,27 @@ def gate(z: Tensor, out: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[
     found = torch.where(near & torch.isfinite(slope) & (faithful | (z == 0)), slope, quotient)
     finite = torch.isfinite(at_zero) & torch.isfinite(found)
     return torch.where(finite, found, torch.zeros_like(found)), torch.where(finite, at_zero, out)
+
+
+def evaluate(node: fx.Node, known: dict[fx.Node, Any], inside: Set[fx.Node], values: Mapping[fx.Node, Any]) -> Any:
+    """A function that is spelled out in several nodes, at another value of its argument.
+
+    Args:
+        node: the last of its nodes.
+        known: the argument's node, with its value.
+        inside: the nodes that depend on the argument.
+        values: the values of all others.
+    """
+
+    def value(argument: fx.Node) -> Any:
+        if argument not in known:
+            known[argument] = apply(argument) if argument in inside else values[argument]
+        return known[argument]
+
+    def apply(inner: fx.Node) -> Any:
+        return inner.target(*map_arg(inner.args, value), **map_arg(inner.kwargs, value))  # type: ignore[operator]
+
+    return value(node)
 
 
 def _tangent(function: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from torch.fx.node import map_arg
 
 from unbraid.errors import InexactError
 from unbraid.graph import POINTWISE, name_of
-from unbraid.walk._activation import gate
+from unbraid.walk._activation import evaluate, gate
 from unbraid.walk._nodes import Recording, has_data, random, several
 from unbraid.walk._rules import CONSTANT, HELD, MIXING, MOVING, RULES, SCALES
 
@@ -212,22 +212,9 @@ class Freezer:
 
     def _gated(self, node: fx.Node) -> fx.Node:
         root = self._roots[node]
-        held, constant = gate(self.values[root], self.values[node], lambda z: self._evaluate(node, root, z))
+        inside = {other for other, its in self._roots.items() if its is root}
+        held, constant = gate(
+            self.values[root], self.values[node], lambda z: evaluate(node, {root: z}, inside, self.values)
+        )
         gated = self.call(aten.mul.Tensor, self.hold(held), root)
         return self.call(aten.add.Tensor, gated, self.hold(constant)) if bool(constant.any()) else gated
-
-    def _evaluate(self, node: fx.Node, root: fx.Node, at: Tensor) -> Tensor:
-        """The pointwise function from root to node, at another value of the root."""
-        known: dict[fx.Node, Any] = {root: at}
-
-        def value(argument: fx.Node) -> Any:
-            if argument not in known:
-                inside = self._roots.get(argument) is root
-                known[argument] = apply(argument) if inside else self.values[argument]
-            return known[argument]
-
-        def apply(inner: fx.Node) -> Any:
-            return inner.target(*map_arg(inner.args, value), **map_arg(inner.kwargs, value))  # type: ignore[operator]
-
-        result: Tensor = value(node)
-        return result

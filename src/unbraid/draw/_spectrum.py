@@ -1,0 +1,70 @@
+"""Spectra over path lengths: how many paths there are, and what they carry."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from unbraid.draw._style import INK, MUTED, PALETTE, style
+
+__all__ = ["spectrum", "values"]
+
+
+def spectrum(
+    counts: Sequence[int],
+    share: Sequence[float],
+    effective: tuple[int, int],
+    sampled: Sequence[float] | None = None,
+) -> Figure:
+    """Share of the paths and share of the gradient by length, the effective lengths shaded.
+
+    Args:
+        counts: the number of paths of each length.
+        share: the exact norm of each length over the sum of all.
+        effective: the shortest interval of lengths that holds 95 % of the share.
+        sampled: count times mean norm of sampled paths, over its sum (Veit et al. 2016); None where nothing was sampled.
+    """
+    lengths = range(len(counts))
+    total = sum(counts)
+    low, high = effective
+    with style():
+        figure = Figure(figsize=(7, 3.6), layout="constrained")
+        axes = figure.subplots()
+        axes.axvspan(low - 0.5, high + 0.5, color=MUTED, alpha=0.15, lw=0)
+        _line(axes, lengths, [100 * count / total for count in counts], "paths", PALETTE[0], "--")
+        if sampled is not None:
+            _line(axes, lengths, [100 * part for part in sampled], "count × mean norm", PALETTE[2], ":")
+        _line(axes, lengths, [100 * part for part in share], "gradient", PALETTE[1], "-")
+        axes.set_xlabel("branches on the path")
+        axes.set_ylabel("share in %")
+        axes.set_xlim(-0.5, len(counts) - 0.5)
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False, labelcolor=INK)
+        axes.set_title(f"95 % of the gradient's norm travels paths of {low} to {high} branches")
+    return figure
+
+
+def values(from_input: Sequence[float], from_constants: Sequence[float]) -> Figure:
+    """What the paths of each length add to the target: those from the input, and those from constants.
+
+    Args:
+        from_input: the sum over paths from the sources, by length.
+        from_constants: the sum over paths from every constant, by length.
+    """
+    lengths = range(len(from_input))
+    with style():
+        figure = Figure(figsize=(7, 3.6), layout="constrained")
+        axes = figure.subplots()
+        axes.axhline(0, color=INK, lw=0.8)
+        axes.bar([m - 0.2 for m in lengths], from_input, 0.4, color=PALETTE[0], label="from the input")
+        axes.bar([m + 0.2 for m in lengths], from_constants, 0.4, color=PALETTE[1], label="from constants")
+        axes.set_xlabel("branches on the path")
+        axes.set_ylabel("part of the target")
+        axes.legend(frameon=False, labelcolor=INK)
+        total = sum(from_input) + sum(from_constants)
+        axes.set_title(f"The lengths sum to the target, {total:.4g}")
+    return figure
+
+
+def _line(axes: Axes, lengths: range, shares: list[float], label: str, colour: str, dash: str) -> None:
+    axes.plot(list(lengths), shares, dash, color=colour, label=label, marker="o", markersize=3)
