@@ -10,7 +10,7 @@ import time
 import pytest
 
 from cli._run import invoke
-from unbraid.cli._model import KINDS, load, parse_shape
+from unbraid.cli._model import KINDS, Wish, load, parse_shape
 
 VERBS = ["report", "train", "trace", "unravel", "figure"]
 FIGURES = ["network", "unravelled", "order", "toy"]
@@ -160,7 +160,7 @@ def test_a_factory_gives_the_same_weights_each_time_and_leaves_the_generator(fac
     import torch
 
     state = torch.random.get_rng_state()
-    first, second = (load(f"{factories}:model", shape=(5, 3)) for _ in range(2))
+    first, second = (load(f"{factories}:model", Wish((5, 3))) for _ in range(2))
     assert torch.equal(first.model.weight, second.model.weight)
     assert first.args[0].shape == (5, 3)
     assert not first.model.training
@@ -168,7 +168,7 @@ def test_a_factory_gives_the_same_weights_each_time_and_leaves_the_generator(fac
 
 
 def test_a_factory_may_bring_its_inputs(factories):
-    assert load(f"{factories}:pair").args[0].shape == (4, 3)
+    assert load(f"{factories}:pair", Wish()).args[0].shape == (4, 3)
 
 
 @pytest.mark.parametrize(
@@ -183,13 +183,13 @@ def test_a_factory_may_bring_its_inputs(factories):
 )
 def test_a_bad_factory_is_named(factories, name, message):
     with pytest.raises(ValueError, match=message):
-        load(f"{factories}:{name}")
+        load(f"{factories}:{name}", Wish())
 
 
 def test_a_file_that_fails_says_how(tmp_path):
     (tmp_path / "broken.py").write_text("1 / 0")
     with pytest.raises(ValueError, match=r"broken\.py cannot be run: ZeroDivisionError"):
-        load(f"{tmp_path / 'broken.py'}:f")
+        load(f"{tmp_path / 'broken.py'}:f", Wish())
 
 
 @pytest.mark.parametrize("kind", ["residual", "plain"])
@@ -199,7 +199,7 @@ def test_train_keeps_a_folder_that_can_be_loaded(tmp_path, kind):
     result = invoke("train", str(folder), *options)
     assert result.status == 0, result.stderr
     assert json.loads(result.stdout)["folder"] == str(folder)
-    loaded = load(str(folder), examples=3)
+    loaded = load(str(folder), Wish(examples=3))
     assert loaded.args[0].shape == (3, 40)
     assert loaded.model(loaded.args[0]).shape == (3, 10)
     again = invoke("train", str(folder), *options)

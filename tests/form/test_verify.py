@@ -154,7 +154,7 @@ def test_one_silent_branch_of_two():
 
 
 def test_an_edited_form_has_no_model(form):
-    with pytest.raises(ValueError, match="this form was edited or loaded, so there is no model to check it against"):
+    with pytest.raises(ValueError, match="this form was edited, so there is no model to check it against"):
         form.without(0).verify(X)
 
 

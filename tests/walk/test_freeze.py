@@ -15,7 +15,7 @@ from networks import F64, Chain, Does, Residual, error, lively, mlp, normal
 from unbraid.errors import InexactError
 from unbraid.form import trace
 from unbraid.graph import Graph, Segment, Stream
-from unbraid.walk import Cotangents, freeze, record, run, walk
+from unbraid.walk import Cotangents, constants, freeze, record, run, walk
 
 X = normal(2, 6, seed=1)
 IMAGE = normal(2, 4, 5, 5, seed=2)
@@ -298,6 +298,25 @@ CASES = {
         lambda x: _normed(x, (0, 2, 3), hold_mean=True) * C[0, :4, None, None] + C[1, :4, None, None],
         IMAGE,
     ),
+    "layer norm, decomposed": (
+        lambda x: torch.ops.aten.native_layer_norm(x, [6], B, C[0], 1e-5)[0],
+        lambda x: _normed(x, (-1,)) * B + C[0],
+        TOKENS,
+    ),
+    "batch norm, decomposed, eval": (
+        lambda x: torch.ops.aten._native_batch_norm_legit_no_training(
+            x, C[0, :4], C[1, :4], B[:4], B[:4] ** 2 + 0.1, 0.1, 1e-5
+        )[0],
+        lambda x: F.batch_norm(x, B[:4], B[:4] ** 2 + 0.1, C[0, :4], C[1, :4]),
+        IMAGE,
+    ),
+    "batch norm, decomposed, train": (
+        lambda x: torch.ops.aten._native_batch_norm_legit_functional(
+            x, C[0, :4], C[1, :4], B[:4], B[:4] ** 2, True, 0.1, 1e-5
+        )[0],
+        lambda x: _normed(x, (0, 2, 3), hold_mean=True) * C[0, :4, None, None] + C[1, :4, None, None],
+        IMAGE,
+    ),
     "F.normalize": (lambda x: F.normalize(x, dim=-1), lambda x: x / held(x.norm(dim=-1, keepdim=True)), TOKENS),
     "GRN": (_grn, _grn_held, TOKENS[:, None]),
     # attention
@@ -390,6 +409,12 @@ CASES = {
         lambda x: x * held(torch.sigmoid(x.mean((2, 3), keepdim=True) * B[:4, None, None])),
         IMAGE,
     ),
+    "a normed factor is no gate": (
+        lambda a, b: (a * _rms(a)) * b,
+        lambda a, b: (a * held(_rms(a) * b) + held(a * _rms(a)) * b) / 2,
+        X,
+        C,
+    ),
     "bilinear": (lambda a, b: a * b, lambda a, b: (a * held(b) + held(a) * b) / 2, X, C),
     "bilinear, three": (
         lambda a, b, c: torch.einsum("bi,bi,bi->b", a, b, c),
@@ -451,6 +476,11 @@ CASES = {
         X,
     ),
     "slices and indices": (lambda x: x[:, [3, 0, 0]] + x[:, 1:4], lambda x: x[:, [3, 0, 0]] + x[:, 1:4], X),
+    "functional copy": (
+        lambda x: torch.ops.aten.copy(torch.zeros(3, 2, 6, dtype=F64), x),
+        lambda x: x.expand(3, 2, 6),
+        X,
+    ),
     "roll, flip, pad": (
         lambda x: F.pad(x.roll(1, 2).flip(3), (1, 2, 0, 1), value=2.0),
         lambda x: F.pad(x.roll(1, 2).flip(3), (1, 2, 0, 1)),
@@ -590,10 +620,14 @@ def test_a_rule_reaches_across_a_cut(name):
     check_affine(affine, lambda x: second(first(x), x), TOKENS)
     check_jacobian(affine, reference, TOKENS)
     seed = normal(*affine(TOKENS).shape, seed=60)
-    walked = walk(graph, Cotangents(graph, record(graph, state, inputs)), {"y": seed}, ["x"])["x"]
+    tape = record(graph, state, inputs)
+    found = walk(graph, Cotangents(graph, tape), {"y": seed}, ["x", "m", "y"])
     leaf = TOKENS.clone().requires_grad_()
     (wanted,) = torch.autograd.grad(reference(leaf), leaf, seed)
-    assert error(walked, wanted) < 1e-12
+    assert error(found["x"], wanted) < 1e-12
+    pairs = list(constants(graph, state, tape.values))
+    own = sum((found[stream] * value).sum() for stream, value in pairs if stream in found)
+    assert error((found["x"] * TOKENS).sum() + own, (seed * affine(TOKENS)).sum()) < 1e-12
 
 
 def test_an_index_that_data_chose_is_held_across_a_cut():

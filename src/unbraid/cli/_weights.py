@@ -55,7 +55,7 @@ def _read(path: Path) -> "dict[str, Tensor]":
             "Save the state dict alone, or as .safetensors."
         ) from error
     except Exception as error:  # whatever a damaged file makes the reader raise
-        raise CheckpointError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"{path} cannot be read: {type(error).__name__} {error}".strip()) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise CheckpointError(f"{path} must hold a state dict: names and tensors. It holds a {type(state).__name__}.")
     return state

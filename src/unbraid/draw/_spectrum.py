@@ -22,7 +22,7 @@ def spectrum(
         counts: the number of paths of each length.
         share: the exact norm of each length over the sum of all.
         effective: the shortest interval of lengths that holds 95 % of the share.
-        sampled: count times mean norm of sampled paths, over its sum (Veit et al. 2016); None where nothing was sampled.
+        sampled: count times mean norm of sampled paths, over its sum (Veit et al. 2016); None where there are none.
     """
     lengths = range(len(counts))
     total = sum(counts)

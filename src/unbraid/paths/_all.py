@@ -37,8 +37,8 @@ def all_paths(
         linearize: "frozen", where the values of all paths and the constants sum to the target; or "jacobian", where the
             gradients sum to the gradient.
         nested: open the blocks inside branches.
-        budget: how many numbers may wait at once; beyond it the paths are taken in parts. Peak memory is a forward run's
-            activations plus about three times this many numbers.
+        budget: how many numbers may wait at once; beyond it the paths are taken in parts. Peak memory is a forward
+            run's activations plus about three times this many numbers.
 
     Raises:
         ValueError: there are more than 2^20 paths, or the target does not fit.

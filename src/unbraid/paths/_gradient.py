@@ -8,9 +8,9 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, Target, objective, relative_error, tolerance
+from unbraid.form import ResidualForm, Target, objective
 from unbraid.graph import Add, subgraph
+from unbraid.paths._check import measured, model_error
 from unbraid.paths._effective import effective
 from unbraid.walk import Polynomial, Polynomials, Tape, path_counts, run, walk
 
@@ -118,7 +118,8 @@ def gradient_spectrum(
         at: "source", where the trunk begins; or a block's index: the gradient at that block's branch output (Equation
             11.6), with the branches after it counted.
         max_length: leave out longer paths; then the sum is not checked, as it is not the gradient.
-        check: compare the sum with autograd, for one gradient more.
+        check: compare the sum with autograd and the lengths with the number of paths, for one gradient more; for two
+            where a branch passes no gradient.
         nested: open the blocks inside branches: entering the outer branch adds 0 and each inner branch 1.
         chunk: how many cotangents are pulled back at once. Memory is a forward run's activations plus two stacks of
             at most K+1 cotangents of the trunk; within a segment it is `chunk` times that of one backward pass.
@@ -126,7 +127,7 @@ def gradient_spectrum(
     Raises:
         ValueError: the target does not fit the output.
         IndexError: there is no such block.
-        InexactError: the sum departs from autograd by more than rounding.
+        InexactError: the sum departs from autograd by more than rounding, or a path was counted at a wrong length.
     """
     exact = form.exact
     tape = exact.tape(args, kwargs)
@@ -137,18 +138,14 @@ def gradient_spectrum(
     found = walk(exact.graph, algebra, {exact.output: algebra.seed(aim.cotangent)}, [place]).get(place)
     counts = tuple(path_counts(exact.graph, lengths, exact.output, place))[: _upto(max_length)] or (0,)
     gradients = algebra.coefficients(found, tape.values[place], len(counts))
-    error = model_error = float("nan")
+    error = of_model = float("nan")
     if check and max_length is None:
-        error = model_error = relative_error(
-            gradients.sum(0), _autograd(exact, tape, place, args, kwargs, aim.cotangent)
-        )
-        if not error <= tolerance("sum", exact.dtype):
-            raise _inexact(exact, place, error)
+        error = of_model = measured(exact, tape, place, args, kwargs, aim.cotangent, lengths, found, counts)
         if exact is not form:
-            model_error = _model_error(form, gradients.sum(0), place, args, kwargs, target)
+            of_model = model_error(form, gradients.sum(0), place, args, kwargs, target)
     parameter_norms = None if at == "source" else _parameter_norms(exact, tape, int(at), found, len(counts))
     norms, signed = _per_example(gradients)
-    return GradientSpectrum(gradients, norms, signed, counts, parameter_norms, error, model_error)
+    return GradientSpectrum(gradients, norms, signed, counts, parameter_norms, error, of_model)
 
 
 def _place(form: ResidualForm, at: Literal["source"] | int) -> str:
@@ -167,27 +164,6 @@ def _add(form: ResidualForm, block: int) -> Add:
 
 def _upto(max_length: int | None) -> int | None:
     return None if max_length is None else max_length + 1
-
-
-def _autograd(
-    form: ResidualForm, tape: Tape, place: str, args: Any, kwargs: Mapping[str, Any] | None, cotangent: Tensor
-) -> Tensor:
-    """The same gradient by one ordinary backward pass through the part of the graph above the place."""
-    part = subgraph(form.graph, (form.output,), given=(place,))
-    leaf = tape.values[place].detach().requires_grad_()
-    state = {name: tensor.detach() for name, tensor in form.state.items()}
-    with torch.enable_grad():
-        output = run(part, state, {**form.inputs(args, kwargs), place: leaf})[form.output]
-        (gradient,) = torch.autograd.grad(output, leaf, cotangent)
-    return gradient
-
-
-def _model_error(
-    form: ResidualForm, total: Tensor, place: str, args: Any, kwargs: Mapping[str, Any] | None, target: Target
-) -> float:
-    tape = form.tape(args, kwargs)
-    aim = objective(tape.values[form.output], target)
-    return relative_error(total, _autograd(form, tape, place, args, kwargs, aim.cotangent).to(total.dtype))
 
 
 def _parameter_norms(
@@ -221,16 +197,6 @@ def _per_example(gradients: Float[Tensor, "lengths *source"]) -> tuple[Tensor, T
     square = whole.square().sum(-1)
     along = (rows * whole).sum(-1) / torch.where(square > 0, square, torch.ones_like(square))
     return rows.norm(dim=-1).mean(1), along.mean(1)
-
-
-def _inexact(form: ResidualForm, place: str, error: float) -> InexactError:
-    bound = tolerance("sum", form.dtype)
-    return InexactError(
-        f"gradient_spectrum: the lengths must sum to the gradient to {bound:g}; "
-        f"at {place!r} they depart by {error:.2e}.",
-        where=place,
-        error=error,
-    )
 
 
 def _caption(spectrum: GradientSpectrum) -> str:

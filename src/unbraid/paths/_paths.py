@@ -18,8 +18,8 @@ class Paths:
         lengths: how many branches each path passes.
         values: the source times the gradient along the path, [paths, batch].
         norms: the 2-norm per example of the gradient along the path, averaged over the batch.
-        constants: what no path from a source adds, [batch]: in the frozen linearisation values.sum(0) + constants is the
-            target when all paths are given.
+        constants: what no path from a source adds, [batch]: in the frozen linearisation values.sum(0) + constants is
+            the target when all paths are given.
         target: the scalar that is explained, [batch].
         linearize: "frozen" or "jacobian".
         exact: whether these are the paths that were asked for; False for a search that may have missed some.

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -32,7 +32,9 @@ def gate(z: Tensor, out: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[
     return torch.where(finite, found, torch.zeros_like(found)), torch.where(finite, at_zero, out)
 
 
-def evaluate(node: fx.Node, known: dict[fx.Node, Any], inside: Set[fx.Node], values: Mapping[fx.Node, Any]) -> Any:
+def evaluate(
+    node: fx.Node, known: dict[fx.Node, Any], inside: Collection[fx.Node], values: Mapping[fx.Node, Any]
+) -> Any:
     """A function that is spelled out in several nodes, at another value of its argument.
 
     Args:

@@ -1,0 +1,154 @@
+"""How long tracing takes: against depth, on the meta device, and for ResNet-50.
+
+    python benchmarks/trace.py                 # all three tables, written to benchmarks/results/trace.json
+    python benchmarks/trace.py --cases depth   # one of them
+
+Every figure is a ratio or a growth within one run; absolute times are printed beside them for this machine alone.
+"""
+
+import json
+import math
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import unbraid
+
+RESULTS = Path(__file__).parent / "results" / "trace.json"
+DEPTHS = (4, 8, 16, 32, 64, 160)
+
+
+def main(
+    cases: Annotated[str, typer.Option(help="depth, meta and resnet, with commas between.")] = "depth,meta,resnet",
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each, of which the median counts.")] = 3,
+) -> None:
+    """Measure and print."""
+    chosen = cases.split(",")
+    known: dict[str, Callable[[int], list[dict[str, Any]]]] = {"depth": depth, "meta": meta, "resnet": resnet}
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for case in chosen:
+        if case not in known:
+            raise typer.BadParameter(f'no case "{case}"; there are {", ".join(known)}')
+        found[case] = known[case](runs)
+        show(case, found[case])
+    found["machine"] = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def depth(runs: int) -> list[dict[str, Any]]:
+    """Layers of a small Llama on the meta device, 4 to 160: the export, and what trace adds (find, cut)."""
+    rows = []
+    for layers in DEPTHS:
+        with torch.device("meta"):
+            model, kwargs = llama(layers, width=64)
+            export = median(lambda m=model, k=kwargs: torch.export.export(m, (), k, strict=False), runs)
+            whole = median(lambda m=model, k=kwargs: unbraid.trace(m, (), k), runs)
+        rest = whole - export
+        rows.append(
+            {"layers": layers, "export s": export, "find and cut s": rest, "find and cut / export": rest / export}
+        )
+    for column in ("export s", "find and cut s"):
+        logs = [(math.log(row["layers"]), math.log(row[column])) for row in rows if isinstance(row["layers"], int)][1:]
+        slope = statistics.linear_regression(*zip(*logs, strict=True)).slope
+        rows.append({"layers": f"growth of {column[:-2]}: layers^{slope:.2f}"})
+    return rows
+
+
+def median(work: Callable[[], Any], runs: int) -> float:
+    """The median time of some runs after a first one."""
+    work()
+    seconds = []
+    for _ in range(runs):
+        begin = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds)
+
+
+def meta(runs: int) -> list[dict[str, Any]]:
+    """The structure of a Llama of 70 billion parameters: 80 layers, 160 blocks, no memory for weights."""
+    begin = time.perf_counter()
+    with torch.device("meta"):
+        model, kwargs = llama(80, width=8192, heads=64, inner=28672, words=128256)
+        form = unbraid.trace(model, (), kwargs)
+    return [
+        {
+            "blocks": len(form.blocks),
+            "billion parameters": sum(p.numel() for p in model.parameters()) / 1e9,
+            "seconds (bar 20)": time.perf_counter() - begin,
+            "GB of peak memory (bar 1.5)": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        }
+    ]
+
+
+def resnet(runs: int) -> list[dict[str, Any]]:
+    """ResNet-50 of timm, traced and verified at one image of 224x224."""
+    torchvision_works()
+    import timm
+
+    model = timm.create_model("resnet50").eval()
+    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    seconds = []
+    for _ in range(runs + 1):
+        begin = time.perf_counter()
+        form = unbraid.trace(model, image)
+        seconds.append(time.perf_counter() - begin)
+    return [{"blocks": len(form.blocks), "seconds (bar 3)": statistics.median(seconds[1:]), "first": seconds[0]}]
+
+
+def llama(
+    layers: int, width: int, heads: int = 4, inner: int | None = None, words: int = 100
+) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """A Llama with random weights, and its inputs."""
+    torchvision_works()
+    import transformers
+
+    config = transformers.LlamaConfig(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=max(1, heads // 8),
+        intermediate_size=inner or 2 * width,
+        vocab_size=words,
+    )
+    return transformers.LlamaForCausalLM(config).eval(), {
+        "input_ids": torch.zeros(2, 16, dtype=torch.long),
+        "use_cache": False,
+    }
+
+
+def torchvision_works() -> None:
+    """On a CPU build of torch the torchvision wheel lacks two operators; their schemas are enough to import it."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    import torchvision_stub  # noqa: F401
+
+
+def show(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print one table."""
+    table = Table(title=title, title_justify="left")
+    for column in rows[0]:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

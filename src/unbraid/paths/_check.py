@@ -1,0 +1,119 @@
+"""The sum of a spectrum against autograd, and its lengths against the number of paths."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unbraid.errors import InexactError
+from unbraid.form import ResidualForm, Target, objective, relative_error, tolerance
+from unbraid.graph import Add, Graph, Segment, Step, Stream, subgraph
+from unbraid.walk import Lengths, Polynomial, Tape, run
+
+_HALF = 0.5
+
+
+def measured(
+    form: ResidualForm,
+    tape: Tape,
+    place: str,
+    args: Any,
+    kwargs: Mapping[str, Any] | None,
+    cotangent: Tensor,
+    lengths: Lengths,
+    found: Polynomial | None,
+    counts: Sequence[int],
+) -> float:
+    """‖Σ c_m − autograd‖∞ / ‖autograd‖∞, by one ordinary backward pass through the part of the graph above the place.
+
+    The sum does not see a path that is counted at the wrong length. The number of paths does, at no cost: a length has
+    a coefficient where it has paths. Where it has none, because a branch passes no gradient or because a length was
+    lost, a second backward pass, in which every branch counts ½, tells the one from the other.
+
+    Raises:
+        InexactError: the sum departs from autograd, or the lengths are wrong.
+    """
+    part = subgraph(form.graph, (form.output,), given=(place,))
+    inputs = form.inputs(args, kwargs)
+    like = tape.values[place]
+    whole = _gradient(part, form, inputs, like, place, cotangent)
+    error = relative_error(_at(found, like, 1.0), whole)
+    if not error <= tolerance("sum", form.dtype):
+        raise _inexact(form, place, error, "sum to the gradient")
+    if not _alike(found, counts):
+        halved = _gradient(weakened(part, lengths, _HALF), form, inputs, like, place, cotangent)
+        departs = relative_error(_at(found, like, _HALF), halved)
+        if not departs <= tolerance("sum", form.dtype):
+            raise _inexact(form, place, departs, "sum, times ½ for each branch, to the gradient with branches halved,")
+    return error
+
+
+def model_error(
+    form: ResidualForm, total: Tensor, place: str, args: Any, kwargs: Mapping[str, Any] | None, target: Target
+) -> float:
+    """The sum against autograd's gradient in the form with its own casts."""
+    tape = form.tape(args, kwargs)
+    aim = objective(tape.values[form.output], target)
+    part = subgraph(form.graph, (form.output,), given=(place,))
+    inputs = form.inputs(args, kwargs)
+    return relative_error(total, _gradient(part, form, inputs, tape.values[place], place, aim.cotangent).to(total))
+
+
+def weakened(graph: Graph, lengths: Lengths, t: float) -> Graph:
+    """The same values, but a gradient passes each branch that counts times t."""
+
+    def weak(value: Tensor) -> Tensor:
+        return t * value + (value - t * value).detach()
+
+    steps: list[Step] = []
+    streams = dict(graph.streams)
+    for step in graph.steps:
+        if isinstance(step, Add):
+            operands: dict[int, str] = dict(step.operands)
+            for operand, stream in step.operands:
+                if lengths.of(step, operand):
+                    operands[operand] = name = f"{stream} times t at {step.output}"
+                    steps.append(Segment(name, (stream,), (name,), weak, (), "branch", step.block, operand))
+                    streams[name] = replace(streams[stream], id=name) if stream in streams else Stream(name)
+            branches = tuple(operands.get(j) for j in range(1, len(step.branches) + 1))
+            step = replace(step, branches=branches)
+        steps.append(step)
+    return replace(graph, streams=streams, steps=tuple(steps))
+
+
+def _alike(found: Polynomial | None, counts: Sequence[int]) -> bool:
+    """Whether the live degrees are the lengths that have paths."""
+    lengths = [length for length, count in enumerate(counts) if count]
+    if found is None or not lengths:
+        return found is None and not lengths
+    return (found.low, found.high) == (lengths[0], lengths[-1] + 1)
+
+
+def _at(found: Polynomial | None, like: Tensor, t: float) -> Tensor:
+    """Σ c_m t^m."""
+    if found is None:
+        return torch.zeros_like(like)
+    powers = torch.tensor([t**m for m in range(found.low, found.high)]).to(found.stack)
+    return torch.tensordot(powers, found.stack, 1)
+
+
+def _gradient(
+    graph: Graph, form: ResidualForm, inputs: Mapping[str, Any], like: Tensor, place: str, cotangent: Tensor
+) -> Tensor:
+    leaf = like.detach().requires_grad_()
+    state = {name: tensor.detach() for name, tensor in form.state.items()}
+    with torch.enable_grad():
+        output = run(graph, state, {**inputs, place: leaf})[form.output]
+        (gradient,) = torch.autograd.grad(output, leaf, cotangent)
+    return gradient
+
+
+def _inexact(form: ResidualForm, place: str, error: float, rule: str) -> InexactError:
+    bound = tolerance("sum", form.dtype)
+    return InexactError(
+        f"gradient_spectrum: the lengths must {rule} to {bound:g}; at {place!r} they depart by {error:.2e}.",
+        where=place,
+        error=error,
+    )
