@@ -33,6 +33,7 @@ from unbraid.form import ResidualForm
 from unbraid.paths import all_paths, gradient_spectrum, sample_paths
 
 RESULTS = Path(__file__).parent / "results" / "paths.json"
+_MOST, _ENOUGH = 100, 2.0  # turns, and seconds after which the least number of turns is enough
 Row = dict[str, Any]
 Work = Callable[[], object]
 
@@ -43,7 +44,7 @@ class Bench:
 
     Attributes:
         device: where.
-        repeats: how often each side runs.
+        repeats: how often each side runs at least.
         compiled: compile the plain gradient too.
     """
 
@@ -56,12 +57,16 @@ class Bench:
         taken: dict[str, list[float]] = {name: [] for name in works}
         for work in works.values():
             work()
-        for _ in range(self.repeats):
+        begin = time.perf_counter()
+        for turn in range(_MOST):
+            if turn >= self.repeats and time.perf_counter() - begin > _ENOUGH:
+                break
             for name, work in works.items():
                 taken[name].append(self.once(work))
         return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
     def once(self, work: Work) -> float:
+        """Seconds of one run."""
         self.wait()
         start = time.perf_counter()
         work()
@@ -69,6 +74,7 @@ class Bench:
         return time.perf_counter() - start
 
     def wait(self) -> None:
+        """Until the device is idle."""
         if self.device == "cuda":
             torch.cuda.synchronize()
 
@@ -239,7 +245,7 @@ def sampling(bench: Bench) -> list[Row]:
 
 def every(bench: Bench) -> list[Row]:
     """All 2^16 paths at width 64, batch 8, in a process of its own for its peak memory."""
-    with get_context("spawn").Pool(1) as pool:
+    with get_context("spawn").Pool(1, torch.set_num_threads, (torch.get_num_threads(),)) as pool:
         return pool.apply(_every, (bench,))
 
 
@@ -266,7 +272,7 @@ def growth(bench: Bench) -> list[Row]:
         model, x = mlp(depth, 128, 64, bench.device)
         form = trace(model, x)
         seconds.append(bench.times(spectrum=partial(gradient_spectrum, form, x, target=1, check=False))["spectrum"])
-        with get_context("spawn").Pool(1) as pool:
+        with get_context("spawn").Pool(1, torch.set_num_threads, (torch.get_num_threads(),)) as pool:
             memory.append(pool.apply(_memory, (depth,)))
     rows = [row("growth, width 128, batch 64", "exponent of K in time, 8 to 108", slope(depths, seconds), "≤ 2.1")]
     rows[0]["points"] = {"depths": depths, "seconds": seconds, "megabytes": memory}
@@ -340,11 +346,14 @@ def keep(path: Path, rows: list[Row], device: str) -> None:
 def main(
     cases: Annotated[str, typer.Option(help=f"With commas between: {', '.join(CASES)}.")] = ",".join(CASES),
     device: Annotated[str, typer.Option(help="cpu or cuda; by default cuda where there is one, after cpu.")] = "",
-    repeats: Annotated[int, typer.Option(min=1, help="Runs of each side; the median counts.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each side at least; the median counts.")] = 5,
     compiled: Annotated[bool, typer.Option("--compile", help="Also against a compiled gradient.")] = False,
+    threads: Annotated[int, typer.Option(help="Of torch; 0 leaves them as they are.")] = 0,
     out: Annotated[Path, typer.Option(help="Where results are kept.")] = RESULTS,
 ) -> None:
     """Measure, print a table and keep the numbers."""
+    if threads:
+        torch.set_num_threads(threads)
     for where in [device] if device else ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
         rows: list[Row] = []
         for case in cases.split(","):

@@ -14,6 +14,7 @@ from networks import F64, normal
 
 CLASSES, WIDTH = 3, 4
 ACTS = {"tanh": torch.tanh, "relu": torch.relu, "gelu": torch.nn.functional.gelu, "sigmoid": torch.sigmoid}
+SLOPES = {"tanh": 1.0, "relu": 0.0, "gelu": 0.5, "sigmoid": 0.25}  # at zero
 
 
 class Verbs:
@@ -34,7 +35,9 @@ class Held(Verbs):
 
     def act(self, name, z):
         zero = ACTS[name](torch.zeros((), dtype=z.dtype))
-        return zero + z * ((ACTS[name](z) - zero) / z).detach()
+        small = z.abs() < torch.finfo(z.dtype).eps ** 0.5
+        gate = torch.where(small, SLOPES[name], (ACTS[name](z) - zero) / torch.where(small, 1.0, z))
+        return zero + z * gate.detach()
 
     def norm(self, z):
         return z * (z.square().mean(-1, keepdim=True) + 0.1).rsqrt().detach()
@@ -84,7 +87,7 @@ class Woven(nn.Module):
         def linear(z):
             nonlocal matrix
             matrix += 1
-            return z @ self.matrices[matrix - 1] + self.biases[matrix - 1]
+            return nn.functional.linear(z, self.matrices[matrix - 1], self.biases[matrix - 1])
 
         h = x
         for kind, act, order, scale, after in self.plan:

@@ -161,7 +161,7 @@ def test_the_gradient_at_a_block():
 
 @pytest.mark.parametrize("linearize", ["frozen", "jacobian"])
 def test_sampled_paths_are_rows_of_all_paths(linearize):
-    network, x, form = made(EVERY)
+    _, x, form = made(EVERY)
     every = all_paths(form, x, target=1, linearize=linearize)
     sampled = sample_paths(form, x, target=1, linearize=linearize, per_length=5, chunk=7)
     rows = {tuple(mask): row for row, mask in enumerate(every.masks.tolist())}

@@ -91,13 +91,13 @@ def _traced(entry: Entry, common: dict[str, Any]) -> Result:
         common["seconds"] = time.perf_counter() - started
         return Result(**common, verdict="wrong", reason=str(error), error=error.error)
     common["seconds"] = time.perf_counter() - started
-    counts = _counts(form)
-    wrong = entry.known is not None and counts != entry.known.counts
+    found = counts(form)
+    wrong = entry.known is not None and found != entry.known.counts
     return Result(
         **common,
         verdict="wrong" if wrong else "exact",
         reason=f"known: {entry.known.counts}" if wrong and entry.known else "",
-        counts=counts,
+        counts=found,
         trunks=len(form.sources),
         error=form.error,
         silent=len(form.silent),
@@ -106,7 +106,8 @@ def _traced(entry: Entry, common: dict[str, Any]) -> Result:
     )
 
 
-def _counts(form: Any) -> tuple[int, int, int, int]:
+def counts(form: Any) -> tuple[int, int, int, int]:
+    """Blocks, projections, branches, nested blocks."""
     blocks = form.blocks
     return (
         len(blocks),

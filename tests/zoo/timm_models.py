@@ -7,10 +7,19 @@ meta device. Additions were counted in the families' sources: a stage of `depth`
 from zoo.entry import Entry, Known, Made, lively, normal
 
 KNOWN: dict[str, Known | None] = {
+    # the known answers
+    "resnet18": Known(8, 3),
+    "resnet50": Known(16, 4),
+    "resnetv2_50": Known(16, 4),
+    "convnext_atto": Known(12),
+    "mobilenetv2_100": Known(10),
+    "mixer_s32_224": Known(16),
+    "poolformer_s12": Known(24),
+    # one of each family
     "beit_base_patch16_224": None,  # beit
     "halonet_h1": None,  # byoanet
     "mobileone_s1": None,  # byobnet
-    "cait_xxs24_224": None,  # cait
+    "cait_xxs24_224": Known(52),  # cait
     "coat_tiny": None,  # coat
     "convit_tiny": None,  # convit
     "convmixer_768_32": None,  # convmixer
@@ -23,7 +32,7 @@ KNOWN: dict[str, Known | None] = {
     "davit_tiny": None,  # davit
     "deepseek_vit_412m": None,  # deepseek_vit
     "deit_tiny_patch16_224": None,  # deit
-    "densenet121": None,  # densenet
+    "densenet121": Known(0),  # densenet
     "dla46x_c": None,  # dla
     "dpn48b": None,  # dpn
     "edgenext_xx_small": None,  # edgenext
@@ -48,7 +57,7 @@ KNOWN: dict[str, Known | None] = {
     "iformer_t": None,  # iformer
     "inception_next_atto": None,  # inception_next
     "inception_resnet_v2": None,  # inception_resnet_v2
-    "inception_v3": None,  # inception_v3
+    "inception_v3": Known(0),  # inception_v3
     "inception_v4": None,  # inception_v4
     "lcnetv2_small": None,  # lcnetv2
     "levit_128s": None,  # levit
@@ -86,16 +95,16 @@ KNOWN: dict[str, Known | None] = {
     "skresnet18": None,  # sknet
     "starnet_s050": None,  # starnet
     "swiftformer_xs": None,  # swiftformer
-    "swin_tiny_patch4_window7_224": None,  # swin_transformer
+    "swin_tiny_patch4_window7_224": Known(24),  # swin_transformer
     "swinv2_tiny_window16_256": None,  # swin_transformer_v2
     "swinv2_cr_tiny_224": None,  # swin_transformer_v2_cr
     "tiny_vit_5m_224": None,  # tiny_vit
     "tnt_s_legacy_patch16_224": None,  # tnt
     "tresnet_m": None,  # tresnet
     "twins_svt_small": None,  # twins
-    "vgg11": None,  # vgg
+    "vgg11": Known(0),  # vgg
     "visformer_tiny": None,  # visformer
-    "vit_tiny_patch16_224": None,  # vision_transformer
+    "vit_tiny_patch16_224": Known(24),  # vision_transformer
     "vit_tiny_r_s16_p8_224": None,  # vision_transformer_hybrid
     "vit_srelpos_small_patch16_224": None,  # vision_transformer_relpos
     "samvit_base_patch16_224": None,  # vision_transformer_sam

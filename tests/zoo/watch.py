@@ -1,4 +1,4 @@
-"""Counts the additions of a real run, line by line of the model's code: a second opinion that knows nothing of graphs."""
+"""Counts the additions of a real run, line by line of the model's code: a count that knows nothing of graphs."""
 
 import sys
 from collections import Counter
@@ -25,8 +25,9 @@ class Watch(TorchFunctionMode):
         self.lines: Counter[str] = Counter()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _ADDITIONS and len(args) > 1 and all(isinstance(a, Tensor) and a.is_floating_point() for a in args[:2]):
-            if args[0].shape == args[1].shape and args[0].ndim:
+        if func in _ADDITIONS and len(args) > 1 and all(isinstance(a, Tensor) for a in args[:2]):
+            a, b = args[:2]
+            if a.is_floating_point() and b.is_floating_point() and a.shape == b.shape and a.ndim:
                 self.lines[_line()] += 1
         return func(*args, **(kwargs or {}))
 

@@ -23,18 +23,18 @@ def constants(graph: Graph, state: State, values: Mapping[str, Any]) -> Iterator
         The stream and the constant, which keeps its examples apart.
     """
     made = {stream: step for step in graph.steps for stream in makes(step)}
-    with torch.no_grad():
-        for step in graph.steps:
-            if isinstance(step, Segment) and any(graph.data(step)):
-                if not set(step.outputs) <= set(graph.sources):
-                    yield from zip(step.outputs, _at_zero(graph, step, state, values), strict=True)
-            elif isinstance(step, Add):
-                for stream in reads(step):
-                    if stream not in graph.carried and not isinstance(made.get(stream), Add):
-                        yield stream, values[stream]
+    for step in graph.steps:
+        if isinstance(step, Segment) and any(graph.data(step)):
+            if not set(step.outputs) <= set(graph.sources):
+                yield from zip(step.outputs, _at_zero(graph, step, state, values), strict=True)
+        elif isinstance(step, Add):
+            for stream in reads(step):
+                if stream not in graph.carried and not isinstance(made.get(stream), Add):
+                    yield stream, values[stream]
 
 
 def _at_zero(graph: Graph, segment: Segment, state: State, values: Mapping[str, Any]) -> tuple[Tensor, ...]:
     inputs = zip(segment.inputs, graph.data(segment), strict=True)
     empty = {stream: torch.zeros_like(values[stream]) if carries else values[stream] for stream, carries in inputs}
-    return execute(segment, state, empty)
+    with torch.no_grad():
+        return execute(segment, state, empty)
