@@ -283,11 +283,18 @@ def growth(bench: Bench) -> list[Row]:
 def _memory(depth: int) -> float:
     """Megabytes that one spectrum adds to the peak of its process."""
     torch.set_num_threads(1)
-    model, x = mlp(depth, 128, 64, "cpu")
-    form = trace(model, x)
-    before = _peak()
+    model, x = mlp(depth, 128, 512, "cpu")  # large, so that tracing, on few examples, stays below
+    form = trace(model, x[:4])
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak begins anew, without that of tracing
+    before = _high_water()
     gradient_spectrum(form, x, target=1, check=False)
-    return max(1e3 * (_peak() - before), 0.1)
+    return max(_high_water() - before, 0.1)
+
+
+def _high_water() -> float:
+    """The peak of resident memory in megabytes since it was last reset."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM"))
 
 
 def _peak() -> float:
@@ -323,9 +330,6 @@ def markdown(rows: list[Row]) -> str:
 
 def keep(path: Path, rows: list[Row], device: str) -> None:
     """Add the rows to those of other cases and devices, in one step."""
-    old = json.loads(path.read_text())["rows"] if path.exists() else []
-    new = {(found["case"], found["quantity"], device) for found in rows}
-    kept = [found for found in old if (found["case"], found["quantity"], found["device"]) not in new]
     facts = {
         "device": device,
         "machine": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
@@ -335,12 +339,18 @@ def keep(path: Path, rows: list[Row], device: str) -> None:
         "torch": str(torch.__version__),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    new = [{**found, **facts} for found in rows]
+    old = json.loads(path.read_text())["rows"] if path.exists() else []
+    kept = [found for found in old if _key(found) not in set(map(_key, new))]
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(
-        json.dumps({"rows": [*kept, *({**found, **facts} for found in rows)]}, indent=1, ensure_ascii=False) + "\n"
-    )
+    part.write_text(json.dumps({"rows": [*kept, *new]}, indent=1, ensure_ascii=False) + "\n")
     part.replace(path)
+
+
+def _key(found: Row) -> tuple[object, ...]:
+    """What tells one row from another."""
+    return tuple(found[name] for name in ("case", "quantity", "device", "threads"))
 
 
 def main(

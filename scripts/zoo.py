@@ -4,8 +4,8 @@
     python scripts/zoo.py resnet18 Llama  these alone
     python scripts/zoo.py --fresh         forget earlier results
 
-Results are kept in runs/zoo/results.jsonl, one line a model, and hold for the code that made them: after a change of the
-tracer all models are due again.
+Results are kept in runs/zoo/results.jsonl, one line a model, and hold for the code that made them: after a change of
+the tracer all models are due again.
 """
 
 import argparse
@@ -20,14 +20,16 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT / "tests")  # instead of this folder, where this file would pass for the package "zoo"
+# Instead of this folder, in which this very file would pass for the package "zoo".
+sys.path[0] = str(ROOT / "tests")
 
-import torchvision_stub  # noqa: E402, F401
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
-from zoo.catalogue import MODELS  # noqa: E402
+
+import torchvision_stub  # noqa: E402, F401
+from zoo.catalogue import MODELS, find  # noqa: E402
 from zoo.entry import Entry  # noqa: E402
-from zoo.page import page  # noqa: E402
+from zoo.page import line, page, score  # noqa: E402
 from zoo.result import Result, measure  # noqa: E402
 
 RESULTS = ROOT / "runs" / "zoo" / "results.jsonl"
@@ -47,9 +49,12 @@ def main() -> int:
     done |= _trace_all([entry for entry in chosen if entry.name not in done], code, options.jobs, options.seconds)
     results = [done[entry.name] for entry in chosen if entry.name in done]
     if not options.names:
-        (ROOT / "docs" / "zoo.md").write_text(page(results))
-    print(page(results, brief=True))
-    return 1 if any(result.verdict == "wrong" for result in results) else 0
+        (ROOT / "docs" / "zoo.md").write_text(page(results, chosen))
+    known = {entry.name: entry.known for entry in chosen}
+    for result in results:
+        print(line(result, known[result.name]))
+    print(score(results, chosen))
+    return 1 if any(result.verdict(known[result.name]) == "wrong" for result in results) else 0
 
 
 def _options() -> argparse.Namespace:
@@ -74,8 +79,15 @@ def _fingerprint() -> str:
 def _earlier(code: str, keep: bool) -> dict[str, Result]:
     if not RESULTS.exists():
         return {}
-    lines = [json.loads(line) for line in RESULTS.read_text().splitlines() if line.endswith("}")]
-    return {line["name"]: Result(**line["result"]) for line in lines if keep or line["code"] == code}
+    results = {}
+    for text in RESULTS.read_text().splitlines():
+        try:
+            record = json.loads(text)
+        except ValueError:
+            continue  # cut short when the run was killed
+        if keep or record["code"] == code:
+            results[record["name"]] = Result(**record["result"])
+    return results
 
 
 def _trace_all(entries: list[Entry], code: str, jobs: int, seconds: float) -> dict[str, Result]:
@@ -117,26 +129,32 @@ def _arrived(name: str, process: Any, here: Connection, started: float, seconds:
             return Result(**fields)
         except EOFError:
             process.join()
-            return Result.failed(name, f"its process ended with code {process.exitcode}", spent)
+            return _lost(name, f"its process ended with code {process.exitcode}", spent)
     if spent > seconds:
         process.kill()
         process.join()
-        return Result.failed(name, f"took more than {seconds:g} s", spent)
+        return _lost(name, f"took more than {seconds:g} s", spent)
     return None
+
+
+def _lost(name: str, reason: str, seconds: float) -> Result:
+    """A model whose process did not live to tell."""
+    entry = find(name)
+    return Result(name, entry.library, entry.kind, failure="refused", reason=reason, seconds=seconds)
 
 
 def _work(name: str, there: Connection) -> None:
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-    entry = next(entry for entry in MODELS if entry.name == name)
-    there.send(vars(measure(entry)))
+    there.send(vars(measure(find(name))))
 
 
 def _write(name: str, code: str, result: Result) -> None:
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with RESULTS.open("a") as file:
-        file.write(json.dumps({"name": name, "code": code, "result": vars(result)}) + "\n")
+        # The line break comes first, so that a line cut short by a kill ends there.
+        file.write("\n" + json.dumps({"name": name, "code": code, "result": vars(result)}))
         file.flush()
         os.fsync(file.fileno())
 

@@ -12,7 +12,7 @@ import pytest
 from cli._run import invoke
 from unbraid.cli._model import KINDS, Wish, load, parse_shape
 
-VERBS = ["report", "train", "trace", "unravel", "figure"]
+VERBS = ["report", "train", "trace", "unravel", "paths", "figure"]
 FIGURES = ["network", "unravelled", "order", "toy"]
 
 
@@ -64,6 +64,9 @@ BAD = [
     (["train", "run", "--depth", "0"], "--depth"),
     (["train", "run", "--kind", "odd"], "--kind"),
     (["train", "run", "--data", "nowhere.npz"], "nowhere.npz"),
+    (["paths", "no-such-thing"], '"no-such-thing" is no model'),
+    (["paths", ".", "-o", "a.pdf"], '.png or .svg; got "a.pdf"'),
+    (["paths", ".", "--target", "cat"], 'a class, such as 3, or a position and a class, such as 5,3; got "cat"'),
     (["report", "-o", "report.pdf"], "ends in .html"),
     (["report", "--depths", "a,b"], '--depths is numbers of blocks with commas between, such as 10,20,40; got "a,b"'),
     (["report", "--no-such-option"], "--no-such-option"),
@@ -89,7 +92,7 @@ def test_debug_shows_the_traceback():
 
 
 def test_trace_without_a_model_explains_what_one_is():
-    for verb in ("trace", "unravel"):
+    for verb in ("trace", "unravel", "paths"):
         result = invoke(verb)
         assert result.status == 2
         assert result.stdout == ""

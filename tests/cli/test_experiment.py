@@ -10,6 +10,8 @@ from unbraid.cli._experiment import compare
 from unbraid.report import sections
 from unbraid.train import Recipe
 
+PATHS = "The gradient by path length"
+
 
 @pytest.fixture(scope="module")
 def done():
@@ -61,6 +63,49 @@ def test_unravel_prints_every_term(folder):
     assert all(name in result.stdout for name in ("input", "blocks.0", "blocks.1", "blocks.2"))
 
 
+def test_paths_prints_the_spectrum_and_draws_it(folder, tmp_path):
+    figure = tmp_path / "paths.svg"
+    options = ["--data", "mnist1d", "--target", "3", "--examples", "6", "--per-length", "4"]
+    result = invoke("paths", str(folder), *options, "-o", str(figure))
+    assert result.status == 0, result.stderr
+    assert "6 examples, class 3" in result.stdout
+    assert [line.split()[:2] for line in result.stdout.splitlines()[3:7]] == [
+        ["0", "1"],
+        ["1", "3"],
+        ["2", "3"],
+        ["3", "1"],
+    ]
+    assert str(figure) in result.stderr
+    assert figure.read_text().startswith("<?xml")
+
+
+def test_paths_as_json_are_the_library_s_numbers(folder):
+    from unbraid import gradient_spectrum, trace, train
+
+    said = json.loads(
+        invoke("paths", str(folder), "--target", "3", "--examples", "5", "--per-length", "2", "--json").stdout
+    )
+    network = train.load(folder).network
+    x = data.mnist1d().flat().test.inputs[:5]
+    found = gradient_spectrum(trace(network, (x,)), x, target=3)
+    assert said["counts"] == [1, 3, 3, 1] == list(found.counts)
+    assert said["norms"] == pytest.approx(found.norms.tolist(), rel=1e-5)
+    assert said["examples"] == 5
+    assert said["error"] < 1e-4
+    # There is one path of length 0, so its sampled norm is that of the sum.
+    assert said["sampled"][0] == pytest.approx(said["norms"][0], rel=1e-4)
+    alone = json.loads(invoke("paths", str(folder), "--per-length", "0", "--json").stdout)
+    assert alone["sampled"] is None
+    assert alone["target"] == "the largest output"
+
+
+def test_paths_refuses_a_class_that_is_not_there(folder):
+    result = invoke("paths", str(folder), "--target", "10")
+    assert result.status == 2
+    assert "values below 10; 10 came" in result.stderr
+    assert result.stdout == ""
+
+
 def test_a_plain_network_is_refused_with_the_reason(tmp_path):
     path = tmp_path / "plain"
     invoke("train", str(path), "--depth", "2", "--epochs", "1", "--width", "20", "--kind", "plain")
@@ -74,7 +119,7 @@ def test_a_report_on_one_model(folder, tmp_path):
     result = invoke("report", str(folder), "-o", str(tmp_path / "a.html"))
     assert (result.status, result.stdout) == (0, f"{tmp_path / 'a.html'}\n")
     said = json.loads((tmp_path / "report.json").read_text())
-    assert [section["title"] for section in said["sections"]] == ["The network", "The terms"]
+    assert [section["title"] for section in said["sections"]] == ["The network", "The terms", PATHS]
     assert "3 residual blocks and 8 paths" in said["sections"][0]["finding"]
 
 
@@ -84,5 +129,5 @@ def test_the_default_report(tmp_path):
     assert result.stderr == "", "no bar where stderr is no terminal"
     said = json.loads(result.stdout)
     titles = [section["title"] for section in said["sections"]]
-    assert titles == ["What was trained", "Depth: plain against residual", "The network", "The terms"]
+    assert titles == ["What was trained", "Depth: plain against residual", "The network", "The terms", PATHS]
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"index.html", "report.json"}

@@ -1,8 +1,8 @@
 """Imported once by the process from which the zoo's workers are forked."""
 
 import timm  # noqa: F401
-import transformers
 import torch  # noqa: F401
+import transformers
 
 import unbraid  # noqa: F401
 

@@ -1,3 +1,77 @@
+"""The zoo's results as a page of the documentation."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from zoo.entry import Entry, Known
 from zoo.result import Result
-def page(results, brief=False):
-    return "\n".join(f"{r.name:28} {r.verdict:8} {r.counts} {r.expected} tr{r.trunks} {r.error:.1e} s{r.silent} {r.tracer} {r.seconds:.1f}s {r.reason[:300]!r}" for r in results)
+
+_HEAD = """# The zoo
+
+Models that nobody here wrote, each traced in float32, in eval mode, with untrained weights; parameters that start
+from zero, or next to it, were given values first, so that a missing branch would be seen. Made by `make zoo`.
+
+- **exact**: the form returns what the model returns, at the traced input and at one of another batch size, to 1e-5
+  in the largest norm; every addition is the sum of its operands; and the blocks are those counted by other
+  means (last column).
+- **refused**: there is no form, and the message says why.
+- **wrong**: the form differs from the model, or the counts from those known.
+
+A network without residual additions counts as exact where the trace says that there are none.
+
+"""
+
+
+def page(results: Sequence[Result], entries: Sequence[Entry]) -> str:
+    """The whole page in Markdown."""
+    known = {entry.name: entry.known for entry in entries}
+    parts = [_HEAD, score(results, entries), "\n"]
+    for kind in dict.fromkeys(result.kind for result in results):
+        parts += [f"\n## {kind}\n\n", *_TABLE]
+        parts += [f"{_row(result, known[result.name])}\n" for result in results if result.kind == kind]
+    return "".join(parts)
+
+
+_TABLE = (
+    "| model | | blocks | skips (identity / projection) | branches | nested | error | seconds | counted by |\n",
+    "|---|---|--:|--:|--:|--:|--:|--:|---|\n",
+)
+
+
+def score(results: Sequence[Result], entries: Sequence[Entry]) -> str:
+    """How many were exact, refused and wrong."""
+    known = {entry.name: entry.known for entry in entries}
+    verdicts = Counter(result.verdict(known[result.name]) for result in results)
+    counted = sum(known[result.name] is not None for result in results)
+    return (
+        f"**{verdicts['exact']} exact / {verdicts['refused']} refused with a reason / {verdicts['wrong']} wrong**, "
+        f"of {len(results)} models; {counted} of them have a count known by other means.\n"
+    )
+
+
+def line(result: Result, known: Known | None) -> str:
+    """One model, for the terminal."""
+    blocks, projections, branches, nested = result.counts or ("-",) * 4
+    found = f"{blocks} blocks, {projections} projections, {branches} branches, {nested} nested"
+    verdict = result.verdict(known)
+    reason = "" if verdict == "exact" else f"  {_why(result, known)}"
+    return f"{result.name:32} {verdict:8} {found:56} {result.error:8.1e} {result.seconds:6.1f} s{reason}"
+
+
+def _row(result: Result, known: Known | None) -> str:
+    verdict = result.verdict(known)
+    note = (known.how if known else "") if verdict == "exact" else f"**{_why(result, known)}**"
+    if result.counts is None:
+        return f"| {result.name} | {verdict} | | | | | | {result.seconds:.1f} | {note} |"
+    blocks, projections, branches, nested = result.counts
+    skips = f"{blocks - projections} / {projections}" if blocks else ""
+    error = f"{result.error:.1e}" if blocks else ""
+    return (
+        f"| {result.name} | {verdict} | {blocks} | {skips} | {branches} | {nested} | {error} "
+        f"| {result.seconds:.1f} | {note} |"
+    )
+
+
+def _why(result: Result, known: Known | None) -> str:
+    text = result.reason if result.failure or known is None else f"known: {known.counts}"
+    return " ".join(text.split()).replace("|", "\\|")[:300]

@@ -4,10 +4,11 @@ import math
 import time
 import traceback
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from zoo.entry import Entry
+from zoo.entry import Entry, Known, Made
+from zoo.watch import additions
 
 
 @dataclass(frozen=True)
@@ -18,16 +19,15 @@ class Result:
         name: of the model.
         library: where it comes from.
         kind: its group.
-        verdict: "exact"; "refused" with a reason; "wrong": the counts differ from what is known, or the form from the model.
-        reason: why it was refused, or what is wrong.
-        counts: blocks, projections, branches, nested blocks.
-        expected: the same as known by other means; None where nothing is known.
-        how: by which means.
+        failure: "refused" or "inexact" where there is no form; otherwise empty.
+        reason: what the refusal says.
+        counts: blocks, projections, branches, nested blocks; all 0 where the trace says that there is no block.
         trunks: the number of sources.
         error: the largest relative error measured.
         silent: blocks too small to be tested.
         tracer: which one served.
-        build, seconds: what building and tracing took.
+        build: seconds to build the model.
+        seconds: to trace it.
         lines: for each line of the model's code that adds two float tensors of one shape: how often it ran, how many
             branches were found there, how many additions were refused.
     """
@@ -35,11 +35,9 @@ class Result:
     name: str
     library: str = ""
     kind: str = ""
-    verdict: str = "exact"
+    failure: str = ""
     reason: str = ""
     counts: tuple[int, int, int, int] | None = None
-    expected: tuple[int, int, int, int] | None = None
-    how: str = ""
     trunks: int = 0
     error: float = math.nan
     silent: int = 0
@@ -48,60 +46,52 @@ class Result:
     seconds: float = 0.0
     lines: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
-    @classmethod
-    def failed(cls, name: str, reason: str, seconds: float) -> "Result":
-        """A model whose process did not live to tell."""
-        return cls(name, verdict="refused", reason=reason, seconds=seconds)
+    def verdict(self, known: Known | None) -> str:
+        """ "exact", "refused", or "wrong": the form departs from the model, or its counts from what is known."""
+        if self.failure == "refused":
+            return "refused"
+        agrees = known is None or (self.counts is not None and tuple(self.counts) == known.counts)
+        return "exact" if agrees and not self.failure else "wrong"
 
 
 def measure(entry: Entry) -> Result:
-    """Build and trace a model, and compare what was found with what is known."""
-    common: dict[str, Any] = {"name": entry.name, "library": entry.library, "kind": entry.kind}
-    if entry.known is not None:
-        common |= {"expected": entry.known.counts, "how": entry.known.how}
-    try:
-        return _traced(entry, common)
-    except Exception as error:  # every failure is a line of the table
-        traceback.print_exc(limit=-6)
-        return Result(**common, verdict="refused", reason=f"{type(error).__name__}: {error}")
-
-
-def _traced(entry: Entry, common: dict[str, Any]) -> Result:
-    from zoo.watch import additions
-
+    """Build a model and trace it; every failure is a result."""
     from unbraid.errors import InexactError, NotResidualError
+
+    result = Result(entry.name, entry.library, entry.kind)
+    started = time.perf_counter()
+    try:
+        made = entry.make()
+        result = replace(result, build=time.perf_counter() - started)
+        ran = additions(made)
+        started = time.perf_counter()
+        return _traced(result, made, ran)
+    except NotResidualError as error:
+        refused = Counter(refusal.where for refusal in error.refusals)
+        lines = {line: (ran.get(line, 0), 0, refused[line]) for line in ran.keys() | refused.keys()}
+        said = str(error).splitlines()[0]
+        result = replace(result, counts=(0, 0, 0, 0), lines=lines, reason=said)
+    except InexactError as error:
+        result = replace(result, failure="inexact", reason=str(error), error=error.error)
+    except Exception as error:
+        traceback.print_exc(limit=-6)
+        result = replace(result, failure="refused", reason=f"{type(error).__name__}: {error}")
+    return replace(result, seconds=time.perf_counter() - started)
+
+
+def _traced(result: Result, made: Made, ran: dict[str, int]) -> Result:
     from unbraid.form import trace
 
     started = time.perf_counter()
-    made = entry.make()
-    common["build"] = time.perf_counter() - started
-    ran = additions(made)
-    started = time.perf_counter()
-    try:
-        form = trace(made.model, made.args, made.kwargs)
-    except NotResidualError as error:
-        common["seconds"] = time.perf_counter() - started
-        none = entry.known is None or entry.known.blocks == 0
-        refused = Counter(refusal.where for refusal in error.refusals)
-        return Result(
-            **common, verdict="exact" if none else "wrong", reason=str(error).splitlines()[0], counts=(0, 0, 0, 0),
-            lines={line: (ran.get(line, 0), 0, refused[line]) for line in ran.keys() | refused.keys()},
-        )  # fmt: skip
-    except InexactError as error:
-        common["seconds"] = time.perf_counter() - started
-        return Result(**common, verdict="wrong", reason=str(error), error=error.error)
-    common["seconds"] = time.perf_counter() - started
-    found = counts(form)
-    wrong = entry.known is not None and found != entry.known.counts
-    return Result(
-        **common,
-        verdict="wrong" if wrong else "exact",
-        reason=f"known: {entry.known.counts}" if wrong and entry.known else "",
-        counts=found,
+    form = trace(made.model, made.args, made.kwargs)
+    return replace(
+        result,
+        counts=counts(form),
         trunks=len(form.sources),
         error=form.error,
         silent=len(form.silent),
         tracer=form.tracer,
+        seconds=time.perf_counter() - started,
         lines=_lines(form, ran),
     )
 

@@ -1,9 +1,11 @@
 """The known answers of the issue's table, asserted exactly: blocks, projections, branches, nested blocks."""
 
+from functools import cache
+
 import pytest
 import torch
-import torchvision_stub  # noqa: F401
 
+import torchvision_stub  # noqa: F401
 from unbraid.errors import NotResidualError
 from unbraid.form import trace
 
@@ -58,17 +60,21 @@ def test_known_answer_of_a_larger_model(name, answer):
     _check(name, answer)
 
 
-def _check(name, answer):
+@cache
+def form_of(name):
     made = find(name).make()
-    form = trace(made.model, made.args, made.kwargs)
+    return trace(made.model, made.args, made.kwargs)
+
+
+def _check(name, answer):
+    form = form_of(name)
     assert counts(form) == answer
     assert form.error <= 1e-5
     assert not form.silent
 
 
 def test_post_norm_is_trunk():
-    made = find("Bert").make()
-    form = trace(made.model, made.args, made.kwargs)
+    form = form_of("Bert")
     assert {block.after for block in form.blocks} == {("layer_norm",)}
     assert [block.name for block in form.blocks][:2] == [
         "encoder.layer.0.attention.output",
@@ -77,14 +83,12 @@ def test_post_norm_is_trunk():
 
 
 def test_an_encoder_and_a_decoder_are_two_trunks():
-    made = find("T5").make()
-    form = trace(made.model, made.args, made.kwargs)
+    form = form_of("T5")
     assert len(form.sources) == 2
 
 
 def test_two_branches_have_names_of_their_own():
-    made = find("GPTJ").make()
-    form = trace(made.model, made.args, made.kwargs)
+    form = form_of("GPTJ")
     assert set(form.blocks[1].branches) == {"transformer.h.1.attn", "transformer.h.1.mlp"}
 
 
@@ -100,6 +104,7 @@ def test_a_plain_network_is_refused(name):
 
 def test_the_zoo_has_a_model_of_every_family_of_timm():
     from timm.models import _registry
+
     from zoo.timm_models import KNOWN
 
     assert {_registry._model_to_module[name] for name in KNOWN} == set(timm.list_modules())

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from unbraid.cli._figure import figure
+from unbraid.cli._paths import paths
 from unbraid.cli._report import report
 from unbraid.cli._trace import trace
 from unbraid.cli._train import train
@@ -24,6 +25,7 @@ app.command(epilog="Example: unbraid report --depths 10,20 -o report/index.html"
 app.command(epilog="Example: unbraid train runs/mlp20 --depth 20 --scale '1/sqrt(K)'")(train)
 app.command(epilog="Example: unbraid trace timm:resnet50 --json")(trace)
 app.command(epilog="Example: unbraid unravel runs/mlp20 --examples 100")(unravel)
+app.command(epilog="Example: unbraid paths runs/mlp20 --data mnist1d --target 3 -o paths.svg")(paths)
 app.add_typer(figure, name="figure", epilog="Example: unbraid figure unravelled --blocks 4 -o unravelled.svg")
 
 

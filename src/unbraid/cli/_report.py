@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["report"]
 
 _QUICK_DEPTHS, _QUICK_EPOCHS = "2,4", 1
+_SAMPLED = 16  # random paths of each length, beside the exact spectrum of the default page
 
 
 def report(
@@ -72,7 +73,7 @@ def _default_page(done: "Comparison") -> "Page":
     trial = done.deepest
     name = f"the residual network of depth {trial.depth}"
     loaded = Loaded(name, trial.run.network.cpu(), (done.data.test.inputs,), python="model = run.network")
-    found = [sections.training(done.training()), sections.depth(done.curves()), *anatomy(loaded)]
+    found = [sections.training(done.training()), sections.depth(done.curves()), *anatomy(loaded, _SAMPLED)]
     return Page("Plain and residual networks on MNIST-1D", found, "Trained from the same weights, then taken apart.")
 
 

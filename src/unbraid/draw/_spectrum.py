@@ -1,9 +1,11 @@
 """Spectra over path lengths: how many paths there are, and what they carry."""
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from unbraid.draw._style import INK, MUTED, PALETTE, style
 
@@ -22,26 +24,41 @@ def spectrum(
         counts: the number of paths of each length.
         share: the exact norm of each length over the sum of all.
         effective: the shortest interval of lengths that holds 95 % of the share.
-        sampled: count times mean norm of sampled paths, over its sum (Veit et al. 2016); None where there are none.
+        sampled: the mean norm of single paths of each length (Veit et al. 2016), drawn as it is and times the count,
+            each over its sum; not finite where a length has no path; None where nothing was sampled.
     """
     lengths = range(len(counts))
-    total = sum(counts)
     low, high = effective
     with style():
-        figure = Figure(figsize=(7, 3.6), layout="constrained")
+        figure = Figure(figsize=(7.2, 3.9), layout="constrained")
         axes = figure.subplots()
         axes.axvspan(low - 0.5, high + 0.5, color=MUTED, alpha=0.15, lw=0)
-        _line(axes, lengths, [100 * count / total for count in counts], "paths", PALETTE[0], "--")
+        _line(axes, lengths, _shares(counts), "number of paths", PALETTE[0], "--", "s")
         if sampled is not None:
-            _line(axes, lengths, [100 * part for part in sampled], "count × mean norm", PALETTE[2], ":")
-        _line(axes, lengths, [100 * part for part in share], "gradient", PALETTE[1], "-")
+            norms = [norm if math.isfinite(norm) else 0.0 for norm in sampled]
+            _line(axes, lengths, _shares(norms), "norm of one path, sampled", PALETTE[5], "-.", "^")
+            products = [count * norm for count, norm in zip(counts, norms, strict=True)]
+            _line(axes, lengths, _shares(products), "count × norm of one path", PALETTE[2], ":", "D")
+        _line(axes, lengths, [100 * part for part in share], "gradient, exact", PALETTE[3], "-", "o")
         axes.set_xlabel("branches on the path")
-        axes.set_ylabel("share in %")
+        axes.set_ylabel("share of the sum over lengths in %")
         axes.set_xlim(-0.5, len(counts) - 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(bottom=0)
-        axes.legend(frameon=False, labelcolor=INK)
-        axes.set_title(f"95 % of the gradient's norm travels paths of {low} to {high} branches")
+        figure.legend(loc="outside lower left", ncols=2, frameon=False, labelcolor=INK)
+        axes.set_title(_finding(low, high, len(counts) - 1))
     return figure
+
+
+def _finding(low: int, high: int, longest: int) -> str:
+    if low == high:
+        return f"95 % of the gradient's norm travels paths of {low} of {longest} branches"
+    return f"95 % of the gradient's norm travels paths of {low} to {high} of {longest} branches"
+
+
+def _shares(parts: Sequence[int] | Sequence[float]) -> list[float]:
+    total = sum(parts)
+    return [100 * (part / total) if total else 0.0 for part in parts]
 
 
 def values(from_input: Sequence[float], from_constants: Sequence[float]) -> Figure:
@@ -66,5 +83,5 @@ def values(from_input: Sequence[float], from_constants: Sequence[float]) -> Figu
     return figure
 
 
-def _line(axes: Axes, lengths: range, shares: list[float], label: str, colour: str, dash: str) -> None:
-    axes.plot(list(lengths), shares, dash, color=colour, label=label, marker="o", markersize=3)
+def _line(axes: Axes, lengths: range, shares: list[float], label: str, colour: str, dash: str, marker: str) -> None:
+    axes.plot(list(lengths), shares, dash, color=colour, label=label, marker=marker, markersize=3.5)

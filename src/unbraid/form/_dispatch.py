@@ -1,7 +1,7 @@
 """The second tracer: the operations of one real run, for models whose code torch.export cannot follow."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,24 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx import traceback as notes
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from unbraid.errors import TraceError
-from unbraid.form._functional import functional, replace_in_place, tidy
+from unbraid.form._recorded import results, written_down
 from unbraid.form._signature import Decision, Expected, Signature, positions, sizes
-from unbraid.graph import name_of
 
 # By these Python code learns a value that a tensor holds.
 _READS: set[Any] = {
     torch.is_nonzero, Tensor.is_nonzero, Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.__array__,
-    Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__complex__, Tensor.__index__, torch.equal, torch.allclose,
+    Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__complex__, Tensor.__index__,
+    torch.equal, Tensor.equal, torch.allclose, Tensor.allclose,
 }  # fmt: skip
-
-# The sizes of what these give depend on values.
-_SIZED_BY_VALUES = {"nonzero", "nonzero_numpy", "masked_select", "unique", "_unique2", "unique_dim", "bincount"}
 
 
 @dataclass(frozen=True)
@@ -72,17 +68,17 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     # A run in train mode writes buffers and draws numbers: it gets copies, and the random state is put back.
     values = [*(tensor.clone() for tensor in state.values()), *(leaves[number].detach() for number in given)]
     with torch.random.fork_rng([x.device for x in values if x.is_cuda]):
-        graph, constants, sized = _written_down(forward, values)
+        graph, constants, sized = written_down(forward, values)
     state |= constants
     placeholders = _named(graph, [*list(state)[: len(values) - len(given)], *_titles(model, args, kwargs), *constants])
     for node, number in zip(placeholders[len(values) - len(given) :], given, strict=False):
         leaves[number] = Expected(node.name, sizes(leaves[number]), str(leaves[number].dtype))
     inputs = {leaf.stream for leaf in leaves if isinstance(leaf, Expected)}
     names = dict(zip([n.name for n in placeholders if n.name not in inputs], state, strict=True))
-    results = _results(graph)
+    ends = results(graph)
     positional, keywords = pytree.tree_unflatten(leaves, structure)
-    signature = _signature(model, positional, keywords, output, results)
-    made = results[len(_tensors(output)) :]
+    signature = _signature(model, positional, keywords, output, ends)
+    made = ends[len(_tensors(output)) :]
     return Recording(graph, state, names, replace(signature, decisions=_decisions(made, reads, sized)))
 
 
@@ -97,48 +93,6 @@ class _Reads(TorchFunctionMode):
         if func in _READS:
             self.reads.extend(leaf for leaf in pytree.tree_leaves(args) if isinstance(leaf, Tensor))
         return func(*args, **(kwargs or {}))
-
-
-def _written_down(
-    forward: Callable[..., list[Tensor]], values: list[Tensor]
-) -> tuple[fx.Graph, dict[str, Tensor], list[tuple[int, ...]]]:
-    """The operators without side effects, the constants among them, and the sizes that depend on values.
-
-    Constants are the last placeholders; the tensors of such sizes are the last results.
-    """
-    with notes.preserve_node_meta():
-        module = _traced(forward, values, whole=True)
-        if any("autocast" in name_of(node) for node in module.graph.nodes):
-            # Entering autocast is no operator that a piece of the graph could repeat: below it, casts are spelled out.
-            module = _traced(forward, values, whole=False)
-        _detach_ungraded(module.graph)
-        constants = _lift_constants(module)
-        sized = [node for node in module.graph.nodes if _sized_by_values(node)]
-        _output(module.graph).args = ([*_results(module.graph), *sized],)
-        shapes = [tuple(node.meta["val"].shape) for node in sized]
-        if replace_in_place(module.graph):
-            tidy(module.graph)
-            return module.graph, constants, shapes
-        # Views of one tensor are written: the recorded operators, which decide nothing, can be exported.
-        program = torch.export.export(_Again(module), (*values, *constants.values()), strict=False)
-        return functional(program)[0], constants, shapes
-
-
-class _Again(nn.Module):
-    """Runs a recorded graph with the notes of its nodes."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__()
-        self.module = [module]  # hidden in a list: it has no parameters of its own
-
-    def forward(self, *tensors: Tensor) -> Any:
-        return fx.Interpreter(self.module[0]).run(*tensors)
-
-
-def _traced(function: Callable[..., Any], values: list[Tensor], *, whole: bool) -> fx.GraphModule:
-    tracer = make_fx(function, pre_dispatch=whole, record_stack_traces=True, _error_on_data_dependent_ops=False)
-    module: fx.GraphModule = tracer(*values)
-    return module
 
 
 @contextmanager
@@ -182,42 +136,6 @@ def _named(graph: fx.Graph, titles: list[str]) -> list[fx.Node]:
     return placeholders
 
 
-def _lift_constants(module: fx.GraphModule) -> dict[str, Tensor]:
-    """Tensors that are neither parameters nor buffers become placeholders, too, after the others."""
-    first = next(node for node in module.graph.nodes if node.op != "placeholder")
-    constants: dict[str, Tensor] = {}
-    for node in [node for node in module.graph.nodes if node.op == "get_attr"]:
-        name = str(node.target)
-        constant = getattr(module, name)
-        if name not in constants:
-            with module.graph.inserting_before(first):
-                placeholder = module.graph.placeholder(name)
-            placeholder.meta = {"val": constant.to("meta")}
-            constants[name] = constant
-        lifted = next(n for n in module.graph.nodes if n.op == "placeholder" and n.target == name)
-        node.replace_all_uses_with(lifted)
-        if node is first:
-            first = node.next
-        module.graph.erase_node(node)
-    return constants
-
-
-def _detach_ungraded(graph: fx.Graph) -> None:
-    """Regions of torch.no_grad are marked by calls that switch gradients: no gradient leaves them."""
-    enabled, ungraded = True, []
-    for node in list(graph.nodes):
-        if name_of(node) == "_set_grad_enabled":
-            enabled = bool(node.args[0])
-            graph.erase_node(node)
-        elif not enabled and node.op == "call_function" and isinstance(node.meta.get("val"), Tensor):
-            ungraded.append(node)
-    for node in ungraded:
-        with graph.inserting_after(node):
-            detached = graph.call_function(torch.ops.aten.detach.default, (node,))
-        detached.meta = dict(node.meta)
-        node.replace_all_uses_with(detached, delete_user_cb=lambda user, detached=detached: user is not detached)
-
-
 def _signature(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any, results: list[fx.Node]
 ) -> Signature:
@@ -240,21 +158,6 @@ def _decisions(made: list[fx.Node], reads: list[Tensor], sized: list[tuple[int, 
     read = [Decision(n.name, tuple(t.flatten().tolist()), tuple(t.shape)) for n, t in zip(made, reads, strict=False)]
     sizes = zip(made[len(reads) :], sized, strict=True)
     return (*read, *(Decision(node.name, None, shape) for node, shape in sizes))
-
-
-def _sized_by_values(node: fx.Node) -> bool:
-    if name_of(node) == "index":
-        return any(i is not None and i.meta["val"].dtype in (torch.bool, torch.uint8) for i in node.args[1])  # type: ignore[union-attr]
-    return name_of(node) in _SIZED_BY_VALUES and isinstance(node.meta.get("val"), Tensor)
-
-
-def _output(graph: fx.Graph) -> fx.Node:
-    return next(node for node in graph.nodes if node.op == "output")
-
-
-def _results(graph: fx.Graph) -> list[fx.Node]:
-    results: Any = _output(graph).args[0]
-    return list(results)
 
 
 def _tensors(tree: Any) -> list[Tensor]:

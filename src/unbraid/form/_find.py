@@ -1,5 +1,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
 
 from torch import fx
 
@@ -73,30 +75,26 @@ class _Finder:
         reason = (
             "neither operand reaches, by shape-only or affine operations, a tensor from which the other is computed"
         )
-        for skip, branch in ((a, b), (b, a)):
-            fork = self._fork(skip, branch, self._by_affine)
+        # A norm is next to affine: a skip may pass one, and yet beside a scaled skip it makes a branch of a pooling.
+        for held, (skip, branch) in product((True, False), ((a, b), (b, a))):
+            fork = self._fork(skip, branch, partial(self._by_affine, held=held))
             if fork is not None:
-                found = self._checked(add, fork, skip, branch, "projection")
+                found = self._checked(add, fork, skip, branch, "projection", held=held)
                 if isinstance(found, Found):
                     return found
                 reason = found
         return reason
 
     def _checked(
-        self,
-        add: fx.Node,
-        fork: fx.Node,
-        skip: fx.Node,
-        branch: fx.Node,
-        kind: Skip,
+        self, add: fx.Node, fork: fx.Node, skip: fx.Node, branch: fx.Node, kind: Skip, *, held: bool = True
     ) -> Found | str:
-        if reason := self._idle(fork, branch, kind):
+        if reason := self._idle(fork, branch, kind, held=held):
             return reason
         if self._apart(fork, skip, branch):
             return "the operands are computed from disjoint parts of the tensor that they share"
         return Found(fork, add, skip, self._parts(fork, branch, kind), kind)
 
-    def _idle(self, fork: fx.Node, branch: fx.Node, kind: Skip) -> str | None:
+    def _idle(self, fork: fx.Node, branch: fx.Node, kind: Skip, *, held: bool = True) -> str | None:
         """Why what is added is no branch over this fork; None if it is one."""
         region = self.flow.region(fork, branch)
         if not region:
@@ -108,7 +106,7 @@ class _Finder:
                 return None
             return "the other operand is a pointwise function of the first, without parameters"
         inside = {fork, *region}
-        if all(jointly_affine(node, [n for n in self.flow.data(node) if n in inside]) for node in region):
+        if all(jointly_affine(n, [d for d in self.flow.data(n) if d in inside], held=held) for n in region):
             return "both operands are affine, or maxima, in the tensor that they share: there is no branch"
         return None
 
@@ -146,6 +144,6 @@ class _Finder:
         below = node.args[0] if node.op == "call_function" and shape_only(node) else None
         return below if isinstance(below, fx.Node) else None
 
-    def _by_affine(self, node: fx.Node) -> fx.Node | None:
+    def _by_affine(self, node: fx.Node, *, held: bool) -> fx.Node | None:
         data = self.flow.data(node)
-        return data[0] if node.op == "call_function" and len(data) == 1 and affine(node, data) else None
+        return data[0] if node.op == "call_function" and len(data) == 1 and affine(node, data, held=held) else None

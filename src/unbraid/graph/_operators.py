@@ -80,27 +80,34 @@ _PICKS = frozenset(
 )
 
 
-def affine(node: fx.Node, data: list[fx.Node]) -> bool:
+def affine(node: fx.Node, data: list[fx.Node], *, held: bool = True) -> bool:
     """Whether the operator is affine, or a maximum, in the one operand that carries data.
 
     Args:
         node: a call of an operator.
         data: those of its arguments that carry data.
+        held: whether a norm counts, whose scale depends on the data, as if that scale were held.
     """
     if shape_only(node):
         return True
-    if name_of(node) not in AFFINE or len(data) != 1:
+    if name_of(node) not in AFFINE or (name_of(node) in _SCALED_BY_DATA and not held) or len(data) != 1:
         return False
-    return node.args[0] in (data[0], [data[0]]) or (name_of(node) in _EITHER_SIDE and node.args[1] is data[0])
+    first, second = [*node.args, None][:2]
+    if name_of(node) in _EITHER_SIDE:
+        return (first is data[0]) != (second is data[0])  # x·x is not affine
+    return first in (data[0], [data[0]]) and second is not data[0]
 
 
-def jointly_affine(node: fx.Node, data: list[fx.Node]) -> bool:
+def jointly_affine(node: fx.Node, data: list[fx.Node], *, held: bool = True) -> bool:
     """Whether the operator is affine in all of its operands that carry data, taken together."""
-    return affine(node, data) or name_of(node) in {"add", "sub", "cat", "stack", "slice_scatter"}
+    return affine(node, data, held=held) or name_of(node) in {"add", "sub", "cat", "stack", "slice_scatter"}
 
 
 # Affine in their second operand, too: D·x as well as x·D.
 _EITHER_SIDE = frozenset({"add", "sub", "mul"})
+
+# Batch norm is none of these: in eval mode its scale is a constant.
+_SCALED_BY_DATA = frozenset({"group_norm", "instance_norm", "layer_norm", "rms_norm"})
 
 
 def disjoint(a: fx.Node, b: fx.Node) -> bool:

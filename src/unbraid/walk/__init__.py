@@ -13,7 +13,7 @@ from unbraid.walk._constants import constants
 from unbraid.walk._counts import Counts, path_counts
 from unbraid.walk._freeze import freeze
 from unbraid.walk._lengths import Lengths
-from unbraid.walk._masks import Masks, PathStack
+from unbraid.walk._masks import Masks, PathStack, distinct
 from unbraid.walk._polynomials import Polynomial, Polynomials
 from unbraid.walk._run import State, run
 from unbraid.walk._tape import Cotangents, Tape, record
@@ -33,6 +33,7 @@ __all__ = [
     "State",
     "Tape",
     "constants",
+    "distinct",
     "freeze",
     "pass_back",
     "path_counts",

@@ -50,7 +50,9 @@ class Counts:
 
 def total(tally: Tally) -> Coefficients:
     """The sum of the polynomials of all origins."""
-    return tuple(sum(terms) for terms in zip_longest(*tally.values(), fillvalue=0))
+    if len(tally) == 1:
+        return next(iter(tally.values()))
+    return tuple(map(sum, zip_longest(*tally.values(), fillvalue=0)))
 
 
 def path_counts(graph: Graph, lengths: Lengths, output: str, *places: str) -> list[int]:

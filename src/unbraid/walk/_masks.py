@@ -2,7 +2,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int8, Shaped
+from jaxtyping import Int8, Int64, Shaped
 from torch import Tensor
 
 from unbraid.graph import Add, Graph, Segment
@@ -45,7 +45,7 @@ class Masks:
         if a.masks.equal(b.masks):
             return PathStack(a.masks, a.stack + b.stack)
         masks = torch.cat([a.masks, b.masks])
-        unique, place = torch.unique(masks, dim=0, return_inverse=True)
+        unique, place = distinct(masks)
         stack = torch.cat([a.stack, b.stack])
         if len(unique) == len(masks):
             return PathStack(masks, stack)
@@ -65,9 +65,25 @@ class Masks:
         """Every path through J^T; paths that arrive at one output alone have zeros at the others."""
         live = [value for value in values if value is not None]
         alike = all(value.masks.equal(live[0].masks) for value in live)
-        masks = live[0].masks if alike else torch.unique(torch.cat([value.masks for value in live]), dim=0)
+        masks = live[0].masks if alike else distinct(torch.cat([value.masks for value in live]))[0]
         stacks = tuple(None if value is None else _aligned(value, masks) for value in values)
         return tuple(None if pulled is None else PathStack(masks, pulled) for pulled in self.tape.pull(segment, stacks))
+
+
+def distinct(masks: Int8[Tensor, "paths blocks"]) -> tuple[Int8[Tensor, "distinct blocks"], Int64[Tensor, " paths"]]:
+    """The different rows in ascending order, and for each row which of them it is.
+
+    Rows are compared as numbers where 63 bits hold them: much faster than row by row.
+    """
+    base = int(masks.max()) + 2 if masks.numel() else 1
+    if not masks.numel() or base ** masks.shape[1] >= 2**63:
+        return torch.unique(masks, dim=0, return_inverse=True)
+    numbers = torch.zeros(len(masks), dtype=torch.int64)
+    for column in masks.T:
+        numbers.mul_(base).add_(column).add_(1)
+    unique, place = torch.unique(numbers, return_inverse=True)
+    first = torch.empty(len(unique), dtype=torch.int64).scatter_(0, place, torch.arange(len(masks)))
+    return masks[first], place
 
 
 def _aligned(value: PathStack, masks: Tensor) -> Tensor:

@@ -61,23 +61,32 @@ class Polynomials:
 
     def plus(self, a: Polynomial, b: Polynomial) -> Polynomial:
         """The sum, over the union of the live degrees."""
-        low, high = min(a.low, b.low), max(a.high, b.high)
-        if (low, high) == (a.low, a.high) == (b.low, b.high):
-            return Polynomial(low, a.stack + b.stack)
-        total = a.stack.new_zeros((high - low, *a.stack.shape[1:]))
-        total[a.low - low : a.high - low] = a.stack
-        total[b.low - low : b.high - low] += b.stack
-        return Polynomial(low, total)
+        if b.low < a.low:
+            a, b = b, a
+        if (a.low, a.high) == (b.low, b.high):
+            return Polynomial(a.low, a.stack + b.stack)
+        if not a.low < b.low <= a.high <= b.high:
+            low, high = a.low, max(a.high, b.high)
+            return Polynomial(low, a.over(low, high).stack + b.over(low, high).stack)
+        # What a chain does at every block, in one pass over the memory: b is a, shifted, and they overlap.
+        only, both = b.low - a.low, a.high - b.low
+        total = a.stack.new_empty((b.high - a.low, *a.stack.shape[1:]))
+        total[:only] = a.stack[:only]
+        torch.add(a.stack[only:], b.stack[:both], out=total[only : only + both])
+        total[only + both :] = b.stack[both:]
+        return Polynomial(a.low, total)
 
     def enter(self, add: Add, operand: int, value: Polynomial) -> Polynomial:
         """t·g for a branch that counts, g otherwise; in the operand's own type."""
-        stream = dict(add.operands)[operand]
         low = value.low + self.lengths.of(add, operand)
-        kept = len(value.stack)
+        stack = value.stack
         if self.max_length is not None:
             low = min(low, self.max_length + 1)
-            kept = self.max_length + 1 - low
-        return Polynomial(low, value.stack[:kept].to(self.graph.streams[stream].dtype))
+            stack = stack[: self.max_length + 1 - low]
+        stream = add.branches[operand - 1] if operand else add.skip
+        assert stream is not None, "a path passes operands that are there"
+        dtype = self.graph.streams[stream].dtype
+        return Polynomial(low, stack if stack.dtype is dtype else stack.to(dtype))
 
     def pull(self, segment: Segment, values: tuple[Polynomial | None, ...]) -> tuple[Polynomial | None, ...]:
         """Every coefficient through J^T."""

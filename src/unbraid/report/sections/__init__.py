@@ -5,7 +5,20 @@ To add a section, write its file here and name its function below; neither pages
 
 from unbraid.report.sections._depth import depth
 from unbraid.report.sections._network import NetworkFacts, network
+from unbraid.report.sections._paths import PathFacts, overstated, paths
 from unbraid.report.sections._terms import TermFacts, terms
 from unbraid.report.sections._training import TrainedNetwork, Training, training
 
-__all__ = ["NetworkFacts", "TermFacts", "TrainedNetwork", "Training", "depth", "network", "terms", "training"]
+__all__ = [
+    "NetworkFacts",
+    "PathFacts",
+    "TermFacts",
+    "TrainedNetwork",
+    "Training",
+    "depth",
+    "network",
+    "overstated",
+    "paths",
+    "terms",
+    "training",
+]

@@ -1,0 +1,124 @@
+"""`unbraid paths`: the gradient of an output by the length of its paths."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from unbraid.cli._console import JSON, show, tell
+from unbraid.cli._model import Loaded, Wish, explain, load, parse_shape
+from unbraid.cli._trace import Model, Pretrained, Shape, Weights
+
+if TYPE_CHECKING:
+    from unbraid.form import Target
+    from unbraid.report.sections import PathFacts
+
+__all__ = ["paths"]
+
+
+def paths(
+    model: Model = None,
+    data: Annotated[
+        str | None, typer.Option(help="mnist1d, digits, or a file: examples to run, of its test part.")
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="The class to explain, or POSITION,CLASS; by default each example's largest output."),
+    ] = None,
+    examples: Annotated[int, typer.Option(min=1, help="How many examples to run.")] = 8,
+    per_length: Annotated[
+        int, typer.Option(min=0, help="Random paths of each length to compare with (Veit et al. 2016); 0 for none.")
+    ] = 16,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A figure, .png or .svg.")] = None,
+    input_shape: Shape = None,
+    pretrained: Pretrained = False,
+    weights: Weights = None,
+    as_json: JSON = False,
+) -> None:
+    """Split the gradient at the input over the lengths of all paths, exactly (Equation 11.6)."""
+    if model is None:
+        tell(f"unbraid paths: which model?\n{explain()}")
+        raise typer.Exit(2)
+    if output is not None and output.suffix.lower() not in {".png", ".svg"}:  # known before the work, not after it
+        raise ValueError(f'a figure is written as .png or .svg; got "{output}".')
+    aim, said = _target(target)
+    loaded = load(model, Wish(parse_shape(input_shape), pretrained, examples), weights)
+    if data is not None:
+        loaded = _on(loaded, data, examples)
+    import unbraid
+    from unbraid.cli._spectrum import path_facts
+
+    form = unbraid.trace(loaded.model, loaded.args, loaded.kwargs)
+    found = path_facts(loaded, form, aim, said, per_length)
+    if output is not None:
+        from unbraid import draw
+
+        draw.save(draw.spectrum(found.counts, found.share, found.effective, found.sampled), output)
+        tell(f"unbraid paths: the figure is {output}")
+    show(_table(found), _plain(found, output), as_json=as_json)
+
+
+def _target(text: str | None) -> "tuple[Target, str]":
+    """A class, a pair, or each example's largest output; and how to call it."""
+    if text is None:
+        from unbraid.cli._spectrum import LARGEST, largest
+
+        return largest, LARGEST
+    try:
+        numbers = [int(number) for number in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1:
+        return numbers[0], f"class {numbers[0]}"
+    if len(numbers) == 2:
+        return (numbers[0], numbers[1]), f"class {numbers[1]} at position {numbers[0]}"
+    raise ValueError(f'--target is a class, such as 3, or a position and a class, such as 5,3; got "{text}".')
+
+
+def _on(loaded: Loaded, data: str, examples: int) -> Loaded:
+    """The model on examples of a data set, flat where the model takes flat ones."""
+    from unbraid.data import by_name
+
+    if len(loaded.args) != 1 or loaded.kwargs:
+        raise ValueError(f"{loaded.name} takes more than one input; --data gives one.")
+    like = loaded.args[0]
+    found = by_name(data)
+    inputs = (found.flat() if like.ndim == 2 else found).test.inputs[:examples]
+    return replace(loaded, args=(inputs.to(like.dtype),))
+
+
+def _table(found: "PathFacts") -> Table:
+    from unbraid.report.sections import overstated
+
+    low, high = found.effective
+    caption = (
+        f"95 % of the norm in lengths {low} to {high}; the sum over lengths equals autograd's gradient to "
+        f"{found.error:.1e}; {found.examples} examples, {found.target}"
+    )
+    table = Table(box=box.SIMPLE_HEAD, caption=caption)
+    table.caption_justify = "left"
+    names = ["length", "paths", "norm", "share"]
+    if found.sampled is not None:
+        names += ["norm of one path", "count × it / norm"]
+    for name in names:
+        table.add_column(name, justify="right")
+    for length, (count, norm, share) in enumerate(zip(found.counts, found.norms, found.share, strict=True)):
+        cells = [str(length), f"{count:,}", f"{norm:.4g}", f"{100 * share:.2f} %"]
+        if found.sampled is not None:
+            one = found.sampled[length]
+            cells += [f"{one:.4g}", f"{overstated(count, one, norm):.4g}"]
+        table.add_row(*cells)
+    return table
+
+
+def _plain(found: "PathFacts", output: Path | None) -> dict[str, Any]:
+    """JSON has no nan: what was not measured is null."""
+    facts = asdict(found)
+    facts["model"] = facts.pop("network")
+    facts.pop("python")
+    if found.sampled is not None:
+        facts["sampled"] = [norm if norm == norm else None for norm in found.sampled]
+    return {**facts, "figure": None if output is None else str(output)}
