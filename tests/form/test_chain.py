@@ -86,7 +86,9 @@ def test_deleting_a_layer_leaves_the_identity_in_its_place(model, form):
 
 def test_a_layer_that_changes_the_size_cannot_be_deleted(model):
     form = chain(model, X, layers=["layers.0", "wide"])
-    with pytest.raises(ShapeError, match=r"layer 1 has no skip(.|\n)*in   \['batch', 6\]\n  out  \['batch', 4\]\n  Keep"):
+    with pytest.raises(
+        ShapeError, match=r"layer 1 has no skip(.|\n)*in   \['batch', 6\]\n  out  \['batch', 4\]\n  Keep"
+    ):
         form.without(1)
 
 

@@ -119,9 +119,7 @@ def test_the_projection_that_is_suggested_fits(channels, size, kernel, stride, d
 def test_the_network_names_the_block():
     blocks = [ResidualBlock(nn.Linear(4, 4)), nn.ReLU(), ResidualBlock(nn.Linear(4, 5))]
     network = ResidualNetwork(nn.Identity(), blocks, nn.Identity())
-    with pytest.raises(
-        ShapeError, match=r'^block 2 \("blocks\.2"\): skip .*\n.*\n.*\[3, 4\]\n.*\[3, 5\]'
-    ) as error:
+    with pytest.raises(ShapeError, match=r'^block 2 \("blocks\.2"\): skip .*\n.*\n.*\[3, 4\]\n.*\[3, 5\]') as error:
         network(torch.randn(3, 4))
     assert error.value.block == 'block 2 ("blocks.2")'
 

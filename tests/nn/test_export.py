@@ -28,8 +28,6 @@ def test_a_network_exported_at_batch_3_runs_at_batch_5(kind):
 
 
 def test_a_mismatch_is_still_named_while_exporting():
-    network = ResidualNetwork(
-        torch.nn.Identity(), [ResidualBlock(torch.nn.Linear(4, 1))], torch.nn.Identity()
-    )
+    network = ResidualNetwork(torch.nn.Identity(), [ResidualBlock(torch.nn.Linear(4, 1))], torch.nn.Identity())
     with pytest.raises(ShapeError, match=r'^block 0 \("blocks\.0"\): '):
         export(network, torch.randn(3, 4))

@@ -51,9 +51,7 @@ def orders(draw, weight):
 def recipes(draw):
     """A constructor, its options, the shape of an input, and a seed: a network of any kind, not yet made."""
     make, weight, shape = draw(
-        st.sampled_from(
-            ((mlp, "linear", (3, 5)), (conv1d, "conv", (3, 2, 9)), (conv2d, "conv", (3, 2, 6, 5)))
-        )
+        st.sampled_from(((mlp, "linear", (3, 5)), (conv1d, "conv", (3, 2, 9)), (conv2d, "conv", (3, 2, 6, 5))))
     )
     order = draw(orders(weight))
     options = {
@@ -71,9 +69,7 @@ def recipes(draw):
     else:
         options["shortcut"] = draw(st.sampled_from(("pad", "projection")))
         options["stages"] = draw(st.integers(1, 2))
-        options["layers"] = (
-            options["stages"] * draw(st.integers(1, 2)) * order.split("+")[0].count(weight) + 2
-        )
+        options["layers"] = options["stages"] * draw(st.integers(1, 2)) * order.split("+")[0].count(weight) + 2
     return make, options, shape, draw(st.integers(0, 2**32))
 
 
@@ -113,9 +109,7 @@ def test_the_twin_holds_copies_of_the_same_weights_without_the_skips(recipe):
     for name, value in twin.state_dict().items():
         assert torch.equal(value, kept[name])
         assert value.data_ptr() != kept[name].data_ptr() or not value.numel()
-    assert not any(
-        isinstance(m, (StochasticDepth, Projection, ZeroPad, ResidualBlock)) for m in twin.modules()
-    )
+    assert not any(isinstance(m, (StochasticDepth, Projection, ZeroPad, ResidualBlock)) for m in twin.modules())
 
 
 @settings(max_examples=30, deadline=None)
@@ -239,12 +233,7 @@ def test_what_stands_at_the_ends_depends_on_what_the_blocks_begin_with():
 
 
 def biases(network):
-    return {
-        m.bias is not None
-        for b in network.blocks
-        for m in b.modules()
-        if isinstance(m, (nn.Linear, nn.Conv2d))
-    }
+    return {m.bias is not None for b in network.blocks for m in b.modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
 
 
 def test_norms_with_a_shift_take_the_place_of_biases():
@@ -334,8 +323,6 @@ def test_build_keeps_defaults_and_does_not_change_the_config_given():
 
 def test_the_scale_does_not_change_the_weights():
     """So the plain network of scale 1 can be set against the residual one of any scale."""
-    one, other = (
-        mlp(scale=scale, generator=torch.Generator().manual_seed(0)) for scale in (1.0, "1/sqrt(K)")
-    )
+    one, other = (mlp(scale=scale, generator=torch.Generator().manual_seed(0)) for scale in (1.0, "1/sqrt(K)"))
     assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
     assert list(one.state_dict()) == list(other.state_dict())

@@ -89,17 +89,14 @@ def test_a_block_starts_as_its_skip_and_can_leave(make, options, scale):
     """SkipInit, ReZero, zero-initialised last layer: the skip at first, and a gradient that moves it."""
     network = make(scale=scale, **options)
     block = network.blocks[-1]
-    width = (
-        network.head[-1].in_features if isinstance(network.head, nn.Sequential) else network.head.in_features
-    )
+    width = network.head[-1].in_features if isinstance(network.head, nn.Sequential) else network.head.in_features
     h = torch.randn(4, width // 2, 6, 6) if make is conv2d else torch.randn(4, width)
     out = block(h)
     assert torch.equal(out, block.skip(h))
     assert make is conv2d or torch.equal(out, h)
     out.square().sum().backward()
     assert any(
-        p.grad is not None and p.grad.abs().max() > 0
-        for p in [*block.branch.parameters(), *block.scale.parameters()]
+        p.grad is not None and p.grad.abs().max() > 0 for p in [*block.branch.parameters(), *block.scale.parameters()]
     )
     # By default blocks start otherwise.
     other = make(**options).blocks[-1]

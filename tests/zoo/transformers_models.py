@@ -324,7 +324,15 @@ MODELS = (
         tubelet_size=[2, 8, 8],
         **IMAGE,
     ),
-    _vision("TimeSformer", Known(0), inputs={"pixel_values": normal(2, 2, 3, 32, 32)}, num_frames=2, **IMAGE),
+    _vision(
+        "Timesformer",
+        Known(
+            2 * L, L, how="2 L: attention over time beside the class token, MLP; the sum over space joins two tensors"
+        ),
+        inputs={"pixel_values": normal(2, 2, 3, 32, 32)},
+        num_frames=2,
+        **IMAGE,
+    ),
     _vision(
         "Swin",
         Known(8, how="2 x 4 layers"),
@@ -367,7 +375,13 @@ MODELS = (
         depths=[1, 1, 1, 1],
         groups_width=8,
     ),
-    _vision("PoolFormer", Known(8, how="2 x sum of depths"), depths=[1, 1, 1, 1], hidden_sizes=[8, 16, 24, 32]),
+    _vision(
+        "PoolFormer",
+        Known(8, how="2 x sum of depths"),
+        inputs={"pixel_values": normal(2, 3, 64, 64)},
+        depths=[1, 1, 1, 1],
+        hidden_sizes=[8, 16, 24, 32],
+    ),
     _vision(
         "Segformer",
         Known(8, how="attention, MLP; sum of depths 4"),
@@ -488,7 +502,7 @@ MODELS = (
         "LayoutLMConfig",
         "LayoutLMModel",
         SEQUENTIAL,
-        {**IDS, "bbox": integers(2, 7, 4)},
+        {**IDS, "bbox": integers(2, 7, 4).sort(-1).values},
         **STACK,
     ),
     # time series
