@@ -14,7 +14,7 @@ from unbraid.draw import DepthCurve
 from unbraid.report import sections
 from unbraid.train import Recipe, Run, fit
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "one_thread"]
 
 KINDS = ("plain", "residual")
 
@@ -91,13 +91,13 @@ def compare(
         step: called after each epoch with what is going on.
     """
     wanted = [(kind, depth, seed) for depth in depths for seed in seeds for kind in KINDS]
-    with _one_thread():
+    with one_thread():
         trials = [Trial(kind, depth, _fit(kind, depth, seed, data, recipe, step)) for kind, depth, seed in wanted]
     return Comparison(data, trials)
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Matrices of 100 by 100 are too small to share: two threads wait for each other longer than they compute."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

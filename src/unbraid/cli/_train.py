@@ -53,6 +53,7 @@ def train(
     import torch
 
     from unbraid import nn
+    from unbraid.cli._experiment import one_thread
     from unbraid.data import by_name
     from unbraid.train import Recipe, fit
 
@@ -69,7 +70,7 @@ def train(
         generator=torch.Generator().manual_seed(seed),
     )
     network = residual if kind is _Kind.RESIDUAL else residual.plain()
-    with progress(epochs) as step:
+    with one_thread(), progress(epochs) as step:
 
         def on_epoch(done: "Epoch") -> None:
             step(f"epoch {done.epoch}, test error {done.test_error:.1f} %")

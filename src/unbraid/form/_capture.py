@@ -1,6 +1,8 @@
 import inspect
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -76,10 +78,12 @@ def _export(
         doubled_args, doubled_kwargs = _doubled(*_apart(args, kwargs))
         try:
             free = _free(model, doubled_args, doubled_kwargs)
-            return torch.export.export(model, doubled_args, doubled_kwargs, dynamic_shapes=free, strict=False)
+            with redirect_stderr(StringIO()):  # it prints the graph that it could not finish; the error says enough
+                return torch.export.export(model, doubled_args, doubled_kwargs, dynamic_shapes=free, strict=False)
         except Exception as error:
             reasons["export, sizes free"] = said(model, error)
-    return torch.export.export(model, args, kwargs, strict=False)
+    with redirect_stderr(StringIO()):
+        return torch.export.export(model, args, kwargs, strict=False)
 
 
 def _exported(model: nn.Module, args: tuple[Any, ...], program: ExportedProgram) -> Capture:
