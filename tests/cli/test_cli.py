@@ -101,12 +101,24 @@ def test_trace_without_a_model_explains_what_one_is():
 
 def test_an_interrupt_ends_with_one_line_and_130(tmp_path):
     arguments = [sys.executable, "-m", "unbraid", "train", "run", "--epochs", "100000", "--depth", "1"]
-    child = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 90
-    while not (tmp_path / "run").exists() and time.monotonic() < deadline:  # then training has begun
-        time.sleep(0.1)
-    os.kill(child.pid, signal.SIGINT)
-    out, err = child.communicate(timeout=60)
+    # A shell starts background jobs with interrupts ignored, and children inherit that: CI may be such a job.
+    child = subprocess.Popen(
+        arguments,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while not (tmp_path / "run").exists() and time.monotonic() < deadline:  # then training has begun
+            time.sleep(0.1)
+        os.kill(child.pid, signal.SIGINT)
+        out, err = child.communicate(timeout=60)
+    finally:
+        child.kill()
+        child.wait()
     assert child.returncode == 130
     assert out == ""
     assert err == "unbraid: interrupted\n"

@@ -39,7 +39,8 @@ def uncaptured(model: nn.Module, reasons: Mapping[str, str]) -> TraceError:
     """The error that says all of it."""
     said = "\n".join(f"  {tracer}: {reason}" for tracer, reason in reasons.items())
     advice = dict.fromkeys(text for sign, text in _ADVICE.items() if sign in said)
-    other = [] if "dispatch" in reasons else ["tracer='dispatch' records one real run instead."]
+    known = "dispatch" in reasons or any("dispatch" in text for text in advice)
+    other = [] if known else ["tracer='dispatch' records one real run instead."]
     tried = "\n".join(f"  Try: {text}" for text in (*advice, *other))
     return TraceError(
         f"{type(model).__name__}: its computation could not be captured as a graph.\n{said}\n{tried}".rstrip(),
