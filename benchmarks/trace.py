@@ -17,6 +17,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
+from unittest import mock
 
 import torch
 import typer
@@ -58,9 +59,7 @@ def depth(runs: int) -> list[dict[str, Any]]:
     for layers in DEPTHS:
         with torch.device("meta"):
             model, kwargs = llama(layers, width=64)
-            export = median(lambda m=model, k=kwargs: torch.export.export(m, (), k, strict=False), runs)
-            whole = median(lambda m=model, k=kwargs: unbraid.trace(m, (), k), runs)
-        rest = whole - export
+            export, rest = (statistics.median(times) for times in zip(*split(model, kwargs, runs), strict=True))
         rows.append(
             {"layers": layers, "export s": export, "find and cut s": rest, "find and cut / export": rest / export}
         )
@@ -71,15 +70,26 @@ def depth(runs: int) -> list[dict[str, Any]]:
     return rows
 
 
-def median(work: Callable[[], Any], runs: int) -> float:
-    """The median time of some runs after a first one."""
-    work()
-    seconds = []
-    for _ in range(runs):
+def split(model: torch.nn.Module, kwargs: dict[str, Any], runs: int) -> list[tuple[float, float]]:
+    """The seconds of the export and of the rest, within each of some traces after a first one.
+
+    Within one trace: the difference of two traces' times would be mostly their noise.
+    """
+    export, inside, found = torch.export.export, [0.0], []
+
+    def timed(*args: Any, **options: Any) -> Any:
         begin = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds)
+        exported = export(*args, **options)
+        inside[0] += time.perf_counter() - begin
+        return exported
+
+    with mock.patch.object(torch.export, "export", timed):
+        for _ in range(runs + 1):
+            inside[0] = 0.0
+            begin = time.perf_counter()
+            unbraid.trace(model, (), kwargs)
+            found.append((inside[0], time.perf_counter() - begin - inside[0]))
+    return found[1:]
 
 
 def meta(runs: int) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@
 which every analysis takes.
 """
 
+from unbraid.form._batches import Batch, Batches, Metric, each_batch
 from unbraid.form._block import Block
 from unbraid.form._equation import Equation
 from unbraid.form._exactness import relative_error, tolerance
@@ -14,8 +15,11 @@ from unbraid.form._trace import chain, trace
 from unbraid.form._verify import Verification
 
 __all__ = [
+    "Batch",
+    "Batches",
     "Block",
     "Equation",
+    "Metric",
     "Objective",
     "ResidualForm",
     "Signature",
@@ -23,6 +27,7 @@ __all__ = [
     "Verification",
     "as_call",
     "chain",
+    "each_batch",
     "objective",
     "relative_error",
     "tolerance",
