@@ -10,7 +10,7 @@ from unbraid.errors import DataError
 from unbraid.form._form import ResidualForm
 
 # Any iterable of (inputs, labels); inputs a tensor, a tuple of arguments, or a dict of keyword arguments.
-Batches: TypeAlias = Iterable[tuple[Any, Any]]
+Batches: TypeAlias = Iterable[Any]
 Metric: TypeAlias = Callable[[Any, Any], Tensor]
 
 
