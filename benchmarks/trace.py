@@ -6,6 +6,7 @@
 Every figure is a ratio or a growth within one run; absolute times are printed beside them for this machine alone.
 """
 
+import gc
 import json
 import math
 import platform
@@ -85,10 +86,15 @@ def split(model: torch.nn.Module, kwargs: dict[str, Any], runs: int) -> list[tup
 
     with mock.patch.object(torch.export, "export", timed):
         for _ in range(runs + 1):
+            # Python's collector goes through every object alive, the model's too, whenever it likes: half a second
+            # falls now on one part and now on the other.
+            gc.collect()
+            gc.disable()
             inside[0] = 0.0
             begin = time.perf_counter()
             unbraid.trace(model, (), kwargs)
             found.append((inside[0], time.perf_counter() - begin - inside[0]))
+            gc.enable()
     return found[1:]
 
 
