@@ -12,7 +12,6 @@ import math
 import platform
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+import _libraries  # noqa: F401
 import unbraid
 
 RESULTS = Path(__file__).parent / "results" / "trace.json"
@@ -116,7 +116,6 @@ def meta(runs: int) -> list[dict[str, Any]]:
 
 def resnet(runs: int) -> list[dict[str, Any]]:
     """ResNet-50 of timm, traced and verified at one image of 224x224."""
-    torchvision_works()
     import timm
 
     model = timm.create_model("resnet50").eval()
@@ -133,7 +132,6 @@ def llama(
     layers: int, width: int, heads: int = 4, inner: int | None = None, words: int = 100
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
     """A Llama with random weights, and its inputs."""
-    torchvision_works()
     import transformers
 
     config = transformers.LlamaConfig(
@@ -148,12 +146,6 @@ def llama(
         "input_ids": torch.zeros(2, 16, dtype=torch.long),
         "use_cache": False,
     }
-
-
-def torchvision_works() -> None:
-    """On a CPU build of torch the torchvision wheel lacks two operators; their schemas are enough to import it."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    import torchvision_stub  # noqa: F401
 
 
 def show(title: str, rows: list[dict[str, Any]]) -> None:
