@@ -9,7 +9,8 @@ from torch import nn
 
 import unbraid.nn as unn
 from networks import F64, Chain, Residual, error, lively, mlp, normal
-from paths.test_brute_force import EVERY, Verbs, brute, chain, made, ordered
+from paths.test_brute_force import Verbs, brute, ordered
+from plans import EVERY, chain, made
 from unbraid import trace
 from unbraid.errors import InexactError
 from unbraid.paths import (
@@ -21,7 +22,7 @@ from unbraid.paths import (
     value_spectrum,
 )
 from unbraid.paths._all import beam_search
-from unbraid.paths._effective import effective
+from unbraid.paths._by_length import effective
 from unbraid.paths._setting import Setting
 from unbraid.walk import Lengths, Polynomial, Polynomials
 

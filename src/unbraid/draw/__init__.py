@@ -5,15 +5,18 @@ writes it as PNG or SVG and `svg` gives its text.
 
     draw.save(draw.unravelled(4), "figure.svg")
 
-`network` (figure 11.4a), `unravelled` (11.4b), `order` (11.5); `terms`, `paths` and `depth` for results. `INK`,
-`PAPER`, `MUTED` and `PALETTE` are the colours that a page with a theme of its own exchanges.
+`network` (figure 11.4a), `unravelled` (11.4b), `order` (11.5); `terms`, `paths`, `spectrum`, `spectra`, `parts`,
+`values` and `depth` for results. `INK`, `PAPER`, `MUTED` and `PALETTE` are the colours that a page with a theme of its
+own exchanges.
 """
 
 from unbraid.draw._depth import DepthCurve, depth
 from unbraid.draw._network import network
 from unbraid.draw._order import order
+from unbraid.draw._parts import parts
 from unbraid.draw._paths import paths
 from unbraid.draw._save import save, svg
+from unbraid.draw._spectra import spectra
 from unbraid.draw._spectrum import spectrum, values
 from unbraid.draw._style import INK, MUTED, PALETTE, PAPER, style
 from unbraid.draw._terms import terms
@@ -28,8 +31,10 @@ __all__ = [
     "depth",
     "network",
     "order",
+    "parts",
     "paths",
     "save",
+    "spectra",
     "spectrum",
     "style",
     "svg",

@@ -1,7 +1,8 @@
-"""The sum of a spectrum against autograd, and its lengths against the number of paths."""
+"""Sums over paths against autograd: of a spectrum, with its lengths against the path counts, and of parts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from unbraid.errors import InexactError
 from unbraid.form import ResidualForm, Target, objective, relative_error, tolerance
 from unbraid.graph import Add, Graph, Segment, Step, Stream, subgraph
-from unbraid.walk import Lengths, Polynomial, Tape, run
+from unbraid.walk import BlockSet, Lengths, Polynomial, Tape, run
 
 _HALF = 0.5
 
@@ -41,13 +42,51 @@ def measured(
     whole = _gradient(part, form, inputs, like, place, cotangent)
     error = relative_error(_at(found, like, 1.0), whole)
     if not error <= tolerance("sum", form.dtype):
-        raise _inexact(form, place, error, "sum to the gradient")
+        raise _inexact("gradient_spectrum", form, place, error, "sum to the gradient")
     if not _alike(found, counts):
         halved = _gradient(weakened(part, lengths, _HALF), form, inputs, like, place, cotangent)
         departs = relative_error(_at(found, like, _HALF), halved)
         if not departs <= tolerance("sum", form.dtype):
-            raise _inexact(form, place, departs, "sum, times ½ for each branch, to the gradient with branches halved,")
+            rule = "sum, times ½ for each branch, to the gradient with branches halved,"
+            raise _inexact("gradient_spectrum", form, place, departs, rule)
     return error
+
+
+def parts_error(
+    form: ResidualForm,
+    tape: Tape,
+    place: str,
+    inputs: Mapping[str, Any],
+    cotangent: Tensor,
+    lengths: Lengths,
+    whole: Tensor,
+    blocks: BlockSet,
+    part: Tensor,
+) -> float:
+    """The whole gradient, and the part through some blocks, Σ_{T⊆S} (−1)^|T| g(T), against backward passes with cuts.
+
+    Raises:
+        InexactError: one departs from autograd by more than rounding.
+    """
+    graph = subgraph(form.graph, (form.output,), given=(place,))
+    like = tape.values[place]
+    plain = _gradient(graph, form, inputs, like, place, cotangent)
+    through = plain
+    for size in range(1, len(blocks) + 1):
+        for cut in combinations(blocks, size):
+            only = Lengths({block: lengths.weights[block] for block in cut})
+            through = through + (-1) ** size * _gradient(
+                weakened(graph, only, 0.0), form, inputs, like, place, cotangent
+            )
+    errors = {"sum to the gradient": relative_error(whole, plain)}
+    # Relative to the whole: a part through two far blocks can be a small difference of large gradients.
+    errors[f"through {blocks} equal the gradient's loss where they are cut"] = float(
+        (part - through).abs().max() / plain.abs().max().clamp_min(torch.finfo(plain.dtype).tiny)
+    )
+    for rule, error in errors.items():
+        if not error <= tolerance("sum", form.dtype):
+            raise _inexact("gradient_parts", form, place, error, rule)
+    return max(errors.values())
 
 
 def model_error(
@@ -110,10 +149,11 @@ def _gradient(
     return gradient
 
 
-def _inexact(form: ResidualForm, place: str, error: float, rule: str) -> InexactError:
+def _inexact(call: str, form: ResidualForm, place: str, error: float, rule: str) -> InexactError:
     bound = tolerance("sum", form.dtype)
+    parts = "lengths" if call == "gradient_spectrum" else "parts"
     return InexactError(
-        f"gradient_spectrum: the lengths must {rule} to {bound:g}; at {place!r} they depart by {error:.2e}.",
+        f"{call}: the {parts} must {rule} to {bound:g}; at {place!r} they depart by {error:.2e}.",
         where=place,
         error=error,
     )

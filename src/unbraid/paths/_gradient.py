@@ -1,6 +1,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -9,9 +9,10 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid.form import ResidualForm, Target, objective
-from unbraid.graph import Add, subgraph
+from unbraid.graph import subgraph
+from unbraid.paths._by_length import effective, mean_length, per_example
 from unbraid.paths._check import measured, model_error
-from unbraid.paths._effective import effective
+from unbraid.paths._place import add_of, place_of
 from unbraid.walk import Polynomial, Polynomials, Tape, path_counts, run, walk
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class GradientSpectrum:
     @property
     def mean_length(self) -> float:
         """Σ_m m · share_m."""
-        return float((torch.arange(len(self.norms)).to(self.share) * self.share).sum())
+        return mean_length(self.share)
 
     @property
     def effective(self) -> tuple[int, int]:
@@ -99,7 +100,7 @@ def gradient_spectrum(
     kwargs: Mapping[str, Any] | None = None,
     *,
     target: Target,
-    at: Literal["source"] | int = "source",
+    at: int | str = "source",
     max_length: int | None = None,
     check: bool = True,
     nested: bool = False,
@@ -115,8 +116,8 @@ def gradient_spectrum(
         args: its positional inputs; a bare tensor means (tensor,).
         kwargs: its keyword inputs.
         target: class indices, a (position, class) pair, or a function of the output that gives one number per example.
-        at: "source", where the trunk begins; or a block's index: the gradient at that block's branch output (Equation
-            11.6), with the branches after it counted.
+        at: "source", where the first trunk begins; the name of another of `form.sources`; or a block's index: the
+            gradient at that block's branch output (Equation 11.6), with the branches after it counted.
         max_length: leave out longer paths; then the sum is not checked, as it is not the gradient.
         check: compare the sum with autograd and the lengths with the number of paths, for one gradient more; for two
             where a branch passes no gradient.
@@ -125,7 +126,7 @@ def gradient_spectrum(
             at most K+1 cotangents of the trunk; within a segment it is `chunk` times that of one backward pass.
 
     Raises:
-        ValueError: the target does not fit the output.
+        ValueError: the target does not fit the output, or there is no such source.
         IndexError: there is no such block.
         InexactError: the sum departs from autograd by more than rounding, or a path was counted at a wrong length.
     """
@@ -134,7 +135,7 @@ def gradient_spectrum(
     aim = objective(tape.values[exact.output], target)
     lengths = exact.lengths(nested)
     algebra = Polynomials(exact.graph, tape, lengths, max_length, chunk)
-    place = _place(exact, at)
+    place = place_of(exact, at)
     found = walk(exact.graph, algebra, {exact.output: algebra.seed(aim.cotangent)}, [place]).get(place)
     counts = tuple(path_counts(exact.graph, lengths, exact.output, place))[: _upto(max_length)] or (0,)
     gradients = algebra.coefficients(found, tape.values[place], len(counts))
@@ -143,23 +144,9 @@ def gradient_spectrum(
         error = of_model = measured(exact, tape, place, args, kwargs, aim.cotangent, lengths, found, counts)
         if exact is not form:
             of_model = model_error(form, gradients.sum(0), place, args, kwargs, target)
-    parameter_norms = None if at == "source" else _parameter_norms(exact, tape, int(at), found, len(counts))
-    norms, signed = _per_example(gradients)
+    parameter_norms = _parameter_norms(exact, tape, at, found, len(counts)) if isinstance(at, int) else None
+    norms, signed = per_example(gradients, gradients.sum(0))
     return GradientSpectrum(gradients, norms, signed, counts, parameter_norms, error, of_model)
-
-
-def _place(form: ResidualForm, at: Literal["source"] | int) -> str:
-    """The first source, or the sum of a block: there the gradient of a branch's output is the gradient of the sum."""
-    if at == "source":
-        return form.sources[0]
-    return _add(form, int(at)).output
-
-
-def _add(form: ResidualForm, block: int) -> Add:
-    for add in form.adds:
-        if add.block == block:
-            return add
-    raise IndexError(f"at: there is no block {block}; blocks are numbered 0 to {len(form.blocks) - 1}.")
 
 
 def _upto(max_length: int | None) -> int | None:
@@ -170,7 +157,7 @@ def _parameter_norms(
     form: ResidualForm, tape: Tape, block: int, found: Polynomial | None, lengths: int
 ) -> Float[Tensor, " lengths"]:
     """The gradient of a block's parameters is linear in that of its branch's output: one pull a length."""
-    add = _add(form, block)
+    add = add_of(form, block)
     branches = tuple(stream for stream in add.branches if stream is not None)
     part = subgraph(form.graph, branches, given=(add.fork,))
     inside = [s for s in part.segments if s.role == "branch"]
@@ -188,15 +175,6 @@ def _parameter_norms(
         pulled = torch.autograd.grad(results, list(leaves.values()), seeds, retain_graph=True, allow_unused=True)
         norms[length] = sum(float(g.double().square().sum()) for g in pulled if g is not None) ** 0.5
     return norms
-
-
-def _per_example(gradients: Float[Tensor, "lengths *source"]) -> tuple[Tensor, Tensor]:
-    """Norm and signed share of each length, per example and then averaged over the batch."""
-    rows = gradients.reshape(*gradients.shape[:2], -1)
-    whole = rows.sum(0)
-    square = whole.square().sum(-1)
-    along = (rows * whole).sum(-1) / torch.where(square > 0, square, torch.ones_like(square))
-    return rows.norm(dim=-1).mean(1), along.mean(1)
 
 
 def _caption(spectrum: GradientSpectrum) -> str:

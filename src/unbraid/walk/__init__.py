@@ -4,6 +4,7 @@ One traversal serves every analysis; what is carried decides what comes out:
 
 - `Cotangents`: one cotangent, which is autograd's gradient;
 - `Polynomials`: a polynomial in t, t once for each branch that is entered: the gradient by path length;
+- `Marks`: one cotangent for each block, or pair of blocks, that the paths pass;
 - `Masks`: one cotangent a path, with the choices that the path made: every path by itself;
 - `Counts`: integer polynomials: how many paths there are of each length.
 """
@@ -13,31 +14,50 @@ from unbraid.walk._constants import constants
 from unbraid.walk._counts import Counts, path_counts
 from unbraid.walk._freeze import freeze
 from unbraid.walk._lengths import Lengths
+from unbraid.walk._marks import BlockSet, Marked, Marks
 from unbraid.walk._masks import Masks, PathStack, distinct
+from unbraid.walk._merge import ALONE, Merged, dimension, merge
 from unbraid.walk._polynomials import Polynomial, Polynomials
 from unbraid.walk._run import State, run
+from unbraid.walk._schedule import Room, Schedule, schedule
+from unbraid.walk._sizes import Size, measured, room_within
 from unbraid.walk._tape import Cotangents, Tape, record
+from unbraid.walk._variants import run_variants
 from unbraid.walk._walk import Algebra, pass_back, walk
 
 __all__ = [
+    "ALONE",
     "Algebra",
+    "BlockSet",
     "Chosen",
     "Cotangents",
     "Counts",
     "Lengths",
+    "Marked",
+    "Marks",
     "Masks",
+    "Merged",
     "PathStack",
     "Polynomial",
     "Polynomials",
+    "Room",
     "Rows",
+    "Schedule",
+    "Size",
     "State",
     "Tape",
     "constants",
+    "dimension",
     "distinct",
     "freeze",
+    "measured",
+    "merge",
     "pass_back",
     "path_counts",
     "record",
+    "room_within",
     "run",
+    "run_variants",
+    "schedule",
     "walk",
 ]

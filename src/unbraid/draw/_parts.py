@@ -1,0 +1,58 @@
+"""The gradient through each block and through pairs of blocks."""
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from unbraid.draw._style import PALETTE, shorten, style
+
+__all__ = ["parts"]
+
+
+def parts(names: Sequence[str], shares: Sequence[Sequence[float]]) -> Figure:
+    """The share of the gradient that passes each block; a matrix where pairs are known, single blocks on its diagonal.
+
+    Args:
+        names: of the blocks, in order of execution.
+        shares: signed shares ⟨g_S, g⟩/‖g‖², [blocks, blocks]; nan off the diagonal where pairs are not known.
+
+    Raises:
+        ValueError: nothing is given, or the shares are no square of the names' size.
+    """
+    size = len(names)
+    if not size or len(shares) != size or any(len(row) != size for row in shares):
+        raise ValueError(f"parts: needs a share for every pair of {size} blocks; got {len(shares)} rows.")
+    single = [100 * shares[k][k] for k in range(size)]
+    largest = max(range(size), key=lambda k: abs(single[k]))
+    with style():
+        figure = Figure(figsize=(7.2, 5.4 if _known(shares) else 3.9), layout="constrained")
+        axes = figure.subplots()
+        if _known(shares):
+            _matrix(figure, axes, shares)
+        else:
+            axes.bar(range(size), single, color=PALETTE[0], width=0.7)
+            axes.axhline(0, color="black", linewidth=0.6)
+            axes.set_ylabel("share of the gradient through the block in %")
+        axes.set_xlabel("block")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        title = f"Most passes {shorten(names[largest], 28)}: {single[largest]:.0f} % of the gradient"
+        axes.set_title(title, parse_math=False)
+    return figure
+
+
+def _known(shares: Sequence[Sequence[float]]) -> bool:
+    return len(shares) > 1 and math.isfinite(shares[0][1])
+
+
+def _matrix(figure: Figure, axes: Axes, shares: Sequence[Sequence[float]]) -> None:
+    percent = [[100 * share for share in row] for row in shares]
+    most = max(abs(share) for row in percent for share in row) or 1.0
+    # Lightness alone grows with the size on both sides of zero, so grey print keeps it.
+    image = axes.imshow(percent, cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest")
+    figure.colorbar(image, ax=axes, label="share of the gradient through both in %")
+    axes.set_ylabel("block")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[:].set_visible(False)

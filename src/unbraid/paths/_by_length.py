@@ -1,0 +1,34 @@
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def effective(share: Float[Tensor, " lengths"], part: float = 0.95) -> tuple[int, int]:
+    """The shortest interval of lengths whose shares sum to at least `part`, the first of them if there are several."""
+    shares = share.double().tolist()
+    best = (0, len(shares) - 1)
+    for low in range(len(shares)):
+        held = 0.0
+        for high in range(low, len(shares)):
+            held += shares[high]
+            if held >= part - 1e-12:
+                if high - low < best[1] - best[0]:
+                    best = (low, high)
+                break
+    return best
+
+
+def mean_length(share: Float[Tensor, " lengths"]) -> float:
+    """Σ_m m · share_m."""
+    return float((torch.arange(len(share)).to(share) * share).sum())
+
+
+def per_example(
+    gradients: Float[Tensor, "parts *source"], whole: Float[Tensor, " *source"]
+) -> tuple[Float[Tensor, " parts"], Float[Tensor, " parts"]]:
+    """Norm ‖g_i‖ and signed share ⟨g_i, g⟩/‖g‖² of each part, per example and then averaged over the batch."""
+    rows = gradients.reshape(*gradients.shape[:2], -1)
+    flat = whole.reshape(len(whole), -1)
+    square = flat.square().sum(-1)
+    along = (rows * flat).sum(-1) / torch.where(square > 0, square, torch.ones_like(square))
+    return rows.norm(dim=-1).mean(1), along.mean(1)

@@ -1,0 +1,210 @@
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from rich import box
+from rich.table import Table
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from unbraid.form import Batch, Batches, ResidualForm, each_batch
+from unbraid.paths._by_length import effective, mean_length
+from unbraid.paths._gradient import GradientSpectrum, gradient_spectrum
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class MeanSpectrum:
+    """The gradient of a loss by path length, averaged over the examples of a data set.
+
+    Attributes:
+        norms: the mean over all examples of ‖g_m‖, for each length m, [L+1].
+        spread: the standard error of each of these means over the batches; nan where there was one batch.
+        signed: the mean of ⟨g_m, g⟩/‖g‖².
+        counts: the number of paths of each length, exact.
+        parameter_norms: at a block, the mean over batches, weighted by their size, of the norm of each length's part of
+            the gradient of its parameters; None at a source.
+        loss: the mean of the loss.
+        examples: how many examples there were.
+        error: the largest relative error of a batch's sum against autograd; nan where it was not measured.
+    """
+
+    norms: Float[Tensor, " lengths"]
+    spread: Float[Tensor, " lengths"]
+    signed: Float[Tensor, " lengths"]
+    counts: tuple[int, ...]
+    parameter_norms: Float[Tensor, " lengths"] | None
+    loss: float
+    examples: int
+    error: float
+
+    @property
+    def share(self) -> Float[Tensor, " lengths"]:
+        """norm_m / Σ norm: the part of each length."""
+        return self.norms / self.norms.sum()
+
+    @property
+    def mean_length(self) -> float:
+        """Σ_m m · share_m."""
+        return mean_length(self.share)
+
+    @property
+    def effective(self) -> tuple[int, int]:
+        """The shortest interval of lengths that holds 95 % of Σ norm (the effective paths of Veit et al. 2016)."""
+        return effective(self.share)
+
+    def table(self) -> Table:
+        """One row a length: paths, norm with its standard error, and shares."""
+        low, high = self.effective
+        caption = f"{self.examples:,} examples, loss {self.loss:.4g}; 95 % of the norm in lengths {low} to {high}"
+        table = Table(box=box.SIMPLE_HEAD, caption=caption)
+        table.caption_justify = "left"
+        for column in ("length", "paths", "norm", "share", "signed share"):
+            table.add_column(column, justify="right")
+        rows = zip(self.counts, self.norms, self.spread, self.share, self.signed, strict=True)
+        for length, (count, norm, spread, share, signed) in enumerate(rows):
+            shown = f"{norm:.4g}" if spread.isnan() else f"{norm:.4g} ± {spread:.1g}"
+            table.add_row(str(length), f"{count:,}", shown, f"{100 * share:.2f} %", f"{100 * signed:+.2f} %")
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {
+            "counts": list(self.counts),
+            "norms": self.norms.tolist(),
+            "spread": self.spread.tolist(),
+            "share": self.share.tolist(),
+            "signed": self.signed.tolist(),
+            "parameter_norms": None if self.parameter_norms is None else self.parameter_norms.tolist(),
+            "mean_length": self.mean_length,
+            "effective": list(self.effective),
+            "loss": self.loss,
+            "examples": self.examples,
+            "error": self.error,
+        }
+
+    def plot(self) -> "Figure":
+        """Share of the gradient and share of the paths, by length."""
+        from unbraid.draw import spectrum
+
+        return spectrum(self.counts, self.share.tolist(), self.effective)
+
+
+def classification_loss(output: Tensor, labels: Tensor) -> Float[Tensor, " batch"]:
+    """The cross-entropy of scores [batch, classes] with labels [batch], one number per example."""
+    return cross_entropy(output, labels, reduction="none")
+
+
+def mean_spectrum(
+    form: ResidualForm,
+    batches: Batches,
+    *,
+    loss: Callable[[Any, Any], Tensor] = classification_loss,
+    at: int | str = "source",
+    max_length: int | None = None,
+    check: bool = True,
+    nested: bool = False,
+    chunk: int | None = None,
+) -> MeanSpectrum:
+    """The gradient of a loss on real batches, split by path length, averaged over the data.
+
+    Each example's norms are those of the gradient of its own loss, whatever batch it came in (in eval mode). Sums run
+    along, so that memory does not grow with the data.
+
+    Args:
+        form: a traced model.
+        batches: any iterable of (inputs, labels); inputs a tensor, a tuple or a dict.
+        loss: a function (output, labels) -> [batch], one number per example; by default the cross-entropy of class
+            scores.
+        at: "source", the name of a source, or a block's index, as for `gradient_spectrum`.
+        max_length: leave out longer paths.
+        check: compare each batch's sum with autograd, for one gradient more.
+        nested: open the blocks inside branches.
+        chunk: how many cotangents are pulled back at once.
+
+    Raises:
+        DataError: there is no batch, or one is no pair of inputs and labels.
+        ValueError: the loss does not fit the output.
+        InexactError: a sum departs from autograd by more than rounding.
+    """
+
+    def of(batch: Batch) -> tuple[GradientSpectrum, float]:
+        values: list[Tensor] = []
+
+        def target(output: Tensor) -> Tensor:
+            values[:] = [loss(output, batch.labels)]
+            return values[0]
+
+        found = gradient_spectrum(
+            form,
+            batch.args,
+            batch.kwargs,
+            target=target,
+            at=at,
+            max_length=max_length,
+            check=check,
+            nested=nested,
+            chunk=chunk,
+        )
+        return found, float(values[0].detach().double().mean())
+
+    sums = _Sums()
+    for batch in each_batch(form, batches):
+        sums.add(*of(batch), batch.size)
+    return sums.mean()
+
+
+class _Sums:
+    """Running sums over batches, in float64; w is a batch's number of examples."""
+
+    def __init__(self) -> None:
+        self.batches = self.examples = 0
+        self.total: dict[str, Tensor] = {}
+        self.counts: tuple[int, ...] = ()
+        self.error = 0.0
+
+    def add(self, found: GradientSpectrum, loss: float, size: int) -> None:
+        self.batches += 1
+        self.examples += size
+        self.counts, self.error = found.counts, _worse(self.error, found.error)
+        w, norms = float(size), found.norms.double().cpu()
+        rows = {"w norms": w * norms, "w² norms²": (w * norms) ** 2, "w² norms": w**2 * norms}
+        rows |= {"w²": _number(w**2), "signed": w * found.signed, "loss": _number(w * loss)}
+        if found.parameter_norms is not None:
+            rows["parameters"] = w * found.parameter_norms
+        for name, row in rows.items():
+            self.total[name] = self.total.get(name, torch.zeros(())) + row.double().cpu()
+
+    def mean(self) -> MeanSpectrum:
+        mean = self.total["w norms"] / self.examples
+        parameters = self.total.get("parameters")
+        return MeanSpectrum(
+            mean,
+            self._spread(mean),
+            self.total["signed"] / self.examples,
+            self.counts,
+            None if parameters is None else parameters / self.examples,
+            float(self.total["loss"]) / self.examples,
+            self.examples,
+            self.error,
+        )
+
+    def _spread(self, mean: Tensor) -> Tensor:
+        """Of a weighted mean: √(n/(n−1) Σ w² (x − mean)²) / Σ w."""
+        if self.batches == 1:
+            return torch.full_like(mean, torch.nan)
+        squares = self.total["w² norms²"] - 2 * mean * self.total["w² norms"] + mean**2 * self.total["w²"]
+        return (squares.clamp_min(0) * self.batches / (self.batches - 1)).sqrt() / self.examples
+
+
+def _worse(a: float, b: float) -> float:
+    """The larger; nan where one is not known."""
+    return max(a, b) if a == a and b == b else float("nan")
+
+
+def _number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)

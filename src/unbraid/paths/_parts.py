@@ -1,0 +1,141 @@
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from jaxtyping import Float
+from rich import box
+from rich.table import Table
+from torch import Tensor
+
+from unbraid.form import ResidualForm, Target, objective
+from unbraid.paths._by_length import per_example
+from unbraid.paths._check import parts_error
+from unbraid.paths._place import place_of
+from unbraid.walk import BlockSet, Marks, walk
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class GradientParts:
+    """The parts of ∂target/∂source that travel through given blocks: g_S = Σ over the paths that pass every block of S.
+
+    A path belongs to the part of every block that it passes, so the parts overlap: over single blocks they sum to
+    Σ_m m·g_m, where g_m is the part of length m of the gradient spectrum.
+
+    Attributes:
+        blocks: the names of the blocks, by index.
+        sets: the sets of blocks S: each block alone, and then, where asked for, each pair.
+        gradients: g_S for each set, [sets, *source].
+        norms: the 2-norm per example of each, averaged over the batch, [sets].
+        signed: ⟨g_S, g⟩/‖g‖² for each, averaged over the batch: the share of the gradient that passes all of S.
+        error: the largest relative error against autograd, of the whole and of the part with the largest norm; nan
+            where it was not measured.
+    """
+
+    blocks: Mapping[int, str]
+    sets: tuple[BlockSet, ...]
+    gradients: Float[Tensor, "sets *source"]
+    norms: Float[Tensor, " sets"]
+    signed: Float[Tensor, " sets"]
+    error: float
+
+    def matrix(self) -> Float[Tensor, "blocks blocks"]:
+        """The signed share of each pair of blocks, with single ones on the diagonal; nan where not asked for."""
+        place = {block: row for row, block in enumerate(self.blocks)}
+        shares = torch.full((len(place), len(place)), torch.nan, dtype=self.signed.dtype)
+        for blocks, share in zip(self.sets, self.signed.tolist(), strict=True):
+            row, column = place[blocks[0]], place[blocks[-1]]
+            shares[row, column] = shares[column, row] = share
+        return shares
+
+    def table(self) -> Table:
+        """One row a set, the largest norm first."""
+        caption = f"parts overlap; autograd gives the same to {self.error:.1e}"
+        table = Table(box=box.SIMPLE_HEAD, caption=caption)
+        table.caption_justify = "left"
+        for column in ("through", "norm", "signed share"):
+            table.add_column(column, justify="left" if column == "through" else "right")
+        for row in self.norms.argsort(descending=True).tolist():
+            names = " and ".join(self.blocks[block] for block in self.sets[row])
+            table.add_row(names, f"{self.norms[row]:.4g}", f"{100 * self.signed[row]:+.2f} %")
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Sets, norms, shares and error as plain values."""
+        return {
+            "blocks": dict(self.blocks),
+            "sets": [list(blocks) for blocks in self.sets],
+            "norms": self.norms.tolist(),
+            "signed": self.signed.tolist(),
+            "error": self.error,
+        }
+
+    def plot(self) -> "Figure":
+        """The signed share of each block; of each pair as a matrix, where there are pairs."""
+        from unbraid.draw import parts
+
+        return parts(list(self.blocks.values()), self.matrix().tolist())
+
+
+def gradient_parts(
+    form: ResidualForm,
+    args: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    target: Target,
+    by: Literal["block", "pair"] = "block",
+    at: int | str = "source",
+    check: bool = True,
+    nested: bool = False,
+    chunk: int | None = None,
+) -> GradientParts:
+    """The part of a target's gradient that passes each block, or each pair of blocks; exact.
+
+    g_S = Σ_{T⊆S} (−1)^|T| g(T), where g(T) is the gradient with the branches of T cut. One backward walk gives all of
+    them: about K²/2 branch products for single blocks and K³/6 for pairs, where a gradient is K.
+
+    Args:
+        form: a traced model.
+        args: its positional inputs; a bare tensor means (tensor,).
+        kwargs: its keyword inputs.
+        target: class indices, a (position, class) pair, or a function of the output that gives one number per example.
+        by: "block", or "pair" for pairs too.
+        at: "source" for the first source, the name of one of `form.sources`, or a block's index: the gradient at that
+            block's branch output, and the blocks after it.
+        check: compare the whole and the largest part with autograd, for two gradients more (four for a pair).
+        nested: the blocks inside branches too, in the place of those around them.
+        chunk: how many cotangents are pulled back at once. Memory is a forward run's activations plus two stacks of at
+            most K+1 cotangents of the trunk, K(K+1)/2 + 1 with pairs.
+
+    Raises:
+        ValueError: the target does not fit the output, or there is no such source.
+        IndexError: there is no such block.
+        InexactError: a sum departs from autograd by more than rounding.
+    """
+    exact = form.exact
+    tape = exact.tape(args, kwargs)
+    aim = objective(tape.values[exact.output], target)
+    lengths = exact.lengths(nested)
+    algebra = Marks(exact.graph, tape, lengths, {"block": 1, "pair": 2}[by], chunk)
+    place = place_of(exact, at)
+    found = walk(exact.graph, algebra, {exact.output: algebra.seed(aim.cotangent)}, [place]).get(place)
+    like = tape.values[place]
+    rows = {} if found is None else dict(zip(found.sets, found.stack, strict=True))
+    whole = rows.get((), torch.zeros_like(like))
+    names = {block.index: block.name for block in exact.all_blocks if any(lengths.weights.get(block.index, ()))}
+    sizes = (1,) if by == "block" else (1, 2)
+    sets = tuple(blocks for size in sizes for blocks in combinations(names, size))
+    gradients = torch.stack([rows.get(blocks, torch.zeros_like(like)) for blocks in sets])
+    norms, signed = per_example(gradients, whole)
+    error = float("nan")
+    if check:
+        largest = int(norms.argmax())
+        inputs = exact.inputs(args, kwargs)
+        error = parts_error(
+            exact, tape, place, inputs, aim.cotangent, lengths, whole, sets[largest], gradients[largest]
+        )
+    return GradientParts(names, sets, gradients, norms, signed, error)

@@ -1,0 +1,86 @@
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from unbraid.graph import Add, Graph, Segment
+from unbraid.walk._lengths import Lengths
+from unbraid.walk._tape import Tape
+
+# Blocks that a path passes through a branch, in ascending order; the empty set is every path.
+BlockSet: TypeAlias = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Marked:
+    """For each set of blocks the sum of the cotangents over all paths so far that pass a branch of each of them.
+
+    Attributes:
+        sets: the sets, all different.
+        stack: the cotangents.
+    """
+
+    sets: tuple[BlockSet, ...]
+    stack: Shaped[Tensor, "sets *stream"]
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The algebra of the gradient through given blocks: one row for every set of at most `most` blocks.
+
+    On entering a branch of block k the row of each set S that may grow is written a second time, for S ∪ {k}: K(K+3)/2
+    branch products give the part of the gradient through each block of a chain.
+
+    Attributes:
+        graph: the graph that is walked.
+        tape: a run of it.
+        lengths: which branches count.
+        most: the size of the largest sets.
+        chunk: how many cotangents are pulled back at once; by default all.
+    """
+
+    graph: Graph
+    tape: Tape
+    lengths: Lengths
+    most: int = 1
+    chunk: int | None = None
+
+    def seed(self, cotangent: Tensor) -> Marked:
+        """At the output every path is in the row of the empty set alone."""
+        return Marked(((),), cotangent[None])
+
+    def plus(self, a: Marked, b: Marked) -> Marked:
+        """The sum over the union of the sets."""
+        if a.sets == b.sets:
+            return Marked(a.sets, a.stack + b.stack)
+        sets = tuple(dict.fromkeys((*a.sets, *b.sets)))
+        return Marked(sets, _over(a, sets) + _over(b, sets))
+
+    def enter(self, add: Add, operand: int, value: Marked) -> Marked:
+        """Every path that enters a branch of block k passes k from now on."""
+        stream = dict(add.operands)[operand]
+        stack = value.stack.to(self.graph.streams[stream].dtype)
+        if not self.lengths.of(add, operand):
+            return Marked(value.sets, stack)
+        grows = [row for row, blocks in enumerate(value.sets) if len(blocks) < self.most]
+        grown = tuple(tuple(sorted((*value.sets[row], add.block))) for row in grows)
+        return Marked((*value.sets, *grown), torch.cat([stack, stack[grows]]))
+
+    def pull(self, segment: Segment, values: tuple[Marked | None, ...]) -> tuple[Marked | None, ...]:
+        """Every row through J^T."""
+        sets = tuple(dict.fromkeys(blocks for value in values if value is not None for blocks in value.sets))
+        stacks = tuple(None if value is None else _over(value, sets) for value in values)
+        pulled = self.tape.pull(segment, stacks, self.chunk)
+        return tuple(None if stack is None else Marked(sets, stack) for stack in pulled)
+
+
+def _over(value: Marked, sets: tuple[BlockSet, ...]) -> Tensor:
+    """The rows in the order of some sets: zeros where there was nothing."""
+    if value.sets == sets:
+        return value.stack
+    place = {blocks: row for row, blocks in enumerate(sets)}
+    stack = value.stack.new_zeros((len(sets), *value.stack.shape[1:]))
+    stack[[place[blocks] for blocks in value.sets]] = value.stack
+    return stack
