@@ -9,7 +9,9 @@ from unbraid.form._block import Block
 from unbraid.form._equation import Equation
 from unbraid.form._exactness import relative_error, tolerance
 from unbraid.form._form import ResidualForm
+from unbraid.form._place import scope
 from unbraid.form._signature import Signature, as_call
+from unbraid.form._sweep import Feed, Swept, lesioned, sweep
 from unbraid.form._target import Objective, Target, objective
 from unbraid.form._trace import chain, trace
 from unbraid.form._verify import Verification
@@ -19,17 +21,22 @@ __all__ = [
     "Batches",
     "Block",
     "Equation",
+    "Feed",
     "Metric",
     "Objective",
     "ResidualForm",
     "Signature",
+    "Swept",
     "Target",
     "Verification",
     "as_call",
     "chain",
     "each_batch",
+    "lesioned",
     "objective",
     "relative_error",
+    "scope",
+    "sweep",
     "tolerance",
     "trace",
 ]

@@ -14,12 +14,23 @@ _NARROW = frozenset({torch.float16, torch.bfloat16, torch.float32})
 
 
 def deleted(graph: Graph, which: tuple[int | tuple[int, int], ...], branches: Mapping[int, int]) -> Graph:
-    """The graph with branches deleted, and with them whatever only they needed.
+    """The graph with branches deleted, and with them whatever only they needed; see `spared`."""
+    return rewired(graph, spared(graph, which, branches))
+
+
+def spared(
+    graph: Graph,
+    which: tuple[int | tuple[int, int], ...],
+    branches: Mapping[int, int],
+    instead: Mapping[tuple[int, int], str] | None = None,
+) -> tuple[Step, ...]:
+    """The steps of a graph, at their places, with branches left out of the additions.
 
     Args:
         graph: the graph.
         which: blocks, or (block, branch) pairs.
         branches: how many branches each block has or had: what an earlier deletion took along may be deleted again.
+        instead: the stream that takes the place of each (block, branch), if any.
     """
     gone: dict[int, set[int]] = {}
     for item in which:
@@ -32,11 +43,10 @@ def deleted(graph: Graph, which: tuple[int | tuple[int, int], ...], branches: Ma
                 f"without: block {block} has no branch {branch}; branches are numbered {_range([*range(count)])}."
             )
         gone.setdefault(block, set()).update(range(count) if branch is None else [branch])
-    steps = tuple(
-        _spared(graph, step, gone[step.block]) if isinstance(step, Add) and step.block in gone else step
+    return tuple(
+        _spared(graph, step, gone[step.block], instead or {}) if isinstance(step, Add) and step.block in gone else step
         for step in graph.steps
     )
-    return rewired(graph, steps)
 
 
 def widened(graph: Graph, state: Mapping[str, Tensor]) -> tuple[Graph, dict[str, Tensor]]:
@@ -76,8 +86,11 @@ def _widen(value: Any) -> Any:
     return torch.float64 if _narrow(value) else value
 
 
-def _spared(graph: Graph, add: Add, gone: set[int]) -> Add:
-    branches = tuple(None if j in gone else stream for j, stream in enumerate(add.branches))
+def _spared(graph: Graph, add: Add, gone: set[int], instead: Mapping[tuple[int, int], str]) -> Add:
+    branches = tuple(
+        instead.get((add.block, j)) if j in gone and stream is not None else stream
+        for j, stream in enumerate(add.branches)
+    )
     if add.skip is not None or any(branches):
         return replace(add, branches=branches)
     fork, output = graph.streams[add.fork], graph.streams[add.output]

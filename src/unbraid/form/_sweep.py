@@ -1,0 +1,237 @@
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from unbraid.form._batches import Batch, Batches, Metric, each_batch
+from unbraid.form._edit import spared
+from unbraid.form._exactness import relative_error, tolerance
+from unbraid.form._form import ResidualForm
+from unbraid.graph import Graph, Step, Stream, differentiable, needed
+from unbraid.walk import (
+    ALONE,
+    Room,
+    Schedule,
+    Size,
+    dimension,
+    measured,
+    merge,
+    room_within,
+    run_variants,
+    schedule,
+)
+
+# Values for streams that variants read and the form has not, by their names: means of branches, say.
+Feed: TypeAlias = Callable[[Batch], Mapping[str, Tensor]]
+_FEW = 2  # examples that are run by themselves to check that a larger batch changes none
+_CHUNK = 4096  # variants that are laid over one another at once
+# Bytes that stacks may take where the model itself takes less, and their share of what the model takes: one plain run
+# has its weights, its widest step, and Python with torch in memory, about 300 MB.
+_FLOOR, _SHARE = 48e6, 0.3
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A metric of many variants of one form.
+
+    Attributes:
+        means: the metric of each variant, averaged over all examples, in float64.
+        examples: how many there were.
+        stacked: whether variants ran together as one larger batch; not where examples influence one another, or the
+            batch size is fixed.
+    """
+
+    means: tuple[float, ...]
+    examples: int
+    stacked: bool
+
+
+def sweep(
+    form: ResidualForm,
+    variants: Sequence[Sequence[Step]],
+    batches: Batches,
+    metric: Metric,
+    *,
+    max_batch: int | None = None,
+    stack: bool = True,
+    given: Iterable[Stream] = (),
+    feed: Feed | None = None,
+    step: Callable[[int], object] | None = None,
+) -> Swept:
+    """The metric of many variants of a form, what they have in common being computed once.
+
+    Variants that agree on what comes before a step share its value, and those that differ run together as one larger
+    batch. On the first batch two variants are compared with plain runs of their own; if they differ by more than
+    rounding, which they do where examples of one batch influence one another, every variant runs by itself.
+
+    Args:
+        form: a traced model.
+        variants: the steps of each.
+        batches: pairs of inputs and labels.
+        metric: (output, labels) -> a scalar tensor; averaged over batches by their size.
+        max_batch: how many examples run at once at most, if more than one batch holds; None lets the memory decide.
+        stack: whether variants may run together.
+        given: streams that the variants read and the form has not.
+        feed: the values of `given` for a batch.
+        step: called with the number of variants that are done, after each.
+
+    Raises:
+        DataError: there is no batch, or one is no pair of inputs and labels.
+        ValueError: the metric is no single number.
+    """
+    added = {stream.id: stream for stream in given}
+    graph = form.graph
+    wide = Graph({**graph.streams, **added}, graph.steps, (*graph.inputs, *added), graph.sources, graph.outputs)
+    starts = range(0, len(variants), _CHUNK)
+    parts = [_Part(form, wide, variants[start : start + _CHUNK], max_batch, stack) for start in starts]
+    sums, examples = [0.0] * len(variants), 0
+    for batch in each_batch(form, batches):
+        inputs = {**form.inputs(batch.args, batch.kwargs), **(feed(batch) if feed else {})}
+        for start, part in zip(starts, parts, strict=True):
+            found: dict[int, float] = {}
+            for number, values in part.outputs(inputs, batch.size):
+                if step is not None and number not in found:
+                    step(1)
+                found[number] = _number(metric, form.signature.result(values), batch.labels)
+            for number, value in found.items():
+                sums[start + number] += batch.size * value
+        examples += batch.size
+    return Swept(tuple(total / examples for total in sums), examples, all(part.stacked for part in parts))
+
+
+def lesioned(
+    form: ResidualForm,
+    which: Iterable[int | tuple[int, int]],
+    instead: Mapping[tuple[int, int], str] | None = None,
+) -> tuple[Step, ...]:
+    """The steps of a form without some branches, as one of the variants of a `sweep`; see `ResidualForm.without`.
+
+    Args:
+        form: a traced model.
+        which: blocks, or (block, branch) pairs, branches from 0.
+        instead: the stream that takes the place of each (block, branch); where there is none, it is left out.
+
+    Raises:
+        IndexError: there is no such block or branch.
+        ShapeError: a plain layer changes the size, so that no identity can take its place.
+    """
+    return spared(form.graph, tuple(which), {block.index: len(block.branches) for block in form.all_blocks}, instead)
+
+
+def _number(metric: Metric, output: Any, labels: Any) -> float:
+    with torch.no_grad():
+        value = torch.as_tensor(metric(output, labels))
+    if value.numel() != 1:
+        raise ValueError(f"metric: it must give one number for a batch, a scalar tensor; it gave {list(value.shape)}.")
+    return float(value)
+
+
+@dataclass(eq=False)
+class _Part:
+    """Variants that are laid over one another, and how they run.
+
+    Attributes:
+        form: what they are variants of.
+        graph: its graph with the streams that are given besides.
+        variants: the steps of each.
+        max_batch: how many examples run at once at most.
+        stacked: whether variants run together; False once that was seen to change them.
+    """
+
+    form: ResidualForm
+    graph: Graph
+    variants: Sequence[Sequence[Step]]
+    max_batch: int | None
+    stacked: bool
+    sizes: Mapping[int | str, Size] | None = None
+    volume: int = 1
+    orders: dict[int, Schedule] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.merged = merge(self.graph, self.variants)
+        alike = [node.kind for node in self.merged.nodes if node.kind != ALONE]
+        self.stacked = self.stacked and len(set(alike)) < len(alike)
+
+    def outputs(self, inputs: Mapping[str, Any], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Each variant with its outputs; if one is handed out twice, the later counts."""
+        if self.stacked and self.sizes is None:
+            yield from self._first(inputs, size)
+            if self.stacked:
+                return
+        yield from run_variants(self.merged, self._order(inputs, size), self.form.state, inputs)
+
+    def _first(self, inputs: Mapping[str, Any], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The first batch: two variants must be what plain runs of a few examples give, else none runs together."""
+        few = min(_FEW, size) if self._by_example() else size
+        alone, self.sizes = self._plainly({name: self._head(name, value, few, size) for name, value in inputs.items()})
+        self.volume = _volume(inputs) * few // size or 1
+        try:
+            for variant, values in run_variants(self.merged, self._order(inputs, size), self.form.state, inputs):
+                if variant in alone and not self._same(values, alone[variant], few, size):
+                    break
+                yield variant, values
+            else:
+                return
+        except RuntimeError:  # a size that only one batch fits is built into the graph
+            pass
+        self.stacked = False
+        self.orders.clear()
+
+    def _plainly(self, inputs: Mapping[str, Any]) -> tuple[dict[int, dict[str, Any]], dict[int | str, Size]]:
+        """The first variant, and the one that shares least with it; and what each step takes."""
+        other = (self.merged.needs != self.merged.needs[0]).sum(axis=1).argmax()
+        alone, sizes = {}, {}
+        for variant in {0, int(other)}:
+            steps = needed(tuple(self.variants[variant]), self.graph.outputs)
+            alone[variant], found = measured(steps, self.form.state, inputs, self.graph.outputs)
+            sizes.update(found)
+        return alone, sizes
+
+    def _same(self, together: Mapping[str, Any], alone: Mapping[str, Any], few: int, size: int) -> bool:
+        bound = tolerance("forward", self.form.dtype) if self.form.tolerance is None else self.form.tolerance
+        return all(
+            relative_error(self._head(stream, together[stream], few, size), alone[stream]) <= bound
+            for stream in self._compared()
+        )
+
+    def _compared(self) -> list[str]:
+        """The outputs of floating point; whole numbers, such as the class with the largest score, may flip."""
+        floats = [stream for stream in self.graph.outputs if differentiable(self.graph.streams[stream].dtype)]
+        return floats or list(self.graph.outputs)
+
+    def _by_example(self) -> bool:
+        """Whether a few examples suffice for a comparison: not for an output such as the mean loss of a batch."""
+        return all(dimension(self.graph.streams[stream]) is not None for stream in self._compared())
+
+    def _head(self, stream: str, value: Any, few: int, size: int) -> Any:
+        along = dimension(self.graph.streams[stream])
+        if along is None or not isinstance(value, Tensor):
+            return value
+        return value.narrow(along, 0, value.shape[along] * few // size)
+
+    def _order(self, inputs: Mapping[str, Any], size: int) -> Schedule:
+        """The schedule for a batch of this size; that of the batch before if nothing has changed."""
+        volume = _volume(inputs)
+        key = volume if self.max_batch is None else size
+        if key not in self.orders:
+            self.orders = {key: schedule(self.merged, self._room(volume, size))}
+        return self.orders[key]
+
+    def _room(self, volume: int, size: int) -> Room:
+        places = self.merged.needs.shape[1]
+        if not self.stacked or self.sizes is None:
+            return Room([1] * places, [1] * places)
+        if self.max_batch is not None:
+            together = max(1, self.max_batch // size)
+            return Room([together] * places, [together] * places)
+        scale = volume / self.volume
+        weights = sum(tensor.numel() * tensor.element_size() for tensor in self.form.state.values())
+        widest = max(found.working for found in self.sizes.values())
+        room = max(_FLOOR, _SHARE * (weights + scale * widest))
+        return room_within(self.merged, self.sizes, scale, room, room)
+
+
+def _volume(inputs: Mapping[str, Any]) -> int:
+    return sum(value.numel() for value in inputs.values() if isinstance(value, Tensor))

@@ -1,0 +1,138 @@
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unbraid.graph import Add, Graph, Segment, Step, Stream, makes, reads
+
+_BATCH = re.compile(r"\bbatch\b")
+ALONE = -1
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Node:
+    """One distinct computation: a step on certain values, made once for all variants that need its results.
+
+    Attributes:
+        step: what is computed.
+        reads: the number of the value of each operand.
+        makes: the numbers of the values that come out.
+        kind: nodes of one kind can be run as one larger batch; `ALONE` for those that cannot.
+    """
+
+    step: Step
+    reads: tuple[int, ...]
+    makes: tuple[int, ...]
+    kind: int
+
+
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """Variants of one graph, laid over one another: what they share is there once.
+
+    Two steps are the same computation if their code, their parameters and their operands are the same; operands are
+    the same if the steps that make them are (hash consing).
+
+    Attributes:
+        graph: the graph that the variants derive from.
+        nodes: the distinct computations.
+        needs: [variants, places], the node that each variant runs at each place of its steps; −1 for none.
+        inputs: the number of each input stream's value.
+        outputs: for each variant the numbers of its outputs' values, in the order of the graph's.
+        dimensions: for each value the dimension that counts the examples; None where there is none.
+    """
+
+    graph: Graph
+    nodes: Sequence[Node]
+    needs: NDArray[np.int32]
+    inputs: Mapping[str, int]
+    outputs: Sequence[tuple[int, ...]]
+    dimensions: Sequence[int | None]
+
+
+def merge(graph: Graph, variants: Sequence[Sequence[Step]]) -> Merged:
+    """Lay variants over one another.
+
+    Args:
+        graph: gives the streams, the inputs and the outputs of all variants.
+        variants: the steps of each in order of execution; steps without effect on the outputs are left out. Steps that
+            stand at one place of their variants can be run together, so what the variants have in common should
+            stand at the same places.
+    """
+    merger = _Merger(graph, np.full((len(variants), max(map(len, variants), default=0)), -1, np.int32))
+    for number, steps in enumerate(variants):
+        merger.lay(number, steps)
+    return merger.merged()
+
+
+def dimension(stream: Stream) -> int | None:
+    """The one dimension whose size grows with the number of examples; None where there is none, or several."""
+    found = [place for place, size in enumerate(stream.shape) if isinstance(size, str) and _BATCH.search(size)]
+    return found[0] if len(found) == 1 else None
+
+
+@dataclass(eq=False)
+class _Merger:
+    graph: Graph
+    needs: NDArray[np.int32]
+    nodes: list[Node] = field(default_factory=list)
+    known: dict[tuple[object, ...], int] = field(default_factory=dict)
+    kinds: dict[tuple[object, ...], int] = field(default_factory=dict)
+    outputs: list[tuple[int, ...]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.along = {name: dimension(stream) for name, stream in self.graph.streams.items()}
+        self.inputs = {stream: number for number, stream in enumerate(self.graph.inputs)}
+        self.dimensions = [self.along[stream] for stream in self.graph.inputs]
+
+    def lay(self, variant: int, steps: Sequence[Step]) -> None:
+        """Add one variant."""
+        values = dict(self.inputs)
+        run: list[int] = []
+        for step in steps:
+            operands = tuple([values[stream] for stream in reads(step)])
+            if isinstance(step, Add) and len(operands) == 1:
+                values[step.output] = operands[0]  # a sum of one operand is that operand
+                run.append(-1)
+                continue
+            number = self._node(step, operands)
+            values.update(zip(makes(step), self.nodes[number].makes, strict=True))
+            run.append(number)
+        self.outputs.append(tuple(values[stream] for stream in self.graph.outputs))
+        self._prune(run, set(self.outputs[-1]))
+        self.needs[variant, : len(run)] = run
+
+    def _node(self, step: Step, operands: tuple[int, ...]) -> int:
+        key = (id(step.code), step.params, operands) if isinstance(step, Segment) else operands
+        number = self.known.get(key)
+        if number is None:
+            number = self.known[key] = len(self.nodes)
+            first = len(self.dimensions)
+            self.dimensions += [self.along[stream] for stream in makes(step)]
+            made = tuple(range(first, len(self.dimensions)))
+            self.nodes.append(Node(step, operands, made, self._kind(step, operands, made)))
+        return number
+
+    def _kind(self, step: Step, operands: tuple[int, ...], made: tuple[int, ...]) -> int:
+        """Nodes can be stacked if they differ in nothing but values with examples along a dimension."""
+        along = tuple(self.dimensions[value] for value in operands)
+        if None in [self.dimensions[value] for value in made] or all(place is None for place in along):
+            return ALONE
+        shared = tuple(value if place is None else None for value, place in zip(operands, along, strict=True))
+        code = (id(step.code), step.params) if isinstance(step, Segment) else (step.block, step.output)
+        return self.kinds.setdefault((*code, along, shared), len(self.kinds))
+
+    def _prune(self, run: list[int], wanted: set[int]) -> None:
+        """Leave out what the outputs do not depend on."""
+        for place in range(len(run) - 1, -1, -1):
+            if run[place] >= 0:
+                node = self.nodes[run[place]]
+                if wanted.isdisjoint(node.makes):
+                    run[place] = -1
+                else:
+                    wanted.update(node.reads)
+
+    def merged(self) -> Merged:
+        return Merged(self.graph, self.nodes, self.needs, self.inputs, self.outputs, self.dimensions)

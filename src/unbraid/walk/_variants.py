@@ -1,0 +1,30 @@
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from unbraid.walk._merge import Merged
+from unbraid.walk._run import State
+from unbraid.walk._schedule import Schedule
+from unbraid.walk._stacks import Stacks
+
+
+def run_variants(
+    merged: Merged, order: Schedule, state: State, inputs: Mapping[str, Any]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Compute the outputs of merged variants without gradients, each as soon as it is there.
+
+    Values are let go of after their last reader, outputs once they have been handed out.
+
+    Yields:
+        The number of a variant, and its outputs by stream.
+    """
+    stacks = Stacks(merged, state, inputs)
+    for group, finished, last in zip(([], *order.groups), order.finished, order.last, strict=True):
+        with torch.no_grad():
+            if group:
+                stacks.execute(group)
+        for variant in finished:
+            values = map(stacks.value, merged.outputs[variant])
+            yield variant, dict(zip(merged.graph.outputs, values, strict=True))
+        stacks.drop(last)
