@@ -163,6 +163,8 @@ def _block(captured: Capture, parts: Anatomy, number: int, called: Callable[[Siz
 
 def _checked(form: ResidualForm, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ResidualForm:
     """On the meta device there is nothing to run: structure only."""
+    if form.origin is not None:
+        form = replace(form, origin=replace(form.origin, example=(args, kwargs)))
     if any(tensor.is_meta for tensor in form.state.values()):
         return form
     checked = form.verify(args, kwargs)

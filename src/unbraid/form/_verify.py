@@ -29,6 +29,7 @@ class Origin:
         names: the name in the state of each placeholder that stands for a parameter, buffer or constant.
         operands: for each top-level block the names of the nodes of its skip (None in a plain layer), of its branches
             and of its sum.
+        example: the inputs of the trace, positional and keyword; None for a form that was loaded.
     """
 
     model: nn.Module | None
@@ -37,6 +38,7 @@ class Origin:
     graph: fx.Graph
     names: Mapping[str, str]
     operands: tuple[tuple[str | None, tuple[str, ...], str], ...]
+    example: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True)

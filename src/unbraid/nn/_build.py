@@ -21,7 +21,8 @@ def build(config: Mapping[str, Any], *, generator: torch.Generator | None = None
 
     Args:
         config: `{"constructor": "mlp", "depth": 20, ...}`, the arguments of the constructor by name (those
-            left out keep their defaults), and `"plain": True` for the plain twin. It may come from JSON.
+            left out keep their defaults), `"plain": True` for the plain twin, and `"without": [3, 7]` for a network
+            that lacks the branches of these blocks. It may come from JSON.
         generator: where the first weights come from, as for the constructor.
 
     Returns:
@@ -29,6 +30,7 @@ def build(config: Mapping[str, Any], *, generator: torch.Generator | None = None
 
     Raises:
         ValueError: the constructor is missing or unknown, or it has no argument of some name.
+        IndexError: the network has no block that it is to lack.
 
     Example:
         >>> network = mlp(depth=3)
@@ -39,7 +41,7 @@ def build(config: Mapping[str, Any], *, generator: torch.Generator | None = None
     if "constructor" not in arguments:
         raise ValueError(f'build: the config has no "constructor"; it has {", ".join(arguments) or "nothing"}')
     name = arguments.pop("constructor")
-    plain = arguments.pop("plain", False)
+    plain, lacks = arguments.pop("plain", False), arguments.pop("without", [])
     constructor = choose("constructor", str(name), CONSTRUCTORS)
     known = [parameter for parameter in signature(constructor).parameters if parameter != "generator"]
     for argument in arguments:
@@ -48,5 +50,6 @@ def build(config: Mapping[str, Any], *, generator: torch.Generator | None = None
                 f'build: {name} has no argument "{argument}"\n'
                 f"  It takes {', '.join(known)}.{suggestion(argument, known)}"
             )
-    network = constructor(**arguments, generator=generator)
-    return network.plain() if plain else network
+    made = constructor(**arguments, generator=generator)
+    network = made.plain() if plain else made
+    return network.without(*lacks) if lacks else network

@@ -1,6 +1,7 @@
 """A network of residual blocks, and its plain twin."""
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, final
 
@@ -39,6 +40,16 @@ class PlainNetwork(nn.Module):
         """Return the network's output."""
         return self.head(self.layers(self.stem(x)))
 
+    def without(self, *layers: int) -> "PlainNetwork":
+        """Return a copy without some layers; the identity takes their place, so they should keep the size.
+
+        The other layers keep their numbers. Raises IndexError where there is no layer of some number.
+        """
+        twin = copy.deepcopy(self)
+        twin.layers = _thinned("layer", twin.layers, layers)
+        twin.config = _lacking(twin.config, layers)
+        return twin
+
 
 @final
 class ResidualNetwork(nn.Module):
@@ -74,6 +85,17 @@ class ResidualNetwork(nn.Module):
         """Return the network's output."""
         return self.head(self.blocks(self.stem(x)))
 
+    def without(self, *blocks: int) -> "ResidualNetwork":
+        """Return a copy without the branches of some blocks, h ← after(skip(h)): its terms are gone from Equation 11.5.
+
+        A block of which nothing is left goes whole. The others keep their numbers: block 4 is `blocks.4`, also
+        without block 3. Raises IndexError where there is no block of some number.
+        """
+        twin = copy.deepcopy(self)
+        twin.blocks = _thinned("block", twin.blocks, blocks)
+        twin.config = _lacking(twin.config, blocks)
+        return twin
+
     def plain(self) -> PlainNetwork:
         """Return the plain twin: each block becomes after(scale(branch(h))), with a copy of the same weights.
 
@@ -87,5 +109,27 @@ class ResidualNetwork(nn.Module):
         # One copy of the whole, so that weights shared by several blocks stay shared.
         twin = copy.deepcopy(self)
         layers = [plain_layer(block) if isinstance(block, ResidualBlock) else block for block in twin.blocks]
-        config = None if twin.config is None else {**twin.config, "plain": True}
+        # A config says first that a network is plain, then what it lacks: of a block that lacks its branch nothing like
+        # a plain layer is left.
+        config = None if twin.config is None or "without" in twin.config else {**twin.config, "plain": True}
         return PlainNetwork(twin.stem, layers, twin.head, config=config)
+
+
+def _thinned(kind: str, members: nn.Sequential, gone: tuple[int, ...]) -> nn.Sequential:
+    """Return the members without some, under their old names."""
+    named = OrderedDict(members.named_children())
+    if unknown := [number for number in gone if str(number) not in named]:
+        raise IndexError(f"without: there is no {kind} {unknown[0]}; there are {', '.join(named) or 'none'}.")
+    for number in gone:
+        member = named.pop(str(number))
+        rest = {"skip": member.skip, "after": member.after} if isinstance(member, ResidualBlock) else {}
+        left = OrderedDict((n, module) for n, module in rest.items() if not isinstance(module, nn.Identity))
+        if left:
+            named[str(number)] = nn.Sequential(left)
+    return nn.Sequential(OrderedDict((name, named[name]) for name, _ in members.named_children() if name in named))
+
+
+def _lacking(config: Config | None, gone: tuple[int, ...]) -> Config | None:
+    """Return the config of a network that lacks some of its members."""
+    lacks = sorted({*(config or {}).get("without", []), *gone})
+    return {**config, "without": lacks} if config is not None and lacks else config

@@ -1,0 +1,58 @@
+"""Call a model so that nothing of it changes, and see what came of it."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils.flop_counter import FlopCounterMode
+
+from unbraid.form import ResidualForm, relative_error
+
+Call = tuple[tuple[Any, ...], Mapping[str, Any], Any]
+
+
+def outputs(model: nn.Module | ResidualForm, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors that a model returns: with copies of its buffers, and from one random state."""
+    devices = [
+        *{leaf.device for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.is_cuda}
+    ]
+    with torch.no_grad(), torch.random.fork_rng(devices):
+        torch.manual_seed(0)
+        if isinstance(model, ResidualForm):
+            made = model(*args, **kwargs)
+        else:
+            buffers = {name: buffer.clone() for name, buffer in model.named_buffers(remove_duplicate=False)}
+            made = torch.func.functional_call(model, buffers, args, dict(kwargs), tie_weights=False)
+    return [leaf for leaf in pytree.tree_leaves(made) if isinstance(leaf, Tensor)]
+
+
+def distance(found: list[Tensor], wanted: list[Tensor]) -> float:
+    """The largest of the relative errors of the tensors; infinite where number or shapes differ."""
+    if [tensor.shape for tensor in found] != [tensor.shape for tensor in wanted]:
+        return float("inf")
+    return max((relative_error(a, b) for a, b in zip(found, wanted, strict=True)), default=0.0)
+
+
+def flops(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """Floating point operations of one call, as torch counts them: those of matrix products and convolutions."""
+    with FlopCounterMode(display=False) as counter:
+        outputs(model, args, kwargs)
+    return int(counter.get_total_flops())
+
+
+def called(model: nn.Module, names: Iterable[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Call]:
+    """Arguments and result of the first call of some modules; those that are not called are left out."""
+    calls: dict[str, Call] = {}
+
+    def note(name: str) -> Any:
+        return lambda _, given, named, made: None if name in calls else calls.__setitem__(name, (given, named, made))
+
+    with ExitStack() as stack:
+        for name in names:
+            handle = model.get_submodule(name).register_forward_hook(note(name), with_kwargs=True)
+            stack.callback(handle.remove)
+        outputs(model, args, kwargs)
+    return calls
