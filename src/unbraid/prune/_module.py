@@ -56,7 +56,6 @@ def _put(module: nn.Module, path: list[str], tensor: Tensor) -> None:
 def _get(module: nn.Module, path: list[str]) -> Tensor:
     for step in path[:-1]:
         module = module.get_submodule(step)
-    tensor = module._parameters.get(path[-1])
-    tensor = module._buffers.get(path[-1]) if tensor is None else tensor
-    assert tensor is not None
-    return tensor
+    found: Tensor | None = {**module._parameters, **module._buffers}[path[-1]]
+    assert found is not None
+    return found

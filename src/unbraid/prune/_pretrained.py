@@ -2,15 +2,17 @@
 
 import copy
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from unbraid.form import tolerance
+from unbraid.prune._call import distance, outputs
+from unbraid.prune._facts import lists, trials
 from unbraid.prune._surgery import Cut
 
-Place: TypeAlias = tuple[str | int, ...]  # where a value stands in the facts of a configuration
 Difference: TypeAlias = frozenset[tuple[str, Any, Any]]
 
 
@@ -20,17 +22,22 @@ def is_pretrained(model: nn.Module) -> bool:
     return library is not None and isinstance(model, library.PreTrainedModel)
 
 
-def mend(model: Any, pruned: Any, cuts: Sequence[Cut]) -> tuple[str, ...]:
+def mend(
+    model: Any, pruned: Any, cuts: Sequence[Cut], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[str, ...]:
     """Give the pruned model a configuration from which its class would build it, in place.
 
     Which entries count the layers of a list is found by trial: among all numbers that equal the old length, those from
     which the model's own class builds (on the meta device) a model of the same names, shapes and attributes as the
     pruned one. Lists as long as the layers' lose the entries of the removed ones, in so far as this is needed for it.
+    Numbers such as a rate of stochastic depth may differ; where any do, the two models must still give one output.
 
     Args:
         model: the whole model.
         pruned: the model without some members.
         cuts: what was taken from which list.
+        args: positional inputs at which the two may be compared.
+        kwargs: keyword inputs.
 
     Returns:
         What was changed, one line an entry.
@@ -39,10 +46,11 @@ def mend(model: Any, pruned: Any, cuts: Sequence[Cut]) -> tuple[str, ...]:
         ValueError: no change of the configuration describes the pruned model.
     """
     facts, changes = model.config.to_dict(), list[str]()
-    usual = _difference(model, _built(model, facts))
+    first = _built(model, facts)
+    usual = _difference(model, first)
     for number, cut in enumerate(cuts):
         open_still = [".".join(other.path) for other in cuts[number + 1 :]]
-        for trial, said in _trials(facts, cut):
+        for trial, said in trials(facts, cut):
             twin = _try(model, trial)
             if twin is not None and _outside(_difference(pruned, twin), open_still) <= usual:
                 facts, changes = trial, changes + said
@@ -52,7 +60,16 @@ def mend(model: Any, pruned: Any, cuts: Sequence[Cut]) -> tuple[str, ...]:
                 f"no entry of {type(model.config).__name__} that is {len(cut.names)} describes the "
                 f"{len(cut.kept)} members left in {'.'.join(cut.path)}"
             )
-    _adopt(pruned, _built(model, facts))
+    twin = _built(model, facts)
+    _adopt(pruned, twin)
+    if not _difference(pruned, twin, (float,)) <= _difference(model, first, (float,)):
+        wanted = outputs(pruned, args, kwargs)
+        error = distance(outputs(_filled(twin, pruned), args, kwargs), wanted)
+        if not error <= tolerance("forward", wanted[0].dtype):
+            raise ValueError(
+                f"what {type(model).__name__} builds from its changed configuration has other constants, and with the "
+                f"same parameters its outputs depart by {error:.1e}"
+            )
     return tuple(changes)
 
 
@@ -82,7 +99,7 @@ def cached_error(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
 
 def uniform(model: Any) -> bool:
     """Whether no list of a configuration tells the layers apart, so that any slot of the cache serves any layer."""
-    return all(len({str(item) for item in value}) <= 1 for _, value in _lists(model.config.to_dict()))
+    return all(len({str(item) for item in value}) <= 1 for _, value in lists(model.config.to_dict()))
 
 
 def _built(model: Any, facts: Mapping[str, Any]) -> Any:
@@ -108,20 +125,29 @@ def _adopt(pruned: nn.Module, twin: nn.Module) -> None:
             vars(module)["config"] = vars(modules[name])["config"]
 
 
-def _difference(model: nn.Module, twin: nn.Module) -> Difference:
-    """The names, shapes and plain attributes in which two models differ."""
-    a, b = _described(model), _described(twin)
+def _filled(twin: nn.Module, pruned: nn.Module) -> nn.Module:
+    """The twin with the tensors of the pruned model, shared."""
+    for name, module in pruned.named_modules(remove_duplicate=False):
+        holder = twin.get_submodule(name)
+        holder._parameters.update(module._parameters)
+        holder._buffers.update(module._buffers)
+    return twin.train(pruned.training)
+
+
+def _difference(model: nn.Module, twin: nn.Module, kinds: tuple[type, ...] = (bool, int, str)) -> Difference:
+    """The names and shapes of tensors, and the attributes of some types, in which two models differ."""
+    a, b = _described(model, kinds), _described(twin, kinds)
     return frozenset(
         (name, str(a.get(name)), str(b.get(name))) for name in a.keys() | b.keys() if a.get(name) != b.get(name)
     )
 
 
-def _described(model: nn.Module) -> dict[str, Any]:
+def _described(model: nn.Module, kinds: tuple[type, ...]) -> dict[str, Any]:
     tensors = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
     facts: dict[str, Any] = {name: list(tensor.shape) for name, tensor in tensors}
     for name, module in model.named_modules(remove_duplicate=False):
         for key, value in vars(module).items():
-            if key != "training" and isinstance(value, bool | int | float | str):
+            if key != "training" and type(value) in kinds:
                 facts[f"{name}.{key}"] = value
     return facts
 
@@ -129,75 +155,3 @@ def _described(model: nn.Module) -> dict[str, Any]:
 def _outside(difference: Difference, lists: Sequence[str]) -> Difference:
     """What differs outside of some lists, which are looked at later."""
     return frozenset(item for item in difference if not any(item[0].startswith(f"{name}.") for name in lists))
-
-
-def _trials(facts: Mapping[str, Any], cut: Cut) -> Iterator[tuple[dict[str, Any], list[str]]]:
-    """Changed facts that may describe a list after the cut, and what was changed; most likely ones first."""
-    old, new = len(cut.names), len(cut.kept)
-    counts = [place for place, value in _walk(facts) if type(value) is int and value == old]
-    lists = [place for place, value in _lists(facts) if _length(value) == old]
-    choices = [lists, *([place] for place in lists if len(lists) > 1), *([[]] if lists else [])]
-    for chosen in choices:
-        for count in [*counts, None]:
-            if count is None and not chosen:
-                continue
-            trial, said = copy.deepcopy(dict(facts)), list[str]()
-            for place in chosen:
-                _set(trial, place, _thinned(_get(facts, place), cut.kept))
-                said.append(f"{_title(place)}: {new} of {old} entries")
-            if count is not None:
-                _set(trial, count, new)
-                said.append(f"{_title(count)}: {old} -> {new}")
-            yield trial, said
-
-
-def _walk(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
-    """Every value in nested dicts and lists, with its place."""
-    yield place, value
-    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
-    for key, item in items:
-        yield from _walk(item, (*place, key))
-
-
-def _lists(facts: Mapping[str, Any]) -> Iterator[tuple[Place, Sequence[Any]]]:
-    """Lists that may hold one entry a layer; those inside other lists are entries themselves."""
-    for place, value in _walk(facts):
-        if isinstance(value, list | tuple) and not any(isinstance(step, int) for step in place):
-            yield place, value
-
-
-def _length(value: Sequence[Any]) -> int:
-    """How many layers a list describes: one an entry, or a pattern repeated: [[["global", "local"], 6]]."""
-    return sum(len(item) * times for item, times in value) if _patterned(value) else len(value)
-
-
-def _thinned(value: Sequence[Any], kept: Sequence[int]) -> Sequence[Any]:
-    if _patterned(value):
-        entries = [entry for item, times in value for _ in range(times) for entry in item]
-        return [[[entries[place] for place in kept], 1]]
-    return type(value)(value[place] for place in kept)
-
-
-def _patterned(value: Sequence[Any]) -> bool:
-    return bool(value) and all(
-        isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[0], list | tuple) and type(item[1]) is int
-        for item in value
-    )
-
-
-def _get(facts: Any, place: Place) -> Any:
-    for step in place:
-        facts = facts[step]
-    return facts
-
-
-def _set(facts: Any, place: Place, value: Any) -> None:
-    holder = _get(facts, place[:-1])
-    if isinstance(holder, tuple):
-        above = _get(facts, place[:-2])
-        holder = above[place[-2]] = list(holder)
-    holder[place[-1]] = value
-
-
-def _title(place: Place) -> str:
-    return ".".join(map(str, place))

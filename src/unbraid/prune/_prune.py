@@ -1,8 +1,8 @@
 import copy
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from unbraid.prune._call import distance, flops, outputs
 from unbraid.prune._module import FormModule
 from unbraid.prune._pretrained import cached_error, is_pretrained, mend, uniform
 from unbraid.prune._pruning import How, Pruning
-from unbraid.prune._surgery import counters, idle_members, renumber_rest, substitutes, take_out
+from unbraid.prune._surgery import alike, counters, idle_members, renumber_rest, substitutes, take_out
 from unbraid.prune._work import Path, Work, homes, members, work
 
 
@@ -119,7 +119,7 @@ def layers(model: nn.Module, form: ResidualForm) -> tuple[tuple[int, ...], ...]:
         One group of blocks a layer, in order of execution; a block in no such list is a group of its own.
     """
     where = homes(form)
-    like = [member for path, member in members(model) if _alike(model.get_submodule(".".join(path)))]
+    like = [member for path, member in members(model) if alike(model.get_submodule(".".join(path)))]
     groups: dict[Path, list[int]] = {}
     for block in form.blocks:
         home = where.get(block.index, ())
@@ -157,17 +157,23 @@ class _Task:
             raise InexactError(f"its outputs depart from form.without(...) by {error:.1e}", where="output", error=error)
         return error
 
-    def checked_cache(self, made: _Made) -> float:
-        """How far the candidate with a key-value cache is from itself without one; nan where there is none to keep."""
-        bound = tolerance("sum", self.form.dtype)
-        if self.model.training or not is_pretrained(self.model) or not cached_error(self.model, *self.example) <= bound:
-            return math.nan
-        error = cached_error(made.model, *self.example)
-        if not error <= bound:
+    @cached_property
+    def caches(self) -> bool:
+        """Whether the model has a key-value cache with which it gives the outputs that it gives without."""
+        if self.model.training or not is_pretrained(self.model):
+            return False
+        try:
+            return cached_error(self.model, *self.example) <= tolerance("sum", self.form.dtype)
+        except Exception:  # a model of another kind, which wants other arguments
+            return False
+
+    def check_cache(self, made: _Made) -> None:
+        """What holds for the model with its cache must hold for the candidate."""
+        error = cached_error(made.model, *self.example) if self.caches else 0.0
+        if not error <= tolerance("sum", self.form.dtype):
             raise InexactError(
                 f"with a key-value cache it departs from itself by {error:.1e}", where="the cache", error=error
             )
-        return error
 
 
 def _ways(task: _Task) -> Iterator[tuple[str, Callable[[], _Made]]]:
@@ -190,18 +196,18 @@ def _cut(task: _Task, going: list[tuple[Path, Path]]) -> _Made:
     counting = counters(pruned)
     found = substitutes(pruned, task.work, [member for _, member in going], *task.example)
     cuts = take_out(pruned, going)
-    changes = mend(task.model, pruned, cuts) if cuts and is_pretrained(pruned) else ()
+    changes = mend(task.model, pruned, cuts, *task.example) if cuts and is_pretrained(pruned) else ()
     for substitute in found:
         substitute.apply()
     modules = (*(name for cut in cuts for name in cut.removed), *(substitute.name for substitute in found))
     made = _Made(pruned, "branches" if found else "members", modules, changes)
     try:
-        task.checked_cache(made)
+        task.check_cache(made)
     except Exception:  # the model's own code, which may read a cache that the first layer no longer fills
         if not found or not uniform(pruned):
             raise
         renumber_rest(pruned, counting)
-        task.checked_cache(made)
+        task.check_cache(made)
     return made
 
 
@@ -218,11 +224,6 @@ def _described_by_unbraid(task: _Task) -> Callable[[], _Made] | None:
         return None
     gone = [int(place[1]) for place in places]
     return lambda: _Made(model.without(*gone), "members", tuple(map(".".join, places)))
-
-
-def _alike(holder: nn.Module) -> bool:
-    """Whether the members of a list are of one class."""
-    return len({type(member) for member in holder.children()}) == 1
 
 
 def _example(form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -56,12 +56,27 @@ class Substitute:
 
 
 def idle_members(model: nn.Module, work: Work) -> list[tuple[Path, Path]]:
-    """The members, with their lists, that can go whole: outermost ones, none inside another."""
+    """The members that can go whole, with their lists: those without work in which deleted additions are made.
+
+    Where one lies in another, that of the innermost list of like members goes, a layer rather than a stage; where no
+    list is of like members, the outermost.
+    """
+    idle = [pair for pair in members(model) if work.idle(pair[1]) and work.adds(pair[1])]
+    like = [pair for pair in idle if alike(model.get_submodule(".".join(pair[0])))]
     found: list[tuple[Path, Path]] = []
-    for path, member in members(model):
-        if work.idle(member) and not any(member[: len(outer)] == outer for _, outer in found):
-            found.append((path, member))
+    for pair in (*reversed(like), *idle):
+        if not any(_within(pair[1], other) or _within(other, pair[1]) for _, other in found):
+            found.append(pair)
     return found
+
+
+def alike(holder: nn.Module) -> bool:
+    """Whether the members of a list are of one class."""
+    return len({type(member) for member in holder.children()}) == 1
+
+
+def _within(path: Path, outer: Path) -> bool:
+    return path[: len(outer)] == outer
 
 
 def counters(model: nn.Module) -> dict[str, set[str]]:
