@@ -18,6 +18,7 @@ TEXT = {
 }
 IMAGES = {
     "resnet18": (64, {}),
+    "resnet50": (64, {}),
     "vit_tiny_patch16_224": (32, {"depth": 3, "img_size": 32, "embed_dim": 24, "num_heads": 2}),
     "convnext_atto": (64, {}),
 }
@@ -36,6 +37,7 @@ def real(name: str, dtype: torch.dtype = F64):
         model = features(order=name).to(dtype)
         args, kwargs, target = (batch(model).to(dtype),), {}, 1
     else:
+        pytest.importorskip("torchvision_stub")
         transformers = pytest.importorskip("transformers")
         config = getattr(transformers, f"{name}Config")(vocab_size=30, bos_token_id=1, eos_token_id=2, **TEXT[name])
         head = "GPT2LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM"

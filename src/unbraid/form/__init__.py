@@ -9,6 +9,7 @@ from unbraid.form._block import Block
 from unbraid.form._equation import Equation
 from unbraid.form._exactness import relative_error, tolerance
 from unbraid.form._form import ResidualForm
+from unbraid.form._heads import Split
 from unbraid.form._place import scope
 from unbraid.form._signature import Signature, as_call
 from unbraid.form._sweep import Feed, Swept, lesioned, sweep
@@ -26,6 +27,7 @@ __all__ = [
     "Objective",
     "ResidualForm",
     "Signature",
+    "Split",
     "Swept",
     "Target",
     "Verification",

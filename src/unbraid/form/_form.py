@@ -12,6 +12,7 @@ from unbraid.errors import Refusal
 from unbraid.form._block import Block
 from unbraid.form._edit import deleted, widened
 from unbraid.form._equation import Equation, equation
+from unbraid.form._heads import Split, by_heads
 from unbraid.form._show import form_html, form_table, form_text, form_tree
 from unbraid.form._signature import Signature, as_call
 from unbraid.form._store import load, save
@@ -41,6 +42,7 @@ class ResidualForm:
         refusals: the other additions of the model's data flow, and why each is not residual.
         origin: what the form was made from.
         deletions: the branches that were deleted from it.
+        heads: whether attention branches are split by head.
     """
 
     graph: Graph
@@ -57,6 +59,7 @@ class ResidualForm:
     refusals: tuple[Refusal, ...] = ()
     origin: Origin | None = field(default=None)
     deletions: tuple[int | tuple[int, int], ...] = ()
+    heads: bool = False
 
     @property
     def streams(self) -> Mapping[str, Stream]:
@@ -155,6 +158,27 @@ class ResidualForm:
         branches = {block.index: len(block.branches) for block in self.all_blocks}
         graph = deleted(self.graph, which, branches)
         return replace(self, graph=graph, deletions=(*self.deletions, *which), error=float("nan"))
+
+    def split(self, into: Split) -> "ResidualForm":
+        """The form whose attention branches are split into one branch a head, where the graph shows the heads.
+
+        The sum over a block's heads, and over the constant that their end adds, is its branch. Branches of other kinds
+        stay as they are.
+
+        Args:
+            into: "heads"; or None for the form itself.
+
+        Raises:
+            ValueError: no branch shows attention heads, and it says why; or branches were deleted before.
+        """
+        if into is None or (into == "heads" and self.heads):
+            return self
+        if into != "heads":
+            raise ValueError(f'split: "heads" or None; {into!r} came.')
+        if self.deletions:
+            raise ValueError("split: split first and delete then, so that (block, branch) keeps its meaning.")
+        graph, blocks = by_heads(self.graph, self.blocks)
+        return replace(self, graph=graph, blocks=blocks, heads=True)
 
     @cached_property
     def exact(self) -> "ResidualForm":

@@ -46,6 +46,7 @@ def save(form: "ResidualForm", folder: Path) -> Path:
         "output": _packed(form.signature.output),
         "learned": sorted(form.learned),
         "layers": list(form.origin.layers),
+        "heads": form.heads,
         "deletions": list(form.deletions),
         "tolerance": form.tolerance,
         "error": form.error,
@@ -63,7 +64,7 @@ def load(folder: Path) -> "ResidualForm":
         raise CheckpointError(f"load: {folder} is no saved form: it lacks {', '.join(missing)}.")
     facts = _facts(folder / _FORM)
     captured = _captured(_program(folder / _GRAPH), _weights(folder / _WEIGHTS), facts)
-    form = assemble(captured, None, set(facts["learned"]), facts["layers"])
+    form = assemble(captured, None, set(facts["learned"]), facts["layers"]).split("heads" if facts["heads"] else None)
     silent = tuple(form.blocks[index] for index in facts["silent"])
     form = replace(form, tolerance=facts["tolerance"], error=facts["error"], silent=silent)
     deletions = [tuple(item) if isinstance(item, list) else item for item in facts["deletions"]]

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, Target, relative_error, tolerance
+from unbraid.form import ResidualForm, Split, Target, relative_error, tolerance
 from unbraid.graph import Step, makes
 from unbraid.paths._paths import Paths
 from unbraid.paths._setting import Setting
@@ -23,6 +23,7 @@ def all_paths(
     target: Target,
     linearize: Literal["frozen", "jacobian"] = "frozen",
     nested: bool = False,
+    split: Split = None,
     budget: int = _BUDGET,
 ) -> Paths:
     """Every path from the sources to the target, one by one (figure 11.4b).
@@ -37,14 +38,15 @@ def all_paths(
         linearize: "frozen", where the values of all paths and the constants sum to the target; or "jacobian", where the
             gradients sum to the gradient.
         nested: open the blocks inside branches.
+        split: "heads" for a branch a head in attention, where the graph shows the heads.
         budget: how many numbers may wait at once; beyond it the paths are taken in parts. Peak memory is a forward
             run's activations plus about three times this many numbers.
 
     Raises:
-        ValueError: there are more than 2^20 paths, or the target does not fit.
+        ValueError: there are more than 2^20 paths, the target does not fit, or there is nothing to split.
         InexactError: all paths together depart from the whole by more than rounding.
     """
-    setting = Setting.of(form, args, kwargs, target, linearize, nested)
+    setting = Setting.of(form, args, kwargs, target, linearize, nested, split)
     number = sum(path_counts(setting.graph, setting.lengths, setting.form.output))
     if number > _MOST:
         raise ValueError(
@@ -66,6 +68,7 @@ def top_paths(
     k: int = 10,
     linearize: Literal["frozen", "jacobian"] = "frozen",
     nested: bool = False,
+    split: Split = None,
     beam: int = 256,
 ) -> Paths:
     """The k paths with the largest |value|, averaged over the batch, the largest first.
@@ -81,17 +84,21 @@ def top_paths(
         k: how many paths.
         linearize: "frozen" or "jacobian".
         nested: open the blocks inside branches.
+        split: "heads" for a branch a head in attention, where the graph shows the heads.
         beam: how many partial paths the search keeps.
 
     Raises:
-        ValueError: the target does not fit, or k < 1.
+        ValueError: the target does not fit, there is nothing to split, or k < 1.
     """
     if k < 1:
         raise ValueError(f"top_paths: k must be at least 1, and {k} came.")
-    setting = Setting.of(form, args, kwargs, target, linearize, nested)
+    setting = Setting.of(form, args, kwargs, target, linearize, nested, split)
     number = sum(path_counts(setting.graph, setting.lengths, setting.form.output))
     if number <= _MOST:
-        found, exact = all_paths(form, args, kwargs, target=target, linearize=linearize, nested=nested), True
+        found, exact = (
+            all_paths(form, args, kwargs, target=target, linearize=linearize, nested=nested, split=split),
+            True,
+        )
     else:
         found, exact = beam_search(setting, max(beam, k)), False
     order = found.values.abs().mean(1).argsort(descending=True)[:k]

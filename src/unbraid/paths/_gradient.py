@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from unbraid.form import ResidualForm, Target, objective
+from unbraid.form import ResidualForm, Split, Target, objective
 from unbraid.graph import subgraph
 from unbraid.paths._by_length import effective, mean_length, per_example
 from unbraid.paths._check import measured, model_error
@@ -104,6 +104,7 @@ def gradient_spectrum(
     max_length: int | None = None,
     check: bool = True,
     nested: bool = False,
+    split: Split = None,
     chunk: int | None = None,
 ) -> GradientSpectrum:
     """The gradient of a target, split exactly over the lengths of all paths.
@@ -122,14 +123,16 @@ def gradient_spectrum(
         check: compare the sum with autograd and the lengths with the number of paths, for one gradient more; for two
             where a branch passes no gradient.
         nested: open the blocks inside branches: entering the outer branch adds 0 and each inner branch 1.
+        split: "heads" for a branch a head in attention, where the graph shows the heads.
         chunk: how many cotangents are pulled back at once. Memory is a forward run's activations plus two stacks of
             at most K+1 cotangents of the trunk; within a segment it is `chunk` times that of one backward pass.
 
     Raises:
-        ValueError: the target does not fit the output, or there is no such source.
+        ValueError: the target does not fit the output, there is no such source, or nothing to split.
         IndexError: there is no such block.
         InexactError: the sum departs from autograd by more than rounding, or a path was counted at a wrong length.
     """
+    form = form.split(split)
     exact = form.exact
     tape = exact.tape(args, kwargs)
     aim = objective(tape.values[exact.output], target)

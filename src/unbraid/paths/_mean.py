@@ -9,7 +9,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from unbraid.form import Batch, Batches, ResidualForm, each_batch
+from unbraid.form import Batch, Batches, ResidualForm, Split, each_batch
 from unbraid.paths._by_length import effective, mean_length
 from unbraid.paths._gradient import GradientSpectrum, gradient_spectrum
 
@@ -108,6 +108,7 @@ def mean_spectrum(
     max_length: int | None = None,
     check: bool = True,
     nested: bool = False,
+    split: Split = None,
     chunk: int | None = None,
 ) -> MeanSpectrum:
     """The gradient of a loss on real batches, split by path length, averaged over the data.
@@ -124,11 +125,12 @@ def mean_spectrum(
         max_length: leave out longer paths.
         check: compare each batch's sum with autograd, for one gradient more.
         nested: open the blocks inside branches.
+        split: "heads" for a branch a head in attention, where the graph shows the heads.
         chunk: how many cotangents are pulled back at once.
 
     Raises:
         DataError: there is no batch, or one is no pair of inputs and labels.
-        ValueError: the loss does not fit the output.
+        ValueError: the loss does not fit the output, or there is nothing to split.
         InexactError: a sum departs from autograd by more than rounding.
     """
 
@@ -148,6 +150,7 @@ def mean_spectrum(
             max_length=max_length,
             check=check,
             nested=nested,
+            split=split,
             chunk=chunk,
         )
         return found, float(values[0].detach().double().mean())

@@ -4,7 +4,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from unbraid.form import ResidualForm, Target
+from unbraid.form import ResidualForm, Split, Target
 from unbraid.paths._paths import Paths
 from unbraid.paths._setting import Setting
 from unbraid.walk import Chosen, Counts, walk
@@ -19,6 +19,7 @@ def sample_paths(
     per_length: int = 32,
     generator: torch.Generator | None = None,
     linearize: Literal["frozen", "jacobian"] = "jacobian",
+    split: Split = None,
     chunk: int = 128,
 ) -> Paths:
     """Random paths of every length, each with the norm of the gradient through it alone (Veit et al. 2016, section 5).
@@ -33,15 +34,16 @@ def sample_paths(
         per_length: how many paths of each length.
         generator: where the choices come from; by default a fresh one with seed 0.
         linearize: "jacobian" for true derivatives, as in the paper, or "frozen".
+        split: "heads" for a branch a head in attention, where the graph shows the heads.
         chunk: how many paths are pulled back in one pass.
 
     Returns:
         The paths in order of length; `mean_norms()` gives each length's mean and its standard error.
 
     Raises:
-        ValueError: the target does not fit the output.
+        ValueError: the target does not fit the output, or there is nothing to split.
     """
-    setting = Setting.of(form, args, kwargs, target, linearize, False)
+    setting = Setting.of(form, args, kwargs, target, linearize, False, split)
     masks = _draw(setting, per_length, generator or torch.Generator().manual_seed(0))
     found = [_along(setting, part) for part in torch.split(masks, chunk)]
     values, norms = (torch.cat(parts) for parts in zip(*found, strict=True))

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from unbraid.form import Objective, ResidualForm, Target, objective
+from unbraid.form import Objective, ResidualForm, Split, Target, objective
 from unbraid.graph import Graph
 from unbraid.walk import Cotangents, Lengths, State, Tape, constants, freeze, record, walk
 
@@ -40,9 +40,10 @@ class Setting:
         target: Target,
         linearize: Literal["frozen", "jacobian"],
         nested: bool,
+        split: Split = None,
     ) -> "Setting":
         """Linearise a form at an input and run it."""
-        exact = form.exact
+        exact = form.split(split).exact
         inputs = exact.inputs(args, kwargs)
         graph, state = exact.graph, {name: tensor.detach() for name, tensor in exact.state.items()}
         if linearize == "frozen":

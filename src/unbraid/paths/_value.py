@@ -8,7 +8,7 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, Target, objective, relative_error, tolerance
+from unbraid.form import ResidualForm, Split, Target, objective, relative_error, tolerance
 from unbraid.walk import Polynomial, Polynomials, constants, freeze, record, walk
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def value_spectrum(
     *,
     target: Target,
     nested: bool = False,
+    split: Split = None,
     chunk: int | None = None,
 ) -> ValueSpectrum:
     """The target itself, split exactly over the lengths of all paths.
@@ -87,13 +88,14 @@ def value_spectrum(
         target: class indices, a (position, class) pair, or a function of the output that gives one number per example;
             where it is not linear it is linearised at the output, and the remainder joins the head's constants.
         nested: open the blocks inside branches.
+        split: "heads" for a branch a head in attention, where the graph shows the heads.
         chunk: how many cotangents are pulled back at once.
 
     Raises:
-        ValueError: the target does not fit the output.
+        ValueError: the target does not fit the output, or there is nothing to split.
         InexactError: an operator has no rule, or the sum departs from the target by more than rounding.
     """
-    exact = form.exact
+    exact = form.split(split).exact
     frozen, state = freeze(exact.graph, exact.state, exact.inputs(args, kwargs))
     tape = record(frozen, {k: v.detach() for k, v in state.items()}, exact.inputs(args, kwargs))
     aim = objective(tape.values[exact.output], target)

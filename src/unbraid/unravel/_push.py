@@ -11,8 +11,9 @@ from unbraid.form import ResidualForm
 from unbraid.graph import Add, Graph, Segment, makes
 from unbraid.walk import State, freeze, run
 
-# Where a term comes from: the input, a block by its number, or a constant of the trunk.
-Origin: TypeAlias = int | str
+# Where a term comes from: the input, a block by its number, one branch by its block's number and its own from 1, or
+# a constant of the trunk.
+Origin: TypeAlias = int | str | tuple[int, int]
 INPUT, CONSTANTS = "input", "constants"
 
 
@@ -24,19 +25,21 @@ class Run:
         form: the form, its casts widened.
         inputs: the values of the input streams.
         values: the value of every stream.
+        by_branch: each branch is a term of its own, not each block.
     """
 
     form: ResidualForm
     inputs: Mapping[str, Any]
     values: Mapping[str, Any]
+    by_branch: bool = False
 
     @staticmethod
-    def of(form: ResidualForm, inputs: Mapping[str, Any]) -> "Run":
+    def of(form: ResidualForm, inputs: Mapping[str, Any], by_branch: bool = False) -> "Run":
         """Run a form and keep all streams."""
         with torch.no_grad():
             made = {stream for step in form.graph.steps for stream in makes(step)}
             values = run(form.graph, form.state, inputs, keep={*form.graph.inputs, *made})
-        return Run(form, inputs, values)
+        return Run(form, inputs, values, by_branch)
 
     @cached_property
     def maker(self) -> Mapping[str, Segment | Add]:
@@ -100,7 +103,10 @@ class Run:
         return frozenset(block.index for block in self.form.blocks)
 
     def _sum(self, add: Add, skip: dict[Origin, Tensor]) -> dict[Origin, Tensor]:
-        """Equation 11.4: the skip's terms, and the branches as a term of their own."""
+        """Equation 11.4: the skip's terms, and the branches as a term of their own, or as one each."""
+        if self.by_branch and len(add.branches) > 1:
+            apart = enumerate(add.branches, start=1)
+            return {**skip, **{(add.block, j): self.values[stream] for j, stream in apart if stream is not None}}
         branches = [self.values[stream] for stream in add.branches if stream is not None]
         return {**skip, add.block: sum(branches[1:], start=branches[0])} if branches else skip
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, Target, relative_error, tolerance
+from unbraid.form import ResidualForm, Split, Target, relative_error, tolerance
 from unbraid.graph import Add, subgraph
 from unbraid.unravel._attribute import Attribution, attribution
 from unbraid.unravel._lens import Lens, lens
@@ -22,9 +22,10 @@ class Term:
     """One term of Equation 11.5: f_k of all terms before it.
 
     Attributes:
-        name: "input", the block's name, or "constants".
+        name: "input", the block's name, its branch's where each branch is a term, or "constants".
         value: what it adds to the stream, [*stream].
         block: the block's index; None for the input and the constants.
+        branch: which of the block's branches, from 0, where each is a term of its own; otherwise None.
         substituted: whether the term is a smaller network of x alone: so it is where every later trunk operation and
             skip is the identity. Elsewhere a call runs the blocks before it and freezes the later gates at the given x.
     """
@@ -32,9 +33,11 @@ class Term:
     name: str
     value: Float[Tensor, "*stream"]
     block: int | None
+    branch: int | None
     substituted: bool
     _run: Run = field(repr=False)
     _stream: str = field(repr=False)
+    _origin: Origin = field(repr=False)
 
     def unravel(self) -> "Terms":
         """The input of this block's branch as a sum of terms: the last network transforms an ensemble again.
@@ -54,14 +57,14 @@ class Term:
         inputs = form.signature.bind(args, kwargs)
         if self.substituted and self.block is not None:
             add = _add(self._run, self.block)
-            branches = tuple(stream for stream in add.branches if stream is not None)
+            chosen = add.branches if self.branch is None else add.branches[self.branch : self.branch + 1]
+            branches = tuple(stream for stream in chosen if stream is not None)
             with torch.no_grad():
                 values = run(subgraph(form.graph, branches), form.state, inputs)
             return sum((values[stream] for stream in branches[1:]), start=values[branches[0]])
-        terms = _terms(Run.of(form, inputs), self._stream)
+        terms = _terms(Run.of(form, inputs, self._run.by_branch), self._stream)
         found = dict(zip(terms._origins, terms.values, strict=True))
-        origin = CONSTANTS if self.name == CONSTANTS else INPUT if self.block is None else self.block
-        return found.get(origin, torch.zeros_like(terms.stream))
+        return found.get(self._origin, torch.zeros_like(terms.stream))
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,9 +96,9 @@ class Terms:
     def __getitem__(self, k: int) -> Term:
         """The k-th term: terms[0] is the input, terms[k] is f_k, as Equation 11.5 counts."""
         origin = self._origins[k]
-        block = origin if isinstance(origin, int) else None
+        block, branch = _place(origin)
         substituted = block is not None and _free_way(self._run, block, self._of)
-        return Term(self.names[k], self.values[k], block, substituted, self._run, self._of)
+        return Term(self.names[k], self.values[k], block, branch, substituted, self._run, self._of, origin)
 
     def attribute(self, target: Target) -> Attribution:
         """Split a scalar of the output over the terms, the head frozen at this input; see `Attribution`."""
@@ -127,7 +130,7 @@ class Terms:
         return {"names": list(self.names), "rms": self.norms.tolist(), "error": self.error}
 
 
-def unravel(form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = None) -> Terms:
+def unravel(form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = None, *, split: Split = None) -> Terms:
     """Take apart the stream that reaches the output: y = x + f_1[x] + f_2[x + f_1[x]] + ... (Equation 11.5).
 
     Where the trunk does more than add, S_k and P_k are frozen at this input, so that every term travels linearly to the
@@ -137,6 +140,7 @@ def unravel(form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = No
         form: a traced model.
         args: its positional inputs; a bare tensor means (tensor,).
         kwargs: its keyword inputs.
+        split: "heads" for one term a branch, and for a branch a head in attention, where the graph shows the heads.
 
     Returns:
         The terms, whose sum is the stream to the measured `error`.
@@ -144,11 +148,18 @@ def unravel(form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = No
     Raises:
         InexactError: the sum departs from the stream by more than rounding, or the trunk has an operator with no rule.
     """
-    exact = form.exact
-    return _terms(Run.of(exact, exact.inputs(args, kwargs)), exact.stream)
+    exact = form.split(split).exact
+    return _terms(Run.of(exact, exact.inputs(args, kwargs), split is not None), exact.stream)
 
 
-def attribute(form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = None, *, target: Target) -> Attribution:
+def attribute(
+    form: ResidualForm,
+    args: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    target: Target,
+    split: Split = None,
+) -> Attribution:
     """Split a scalar of the output over the input and the blocks: unravel(form, args, kwargs).attribute(target).
 
     Args:
@@ -156,6 +167,7 @@ def attribute(form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = 
         args: its positional inputs; a bare tensor means (tensor,).
         kwargs: its keyword inputs.
         target: class indices, a (position, class) pair, or a function of the output that gives one number per example.
+        split: "heads" for a contribution a branch and a head.
 
     Returns:
         The contributions, which sum to the target to the measured `error`.
@@ -164,22 +176,39 @@ def attribute(form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = 
         ValueError: the target does not fit the output.
         InexactError: the contributions do not sum to the target, or an operator of the head has no rule.
     """
-    return unravel(form, args, kwargs).attribute(target)
+    return unravel(form, args, kwargs, split=split).attribute(target)
 
 
 def _terms(made: Run, stream: str) -> Terms:
     found = made.terms(stream)
-    blocks = sorted(origin for origin in found if isinstance(origin, int))
+    blocks = sorted((origin for origin in found if not isinstance(origin, str)), key=_order)
     whole = made.values[stream]
     first = found.get(INPUT, torch.zeros_like(whole))
     constants = [CONSTANTS] if CONSTANTS in found else []
     origins: tuple[Origin, ...] = (INPUT, *blocks, *constants)
-    names = (INPUT, *(made.form.blocks[k].name for k in blocks), *constants)
+    names = (INPUT, *(_called(made.form, origin) for origin in blocks), *constants)
     values = torch.stack([first, *(found[origin] for origin in origins[1:])])
     error = relative_error(values.sum(0), whole)
     if not error <= tolerance("sum", made.form.dtype):
         raise _departs(made, stream, error)
     return Terms(names, values, whole, error, origins, made, stream)
+
+
+def _place(origin: Origin) -> tuple[int | None, int | None]:
+    """Block and branch, from 0, as far as a term has them."""
+    if isinstance(origin, tuple):
+        return origin[0], origin[1] - 1
+    return (None, None) if isinstance(origin, str) else (origin, None)
+
+
+def _order(origin: int | tuple[int, int]) -> tuple[int, int]:
+    return origin if isinstance(origin, tuple) else (origin, 0)
+
+
+def _called(form: ResidualForm, origin: int | tuple[int, int]) -> str:
+    block, branch = _order(origin)
+    found = form.blocks[block]
+    return found.branches[branch - 1] if branch else found.name
 
 
 def _departs(made: Run, stream: str, error: float) -> InexactError:
