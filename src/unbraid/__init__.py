@@ -16,6 +16,7 @@ from unbraid.errors import (
 from unbraid.form import Block, ResidualForm, chain, trace
 
 # Imported at once, not on demand: a function and a package share this name, and the function must win.
+from unbraid.lesion import LesionStudy, lesion
 from unbraid.paths import (
     GradientParts,
     GradientSpectrum,
@@ -30,6 +31,7 @@ from unbraid.paths import (
     top_paths,
     value_spectrum,
 )
+from unbraid.prune import Pruning, Ranking, prune, rank
 from unbraid.unravel import Terms, attribute, unravel
 
 if TYPE_CHECKING:
@@ -43,9 +45,12 @@ __all__ = [
     "GradientParts",
     "GradientSpectrum",
     "InexactError",
+    "LesionStudy",
     "MeanSpectrum",
     "NotResidualError",
     "Paths",
+    "Pruning",
+    "Ranking",
     "ResidualForm",
     "ShapeError",
     "Terms",
@@ -59,8 +64,11 @@ __all__ = [
     "draw",
     "gradient_parts",
     "gradient_spectrum",
+    "lesion",
     "mean_spectrum",
     "nn",
+    "prune",
+    "rank",
     "sample_paths",
     "top_paths",
     "trace",

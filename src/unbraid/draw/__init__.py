@@ -15,6 +15,7 @@ from unbraid.draw._network import network
 from unbraid.draw._order import order
 from unbraid.draw._parts import parts
 from unbraid.draw._paths import paths
+from unbraid.draw._ranking import ranking
 from unbraid.draw._save import save, svg
 from unbraid.draw._spectra import spectra
 from unbraid.draw._spectrum import spectrum, values
@@ -33,6 +34,7 @@ __all__ = [
     "order",
     "parts",
     "paths",
+    "ranking",
     "save",
     "spectra",
     "spectrum",

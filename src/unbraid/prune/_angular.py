@@ -1,0 +1,117 @@
+import html
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float64
+from rich import box
+from rich.table import Table
+from torch import Tensor
+
+from unbraid.form import Batches, ResidualForm
+from unbraid.prune._measure import Reading, before_and_after, cosine, follows, read, summed
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class AngularDistances:
+    """How far each run of n consecutive blocks turns the stream (Gromov et al. 2024).
+
+    Attributes:
+        span: n, the number of blocks in a run.
+        names: the name of the block with which each run begins.
+        distances: (1/π) E arccos cos(before, after), 0 for no turn and 1 for a reversal, one for each first block 0 to
+            K − n; nan where the blocks lie on several trunks or the run changes the shape.
+        examples: over how many examples they are means.
+    """
+
+    span: int
+    names: tuple[str, ...]
+    distances: Float64[Tensor, " starts"]
+    examples: int
+
+    @property
+    def best(self) -> tuple[int, ...]:
+        """The blocks of the run that turns the stream least, for `form.without` and `prune`; none where none can go."""
+        known = [(distance, start) for start, distance in enumerate(self.distances.tolist()) if distance == distance]
+        return tuple(range(min(known)[1], min(known)[1] + self.span)) if known else ()
+
+    def table(self) -> Table:
+        """One row a run."""
+        table = Table(box=box.SIMPLE_HEAD, caption=_caption(self))
+        table.caption_justify = "left"
+        for column in ("blocks", "begins with", "angular distance"):
+            table.add_column(column, justify="left" if column == "begins with" else "right")
+        for start, (name, distance) in enumerate(zip(self.names, self.distances.tolist(), strict=True)):
+            table.add_row(f"{start} to {start + self.span - 1}", name, f"{distance:.4g}")
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values; None where a run has no distance."""
+        return {
+            "span": self.span,
+            "names": list(self.names),
+            "distances": [None if math.isnan(distance) else distance for distance in self.distances.tolist()],
+            "best": list(self.best),
+            "examples": self.examples,
+        }
+
+    def plot(self) -> "Figure":
+        """The distance of each run, by its first block."""
+        from unbraid.draw import ranking  # matplotlib is imported where a figure is wanted
+
+        label = f"angular distance over {self.span} blocks, in units of π"
+        return ranking(self.names, self.distances.tolist(), label)
+
+    def _repr_html_(self) -> str:
+        from unbraid.draw import svg
+
+        return f"<figure>{svg(self.plot())}<figcaption>{html.escape(_caption(self))}</figcaption></figure>"
+
+
+def angular_distance(form: ResidualForm, batches: Batches, *, span: int) -> AngularDistances:
+    """The angle between the stream before and after each run of n consecutive blocks: d = (1/π) E arccos cos.
+
+    Before is the first block's sum without its branches, its input where the skip is the identity; after is the last
+    block's sum. Of a stream [batch, positions, features] the vectors at the last position are compared, as in the paper
+    (Gromov et al. 2024, Equation 6): pad on the left. Of any other stream all numbers of an example are one vector.
+
+    Args:
+        form: a traced model.
+        batches: pairs of inputs and labels; the labels are not used.
+        span: n, how many blocks a run has; a transformer's layer is two.
+
+    Returns:
+        One distance for each first block, means over all examples in float64.
+
+    Raises:
+        ValueError: there are no n blocks.
+        DataError: there is no batch, or one is no pair of inputs and labels.
+    """
+    count = len(form.blocks)
+    if not 1 <= span <= count:
+        raise ValueError(f"angular_distance: span is 1 to {count}, the number of blocks; {span} came.")
+    joined = [follows(form, block) == block - 1 for block in range(1, count)]
+    readings, places = [], []
+    for start in range(count - span + 1):
+        streams = before_and_after(form, range(start, start + span))
+        if streams and all(joined[start : start + span - 1]):
+            readings.append(Reading((*streams[0], streams[1]), lambda *given: _angle(summed(given[:-1]), given[-1])))
+            places.append(start)
+    means, examples = read(form, batches, readings)
+    distances = torch.full((count - span + 1,), float("nan"), dtype=torch.float64)
+    distances[places] = torch.tensor(means, dtype=torch.float64)
+    return AngularDistances(span, tuple(b.name for b in form.blocks[: count - span + 1]), distances, examples)
+
+
+def _angle(before: Tensor, after: Tensor) -> Tensor:
+    pair = [stream[:, -1] if stream.ndim == 3 else stream.flatten(1) for stream in (before, after)]
+    return torch.arccos(cosine(pair[0], pair[1])) / math.pi
+
+
+def _caption(found: AngularDistances) -> str:
+    best = f"; blocks {found.best[0]} to {found.best[-1]} turn the stream least" if found.best else ""
+    return f"(1/π) E arccos cos over {found.span} blocks; {found.examples:,} examples{best}"

@@ -1,0 +1,155 @@
+"""Numbers read from the streams of a form while it runs, without keeping the streams."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add as plus
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unbraid.form import Batches, ResidualForm, each_batch
+from unbraid.graph import Add, Graph, Segment, Step, Stream, makes, needed
+from unbraid.walk import run
+
+Removal: TypeAlias = int | tuple[int, int]
+Over: TypeAlias = Literal["position", "example"]
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """One number for each vector of a batch, computed as soon as the streams are there.
+
+    Attributes:
+        streams: what it is computed from.
+        code: the streams' values -> a tensor of numbers.
+    """
+
+    streams: tuple[str, ...]
+    code: Callable[..., Tensor]
+
+
+def read(form: ResidualForm, batches: Batches, readings: Sequence[Reading]) -> tuple[list[float], int]:
+    """The mean of each reading over all vectors of all batches, in float64, and the number of examples.
+
+    Raises:
+        DataError: there is no batch, or one is no pair of inputs and labels.
+    """
+    graph, names = _with_readings(form.graph, readings)
+    sums, counts, examples = [0.0] * len(names), [0] * len(names), 0
+    with torch.no_grad():
+        for batch in each_batch(form, batches):
+            values = run(graph, form.state, form.inputs(batch.args, batch.kwargs))
+            for number, name in enumerate(names):
+                sums[number] += float(values[name].double().sum())
+                counts[number] += values[name].numel()
+            examples += batch.size
+    return [total / count if count else float("nan") for total, count in zip(sums, counts, strict=True)], examples
+
+
+def before_and_after(form: ResidualForm, group: Sequence[Removal]) -> tuple[tuple[str, ...], str] | None:
+    """What a group of branches is given and what it makes of it, as streams.
+
+    Before is what the first block's addition would give without its branches of the group, as a sum of streams: with a
+    whole block S_k h, its input where the skip is the identity. After is the sum of the last block. None where the two
+    differ in shape, or where nothing stands in for a plain layer.
+    """
+    adds = {add.block: add for add in form.adds}
+    blocks = sorted(block for block, _ in branches_of(form, group))
+    first, last = adds[blocks[0]], adds[blocks[-1]]
+    gone = {branch for block, branch in branches_of(form, group) if block == first.block}
+    rest = [first.skip, *(stream for j, stream in enumerate(first.branches) if j not in gone)]
+    kept = tuple(stream for stream in rest if stream is not None) or (first.fork,)
+    streams = form.streams
+    return (kept, last.output) if streams[kept[0]].shape == streams[last.output].shape else None
+
+
+def branches_of(form: ResidualForm, group: Sequence[Removal]) -> tuple[tuple[int, int], ...]:
+    """A group as (block, branch) pairs; what the form is already without is left out."""
+    adds = {add.block: add for add in form.adds}
+    pairs = [(r, None) if isinstance(r, int) else r for r in group]
+    return tuple(
+        (block, j)
+        for block, branch in pairs
+        for j, stream in enumerate(adds[block].branches if block in adds else ())
+        if stream is not None and branch in (None, j)
+    )
+
+
+def follows(form: ResidualForm, block: int) -> int | None:
+    """The block whose sum reaches another's skip with nothing but the trunk between; None where none or several do."""
+    outputs = {add.output: add.block for add in form.adds if add.block < len(form.blocks)}
+    makers = {stream: segment for segment in form.segments for stream in segment.outputs}
+    add = next(add for add in form.adds if add.block == block)
+    waiting, seen, met = [add.skip or add.fork], set[str](), set[int]()
+    while waiting:
+        stream = waiting.pop()
+        if stream in seen:
+            continue
+        seen.add(stream)
+        if stream in outputs:
+            met.add(outputs[stream])
+        elif (maker := makers.get(stream)) is not None and maker.role != "branch":
+            carrying = zip(maker.inputs, form.graph.data(maker), strict=True)
+            waiting.extend(other for other, carries in carrying if carries)
+    return met.pop() if len(met) == 1 else None
+
+
+def vectors(stream: Float[Tensor, "batch *features"], over: Over) -> Float[Tensor, "*rows features"]:
+    """A stream as vectors: [batch, positions, features] one a position, any other one an example."""
+    return stream if stream.ndim == 3 and over == "position" else stream.flatten(1)
+
+
+def cosine(a: Float[Tensor, "*rows features"], b: Float[Tensor, "*rows features"]) -> Float[Tensor, "*rows"]:
+    """⟨a, b⟩ / (‖a‖ ‖b‖) in float64; 1 between two zero vectors, 0 between a zero vector and another."""
+    a, b = a.double(), b.double()
+    norms = a.norm(dim=-1) * b.norm(dim=-1)
+    same = (a == b).all(-1).to(a)
+    return torch.where(norms > 0, (a * b).sum(-1) / norms.clamp_min(torch.finfo(a.dtype).tiny), same).clamp(-1, 1)
+
+
+def summed(streams: Sequence[Tensor]) -> Tensor:
+    """The sum of operands, in their order."""
+    return reduce(plus, streams)
+
+
+def gated(form: ResidualForm) -> tuple[Graph, Mapping[tuple[int, int], str]]:
+    """The graph with a stream of its own for each branch of each addition, which the addition alone reads."""
+    steps: list[Step] = []
+    gates, streams = dict[tuple[int, int], str](), dict(form.streams)
+    for step in form.graph.steps:
+        if not isinstance(step, Add):
+            steps.append(step)
+            continue
+        branches = list(step.branches)
+        for j, stream in enumerate(branches):
+            if stream is not None:
+                gates[step.block, j] = branches[j] = name = f"gate of {step.block}, {j}"
+                streams[name] = Stream(name, streams[stream].shape, streams[stream].dtype)
+                steps.append(Segment(name, (stream,), (name,), _same))
+        steps.append(replace(step, branches=tuple(branches)))
+    return replace(form.graph, streams=streams, steps=tuple(steps)), gates
+
+
+def _same(stream: Tensor) -> Tensor:
+    return stream.view_as(stream)
+
+
+def _with_readings(graph: Graph, readings: Sequence[Reading]) -> tuple[Graph, list[str]]:
+    """Each reading right after what it reads, so that a stream is let go as early as ever."""
+    names = [f"reading {number}" for number in range(len(readings))]
+    segments = [Segment(n, r.streams, (n,), r.code) for n, r in zip(names, readings, strict=True)]
+    streams = {**graph.streams, **{name: Stream(name, ("batch",), torch.float64) for name in names}}
+    made, steps, waiting = set(graph.inputs), [], segments
+    for step in graph.steps:
+        steps.append(step)
+        made.update(makes(step))
+        ready = [segment for segment in waiting if made.issuperset(segment.inputs)]
+        waiting = [segment for segment in waiting if segment not in ready]
+        steps.extend(ready)
+    kept = needed(tuple(steps), tuple(names))
+    outputs = {stream for step in kept for stream in makes(step)}
+    sources = tuple(source for source in graph.sources if source in outputs or source in graph.inputs)
+    return replace(graph, streams=streams, steps=kept, sources=sources, outputs=tuple(names)), names

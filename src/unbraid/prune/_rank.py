@@ -1,0 +1,186 @@
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from unbraid.form import Batches, Metric, ResidualForm, each_batch, lesioned, sweep
+from unbraid.graph import differentiable
+from unbraid.prune._measure import (
+    Over,
+    Reading,
+    Removal,
+    before_and_after,
+    branches_of,
+    cosine,
+    gated,
+    read,
+    summed,
+    vectors,
+)
+from unbraid.prune._ranking import By, Ranking
+from unbraid.walk import run
+
+
+def rank(
+    form: ResidualForm,
+    batches: Batches,
+    *,
+    by: By = "influence",
+    metric: Metric | None = None,
+    groups: Iterable[Iterable[Removal]] | None = None,
+    over: Over = "position",
+) -> Ranking:
+    """Order the blocks of a model by what they are worth.
+
+    - "influence": 1 − E cos(before, after), how much a block turns the stream: ShortGPT's block influence (Men et al.
+      2024, Equation 1). Before is the block's sum without its branches, S_k h, which is its input where the skip is the
+      identity; after is the whole sum. It needs no labels.
+    - "lesion": the metric without the block minus that of the whole model (Veit et al. 2016), one run a block.
+    - "gradient": |E Σ ⟨∂metric/∂f_k, f_k⟩|, the first-order estimate of that difference (Molchanov et al. 2017), from
+      one backward pass with the metric as the loss.
+
+    A larger lesion score means more important where the metric is a loss; give −accuracy, not accuracy.
+
+    Args:
+        form: a traced model.
+        batches: pairs of inputs and labels.
+        by: the measure.
+        metric: (output, labels) -> a scalar tensor, smaller is better; needed for "lesion" and "gradient".
+        groups: what is ranked together: the blocks of each layer, say, `layers(model, form)`. By default each top-level
+            block by itself. Members of a group are blocks, or (block, branch) pairs; "influence" takes groups of
+            consecutive blocks, whose before is the first's and whose after is the last's.
+        over: between which vectors the cosine is taken. "position": of a stream [batch, positions, features] one a
+            position, as in the paper; of any other stream, and with "example", all numbers of an example are one
+            vector: an image's channels may be its second size or its last, and a cosine over all is the same for both.
+
+    Returns:
+        The scores, running means over all batches in float64.
+
+    Raises:
+        ValueError: the metric is missing, is no single number, or cannot be differentiated where it must be.
+        IndexError: a group names a block or a branch that is not there.
+        DataError: there is no batch, or one is no pair of inputs and labels.
+    """
+    if by not in get_args(By):
+        raise ValueError(f'rank: by is "influence", "lesion" or "gradient"; {by!r} came.')
+    if by != "influence" and metric is None:
+        raise ValueError(f'rank: by="{by}" needs metric=, a function (output, labels) -> scalar, a loss, say.')
+    chosen = _groups(form, groups)
+    whole = float("nan")
+    if by == "influence":
+        scores, examples = _influence(form, batches, chosen, over)
+    elif by == "lesion":
+        scores, whole, examples = _lesion(form, batches, chosen, metric)
+    else:
+        scores, whole, examples = _gradient(form, batches, chosen, metric)
+    blocks = {block.index: block for block in form.all_blocks}
+    return Ranking(
+        by=by,
+        groups=chosen,
+        names=tuple(_name(form, group) for group in chosen),
+        scores=torch.tensor(scores, dtype=torch.float64),
+        parameters=tuple(
+            sum(blocks[index].parameters for index in {r if isinstance(r, int) else r[0] for r in group})
+            for group in chosen
+        ),
+        whole=whole,
+        examples=examples,
+    )
+
+
+def _groups(form: ResidualForm, groups: Iterable[Iterable[Removal]] | None) -> tuple[tuple[Removal, ...], ...]:
+    if groups is None:
+        return tuple((block.index,) for block in form.blocks if branches_of(form, (block.index,)))
+    chosen = tuple(tuple(group) for group in groups)
+    for group in chosen:
+        form.without(*group)  # it knows which blocks and branches there are, and says so
+        if not branches_of(form, group):
+            raise ValueError(f"rank: a group is at least one branch that the form has; {list(group)} came.")
+    return chosen
+
+
+def _name(form: ResidualForm, group: Sequence[Removal]) -> str:
+    blocks = {block.index: block for block in form.all_blocks}
+    names = [
+        blocks[r].name if isinstance(r, int) else f"{blocks[r[0]].name}, {blocks[r[0]].branches[r[1]]}" for r in group
+    ]
+    return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
+
+
+def _influence(
+    form: ResidualForm, batches: Batches, groups: Sequence[Sequence[Removal]], over: Over
+) -> tuple[list[float], int]:
+    readings, places = [], []
+    for place, group in enumerate(groups):
+        blocks = sorted({block for block, _ in branches_of(form, group)})
+        if blocks != list(range(blocks[0], blocks[-1] + 1)):
+            raise ValueError(f'rank: by="influence" takes groups of consecutive blocks; {list(group)} came.')
+        if streams := before_and_after(form, group):
+            before, after = streams
+            readings.append(Reading((*before, after), lambda *given: _turn(summed(given[:-1]), given[-1], over)))
+            places.append(place)
+    means, examples = read(form, batches, readings)
+    scores = [float("nan")] * len(groups)
+    for place, mean in zip(places, means, strict=True):
+        scores[place] = mean
+    return scores, examples
+
+
+def _turn(before: Tensor, after: Tensor, over: Over) -> Tensor:
+    return 1 - cosine(vectors(before, over), vectors(after, over))
+
+
+def _lesion(
+    form: ResidualForm, batches: Batches, groups: Sequence[Sequence[Removal]], metric: Metric | None
+) -> tuple[list[float], float, int]:
+    assert metric is not None
+    swept = sweep(form, [lesioned(form, ()), *(lesioned(form, group) for group in groups)], batches, metric)
+    whole, *means = swept.means
+    return [mean - whole for mean in means], whole, swept.examples
+
+
+def _gradient(
+    form: ResidualForm, batches: Batches, groups: Sequence[Sequence[Removal]], metric: Metric | None
+) -> tuple[list[float], float, int]:
+    """⟨∂metric/∂f, f⟩ is the derivative of the metric by a scale of the branch at 1, so minus it estimates the loss."""
+    assert metric is not None
+    graph, gates = gated(form)
+    state = {
+        name: tensor.detach().requires_grad_(name in form.learned and differentiable(tensor.dtype))
+        for name, tensor in form.state.items()
+    }
+    sums, whole, examples = dict.fromkeys(gates, 0.0), 0.0, 0
+    for batch in each_batch(form, batches):
+        inputs = {name: _leaf(value) for name, value in form.inputs(batch.args, batch.kwargs).items()}
+        with torch.enable_grad():
+            values = run(graph, state, inputs, keep=gates.values())
+            loss = metric(form.signature.result(values), batch.labels)
+        _check(loss)
+        wanted = [name for name in gates.values() if values[name].requires_grad]
+        found = torch.autograd.grad(loss, [values[name] for name in wanted], allow_unused=True)
+        slopes = {name: slope for name, slope in zip(wanted, found, strict=True) if slope is not None}
+        for pair, name in gates.items():
+            if name in slopes:
+                sums[pair] += batch.size * float((slopes[name].double() * values[name].detach().double()).sum())
+        whole += batch.size * float(loss.detach())
+        examples += batch.size
+    means = {pair: total / examples for pair, total in sums.items()}
+    return [abs(math.fsum(means[p] for p in branches_of(form, g))) for g in groups], whole / examples, examples
+
+
+def _leaf(value: Any) -> Any:
+    carries = isinstance(value, Tensor) and differentiable(value.dtype)
+    return value.detach().requires_grad_() if carries else value
+
+
+def _check(loss: Any) -> None:
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        came = list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(f"metric: it must give one number for a batch, a scalar tensor; it gave {came}.")
+    if not loss.requires_grad:
+        raise ValueError(
+            'rank: by="gradient" needs a metric that can be differentiated, such as the cross-entropy; '
+            "a count of right answers has no gradient."
+        )
