@@ -50,13 +50,14 @@ def test_an_honest_form(form, model):
 @pytest.mark.parametrize("block", [0, 1, 2])
 def test_a_dropped_branch_is_seen(form, block):
     broken = with_add(form, block, branches=(None,))
-    with pytest.raises(InexactError, match=r"must follow the model to 1e-12; it departs at") as caught:
+    with pytest.raises(InexactError, match=r"must follow the model to 1e-12; it departs at block") as caught:
         broken.verify(X)
     assert caught.value.error > 1e-2
+    assert caught.value.where == f"block {block} ('blocks.{block}')"
 
 
 def test_a_dropped_skip_is_seen(form):
-    with pytest.raises(InexactError, match="it departs at"):
+    with pytest.raises(InexactError, match=r"it departs at block 1 \('blocks\.1'\)"):
         with_add(form, 1, skip=None).verify(X)
 
 
@@ -69,7 +70,13 @@ def test_a_wrong_sum_is_seen(form, monkeypatch):
 def test_a_wrong_parameter_is_seen(form):
     name = "blocks.1.branch.0.weight"
     broken = replace(form, state={**form.state, name: form.state[name] * (1 + 1e-6)})
-    with pytest.raises(InexactError, match="it departs at"):
+    with pytest.raises(InexactError, match="it departs at block 1"):
+        broken.verify(X)
+
+
+def test_a_wrong_head_is_seen_at_the_output(form):
+    broken = replace(form, state={**form.state, "blocks.3.bias": form.state["blocks.3.bias"] + 1})
+    with pytest.raises(InexactError, match="it departs at the output"):
         broken.verify(X)
 
 

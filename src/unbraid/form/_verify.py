@@ -1,6 +1,6 @@
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from unbraid.errors import InexactError
 from unbraid.form._exactness import relative_error, tolerance
 from unbraid.form._signature import Expected, as_call
+from unbraid.walk import run
 
 if TYPE_CHECKING:
     from unbraid.form._form import ResidualForm
@@ -80,7 +81,7 @@ def verify(form: "ResidualForm", args: Any, kwargs: Mapping[str, Any] | None = N
     errors = [outputs, *additions, *([] if math.isnan(other) else [other])]
     checked = Verification(max(errors), outputs, other, additions, ratios, bound)
     if not checked.error <= bound:
-        raise _inexact(form, checked)
+        raise _inexact(form, checked, _departure(form, form.origin, form.inputs(positional, keywords), bound))
     return checked
 
 
@@ -138,11 +139,23 @@ def _additions(
     return tuple(errors), tuple(ratios)
 
 
-def _inexact(form: "ResidualForm", checked: Verification) -> InexactError:
-    worst = max(range(len(checked.additions)), key=checked.additions.__getitem__, default=None)
-    where = "the output"
-    if worst is not None and checked.additions[worst] > checked.tolerance:
-        where = f"block {worst} ({form.blocks[worst].name!r})"
+def _departure(form: "ResidualForm", origin: Origin, inputs: Mapping[str, Any], bound: float) -> int | None:
+    """The first block whose sum is not the model's, or not that of its operands; None where all of them are."""
+    totals = [total for _, _, total in origin.operands]
+    known = {} if origin.model is None else dict(origin.model.state_dict(keep_vars=True))
+    there = _uncut(replace(form, state={**form.state, **known}), origin, inputs, set(totals))
+    kept = tuple(total for total in totals if any(add.output == total for add in form.adds))
+    with torch.no_grad(), torch.random.fork_rng():
+        here = run(form.graph, form.state, inputs, keep=kept)
+    sums = _additions(form, origin, inputs)[0]
+    for block, (total, error) in enumerate(zip(totals, sums, strict=True)):
+        if not error <= bound or total not in here or not relative_error(here[total], there[total]) <= bound:
+            return block
+    return None
+
+
+def _inexact(form: "ResidualForm", checked: Verification, block: int | None) -> InexactError:
+    where = "the output" if block is None else f"block {block} ({form.blocks[block].name!r})"
     return InexactError(
         f"The form must follow the model to {checked.tolerance:g}; it departs at {where}.\n"
         f"  at the given input        {checked.outputs:.2e}\n"
