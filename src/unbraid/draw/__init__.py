@@ -11,6 +11,7 @@ own exchanges.
 """
 
 from unbraid.draw._depth import DepthCurve, depth
+from unbraid.draw._lesion import lesion_pairs, lesions, reorderings, subsets
 from unbraid.draw._network import network
 from unbraid.draw._order import order
 from unbraid.draw._parts import parts
@@ -30,15 +31,19 @@ __all__ = [
     "PAPER",
     "DepthCurve",
     "depth",
+    "lesion_pairs",
+    "lesions",
     "network",
     "order",
     "parts",
     "paths",
     "ranking",
+    "reorderings",
     "save",
     "spectra",
     "spectrum",
     "style",
+    "subsets",
     "svg",
     "terms",
     "unravelled",

@@ -12,6 +12,7 @@ from unbraid.form._form import ResidualForm
 from unbraid.form._heads import Split
 from unbraid.form._place import scope
 from unbraid.form._signature import Signature, as_call
+from unbraid.form._stateful import refuse_stateful
 from unbraid.form._sweep import Feed, Swept, lesioned, sweep
 from unbraid.form._target import Objective, Target, objective
 from unbraid.form._trace import chain, trace
@@ -36,6 +37,7 @@ __all__ = [
     "each_batch",
     "lesioned",
     "objective",
+    "refuse_stateful",
     "relative_error",
     "scope",
     "sweep",

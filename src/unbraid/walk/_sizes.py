@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unbraid.graph import Segment, Step, makes, reads
+from unbraid.graph import Segment, Step, reads
 from unbraid.walk._merge import Merged
 from unbraid.walk._run import State, execute
 from unbraid.walk._schedule import Room
@@ -30,21 +30,27 @@ class Size:
 
 
 def measured(
-    steps: Sequence[Step], state: State, inputs: Mapping[str, Any], outputs: Sequence[str]
-) -> tuple[dict[str, Any], dict[int | str, Size]]:
-    """Run steps in order and note what each takes; returns the outputs and the sizes."""
-    values, sizes = dict(inputs), {}
-    last = {stream: number for number, step in enumerate(steps) for stream in reads(step)}
-    for number, step in enumerate(steps):
+    merged: Merged, variants: Sequence[int], state: State, inputs: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], dict[int | str, Size]]:
+    """Run a few variants node by node and note what each step takes; returns their outputs and the sizes."""
+    values: dict[int, Any] = {number: inputs[stream] for stream, number in merged.inputs.items()}
+    sizes: dict[int | str, Size] = {}
+    nodes = dict.fromkeys(int(number) for variant in variants for number in merged.needs[variant] if number >= 0)
+    last = {value: number for number in nodes for value in merged.nodes[number].reads}
+    wanted = {value for variant in variants for value in merged.outputs[variant]}
+    for number in nodes:
+        node = merged.nodes[number]
+        operands = {stream: values[value] for stream, value in zip(reads(node.step), node.reads, strict=True)}
         with torch.no_grad(), _Largest() as watch:
-            made = dict(zip(makes(step), execute(step, state, values), strict=True))
-        values.update(made)
-        before = sum(_bytes(values[stream]) for stream in reads(step))
-        sizes[_key(step)] = Size(before + 2 * watch.largest, before + sum(map(_bytes, made.values())))
-        for stream in reads(step):
-            if last[stream] == number and stream not in outputs:
-                values.pop(stream, None)
-    return {stream: values[stream] for stream in outputs}, sizes
+            made = execute(node.step, state, operands)
+        values.update(zip(node.makes, made, strict=True))
+        before = sum(map(_bytes, operands.values()))
+        sizes[_key(node.step)] = Size(before + 2 * watch.largest, before + sum(map(_bytes, made)))
+        for value in node.reads:
+            if last[value] == number and value not in wanted:
+                values.pop(value, None)
+    outputs = [[values[value] for value in merged.outputs[variant]] for variant in variants]
+    return [dict(zip(merged.graph.outputs, found, strict=True)) for found in outputs], sizes
 
 
 def room_within(merged: Merged, sizes: Mapping[int | str, Size], scale: float, working: float, living: float) -> Room:
@@ -75,11 +81,11 @@ def _key(step: Step) -> int | str:
     return id(step.code) if isinstance(step, Segment) else f"block {step.block}"
 
 
-class _Largest(TorchDispatchMode):
+class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the largest tensor that any operator gives, views included: they stand for what they are read from."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.largest = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,0 +1,202 @@
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich import box
+from rich.table import Table
+
+from unbraid.form import Batches, Metric, ResidualForm, lesioned, refuse_stateful, sweep
+from unbraid.lesion._html import html_table
+from unbraid.lesion._names import LesionSet, Sets, the_name, the_sets
+from unbraid.lesion._progress import progress
+from unbraid.lesion._replace import NOTHING, Place, Replacement, means, others
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SAID = {
+    "zero": "output left out",
+    "mean": "output replaced by its mean over the data",
+    "resample": "output replaced by another example's",
+}
+
+
+@dataclass(frozen=True)
+class LesionStudy:
+    """A metric of a model without each of some sets of blocks, beside the whole model's (Veit et al. 2016).
+
+    Attributes:
+        whole: the metric of the whole model, averaged over all examples.
+        sets: what was deleted: blocks by index, or branches as (block, branch).
+        names: the same by name.
+        metrics: the metric without each set.
+        replace: what took the place of a branch's output: "zero", "mean" or "resample".
+        identity: the plain layers, which have no skip, in whose place the identity was put.
+        examples: how many examples there were.
+        stacked: whether several lesions ran together as one larger batch.
+    """
+
+    whole: float
+    sets: tuple[LesionSet, ...]
+    names: tuple[str, ...]
+    metrics: tuple[float, ...]
+    replace: str
+    identity: tuple[int, ...]
+    examples: int
+    stacked: bool
+
+    @cached_property
+    def delta(self) -> tuple[float, ...]:
+        """By how much each lesion changes the metric."""
+        return tuple(metric - self.whole for metric in self.metrics)
+
+    @cached_property
+    def ranked(self) -> tuple[int, ...]:
+        """The numbers of the sets, those that change the metric most first."""
+        return tuple(sorted(range(len(self.sets)), key=lambda number: -abs(self.delta[number])))
+
+    def table(self) -> Table:
+        """One row a lesion, those that change the metric most first."""
+        table = Table(box=box.SIMPLE_HEAD, caption=self.caption)
+        table.caption_justify = "left"
+        table.add_column("without")
+        table.add_column("", overflow="fold")
+        for column in ("metric", "change"):
+            table.add_column(column, justify="right")
+        for row in self._rows():
+            table.add_row(*row)
+        return table
+
+    @property
+    def caption(self) -> str:
+        """How the numbers were made."""
+        identity = f"; the identity in the place of {len(self.identity)} plain layers" if self.identity else ""
+        return f"whole model: {self.whole:.4g}; {_SAID[self.replace]}{identity}; {self.examples:,} examples"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The metric of each lesion as plain values."""
+        return {
+            "whole": self.whole,
+            "lesions": [
+                {"without": list(which), "name": name, "metric": metric, "change": change}
+                for which, name, metric, change in zip(self.sets, self.names, self.metrics, self.delta, strict=True)
+            ],
+            "replace": self.replace,
+            "identity": list(self.identity),
+            "examples": self.examples,
+            "stacked": self.stacked,
+        }
+
+    def plot(self) -> "Figure":
+        """The metric without each block, pairs as a map."""
+        from unbraid import draw  # matplotlib is imported where a figure is wanted
+
+        pairs = [which for which in self.sets if len(which) == 2 and all(isinstance(part, int) for part in which)]
+        if len(pairs) == len(self.sets) > 1:
+            return draw.lesion_pairs(self.whole, pairs, self.metrics)
+        labels = [", ".join(map(_short, which)) for which in self.sets]
+        return draw.lesions(self.whole, labels, self.names, self.metrics)
+
+    def _rows(self) -> list[tuple[str, str, str, str]]:
+        return [
+            (
+                ", ".join(map(_short, self.sets[number])),
+                self.names[number],
+                f"{self.metrics[number]:.4g}",
+                f"{self.delta[number]:+.4g}",
+            )
+            for number in self.ranked
+        ]
+
+    def _repr_html_(self) -> str:
+        return html_table(self.caption, ("without", "", "metric", "change"), self._rows())
+
+
+def _short(part: int | tuple[int, int]) -> str:
+    return str(part) if isinstance(part, int) else f"({part[0]}, {part[1]})"
+
+
+def lesion(
+    form: ResidualForm,
+    batches: Batches,
+    metric: Metric,
+    *,
+    sets: Sets = "single",
+    replace: str = "zero",
+    max_batch: int | None = None,
+    stateful: bool = False,
+    generator: torch.Generator | None = None,
+) -> LesionStudy:
+    """The metric of a model without each of some sets of blocks.
+
+    A deleted branch adds nothing, and the skip stays; in a plain layer, which has none, the identity takes the layer's
+    place where sizes agree. Lesions that agree on what comes before a block share it, and those that do not run
+    together as a larger batch, so all single deletions cost about half of K + 1 runs. Memory does not grow with the
+    data, only with `max_batch`.
+
+    Args:
+        form: a traced model, or a chain.
+        batches: pairs of inputs and labels; inputs a tensor, a tuple or a dict. With replace="mean" they are read
+            twice, so no iterator.
+        metric: (what the model returns, labels) -> a scalar tensor; averaged over batches by their size.
+        sets: "single" for every block, "pairs" for every pair of blocks, or sets of your own: blocks by index, branches
+            as (block, branch).
+        replace: what takes the place of the branch's output: "zero"; "mean", its mean over the data at each position;
+            "resample", what the branch gives in the whole model for another example of the batch.
+        max_batch: how many examples run at once at most, if more than a batch holds; None lets the memory decide.
+        stateful: accept operators that draw random numbers, or norms that use their batch's own statistics; then
+            nothing is stacked, and lesions that share a random operator share its draw.
+        generator: of "resample"; with the seed 0 where none is given.
+
+    Raises:
+        ValueError: a random operator, or a norm in training, that was not asked for; unknown `sets` or `replace`.
+        IndexError: there is no such block or branch.
+        ShapeError: a plain layer changes the size, so that no identity can take its place.
+        DataError: there is no batch; a batch of one with "resample"; batches of several lengths with "mean".
+    """
+    if replace not in _SAID:
+        raise ValueError(f'replace: "zero", "mean" or "resample"; got "{replace}".')
+    if not stateful:
+        refuse_stateful(form.graph, "lesion")
+    chosen = the_sets(form, sets)
+    for which in chosen:
+        lesioned(form, which)  # known before the first pass, not after it
+    stand_in = _replacement(form, chosen, replace, batches, generator)
+    variants = [form.graph.steps, *(lesioned(form, which, stand_in.instead) for which in chosen)]
+    with progress("lesions", len(variants), batches) as step:
+        found = sweep(
+            form,
+            variants,
+            batches,
+            metric,
+            max_batch=max_batch,
+            stack=not stateful,
+            given=stand_in.given,
+            feed=stand_in.feed,
+            step=step,
+        )
+    touched = {part if isinstance(part, int) else part[0] for which in chosen for part in which}
+    plain = [b.index for b in form.blocks if b.skip == "none" and b.index in touched and replace == "zero"]
+    names = tuple(the_name(form, which) for which in chosen)
+    return LesionStudy(
+        found.means[0], chosen, names, found.means[1:], replace, tuple(plain), found.examples, found.stacked
+    )
+
+
+def _replacement(
+    form: ResidualForm,
+    chosen: tuple[LesionSet, ...],
+    replace: str,
+    batches: Batches,
+    generator: torch.Generator | None,
+) -> Replacement:
+    if replace == "zero":
+        return NOTHING
+    branches = {block.index: range(len(block.branches)) for block in form.all_blocks}
+    places: dict[Place, None] = {}
+    for which in chosen:
+        for part in which:
+            pairs = [part] if isinstance(part, tuple) else [(part, branch) for branch in branches[part]]
+            places.update(dict.fromkeys(pairs))
+    return means(form, places, batches) if replace == "mean" else others(form, places, generator)

@@ -1,0 +1,118 @@
+"""What takes the place of a branch's output: its mean over the data, or what it gave for another example."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from unbraid.errors import DataError
+from unbraid.form import Batch, Batches, Feed, ResidualForm, each_batch
+from unbraid.graph import Stream
+
+Place = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """Streams that stand in for branches.
+
+    Attributes:
+        instead: the stream that takes the place of each (block, branch).
+        given: these streams.
+        feed: their values for a batch.
+    """
+
+    instead: Mapping[Place, str]
+    given: tuple[Stream, ...]
+    feed: Feed | None
+
+
+NOTHING = Replacement({}, (), None)
+
+
+def means(form: ResidualForm, places: Iterable[Place], batches: Batches) -> Replacement:
+    """Each branch's mean over all examples, at each position, from a first pass over the data."""
+    made = _standing_in(form, places, "mean of")
+    sums: dict[str, Tensor] = {}
+    examples = 0
+    for batch in each_batch(form, batches):
+        for stream, value in _branches(form, made, batch).items():
+            total = value.double().sum(_along(form.streams[stream], batch), keepdim=True)
+            if stream in sums and sums[stream].shape != total.shape:
+                raise DataError(
+                    f"mean: it is taken at each position, so all batches must have the same sizes; {stream!r} had "
+                    f"{list(sums[stream].shape)} and has {list(total.shape)} in a later batch (1 stands for the batch)."
+                )
+            sums[stream] = sums[stream] + total if stream in sums else total
+        examples += batch.size
+
+    def feed(batch: Batch) -> dict[str, Tensor]:
+        found = {}
+        for place, stream in _streams(form, made).items():
+            mean = (sums[stream] / examples).to(form.streams[stream].dtype)
+            sizes = list(mean.shape)
+            sizes[_along(form.streams[stream], batch)] = batch.size
+            found[made.instead[place]] = mean.expand(sizes)
+        return found
+
+    return replace(made, feed=feed)
+
+
+def others(form: ResidualForm, places: Iterable[Place], generator: torch.Generator | None) -> Replacement:
+    """What the branch of the whole model gives for another example of the batch.
+
+    Who stands in for whom is drawn anew for each batch, a random cycle through all of its examples, and is the same
+    for all branches.
+    """
+    made = _standing_in(form, places, "another example's")
+    drawn = generator if generator is not None else torch.Generator().manual_seed(0)
+
+    def feed(batch: Batch) -> dict[str, Tensor]:
+        if batch.size < 2:
+            raise DataError(
+                "resample: another example's output takes the place of each, so every batch must hold at least 2 "
+                "examples; one holds 1. Drop it, or choose another batch size."
+            )
+        order = torch.randperm(batch.size, generator=drawn, device=drawn.device)
+        whose = torch.empty_like(order)
+        whose[order] = order.roll(1)
+        values = _branches(form, made, batch)
+        return {
+            made.instead[place]: values[stream].index_select(
+                _along(form.streams[stream], batch), whose.to(values[stream].device)
+            )
+            for place, stream in _streams(form, made).items()
+        }
+
+    return replace(made, feed=feed)
+
+
+def _standing_in(form: ResidualForm, places: Iterable[Place], title: str) -> Replacement:
+    alive = {(add.block, j): stream for add in form.adds for j, stream in enumerate(add.branches) if stream is not None}
+    instead = {place: f"{title} {alive[place]}" for place in places if place in alive}
+    given = [replace(form.streams[alive[place]], id=name) for place, name in instead.items()]
+    return Replacement(instead, tuple(given), None)
+
+
+def _streams(form: ResidualForm, made: Replacement) -> dict[Place, str]:
+    branches = {add.block: add.branches for add in form.adds}
+    return {place: str(branches[place[0]][place[1]]) for place in made.instead}
+
+
+def _branches(form: ResidualForm, made: Replacement, batch: Batch) -> dict[str, Tensor]:
+    streams = tuple(_streams(form, made).values())
+    values = form.values(batch.args, batch.kwargs, streams)
+    return {stream: values[stream] for stream in streams}
+
+
+def _along(stream: Stream, batch: Batch) -> int:
+    """The dimension that counts the examples; where the batch size is fixed, the first."""
+    if "batch" in stream.shape:
+        return stream.shape.index("batch")
+    if stream.shape[:1] == (batch.size,):
+        return 0
+    raise ValueError(
+        f"replace: no dimension of {stream.id!r} {list(stream.shape)} counts the {batch.size} examples of its batch: "
+        'there is no mean over examples and no other example. replace="zero" needs neither.'
+    )
