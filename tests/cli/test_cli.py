@@ -67,6 +67,7 @@ BAD = [
     (["paths", "no-such-thing"], '"no-such-thing" is no model'),
     (["paths", ".", "-o", "a.pdf"], '.png or .svg; got "a.pdf"'),
     (["paths", ".", "--target", "cat"], 'a class, such as 3, or a position and a class, such as 5,3; got "cat"'),
+    (["paths", ".", "--target", "loss"], "--target loss needs labels; give --data mnist1d, digits, or a file."),
     (["report", "-o", "report.pdf"], "ends in .html"),
     (["report", "--depths", "a,b"], '--depths is numbers of blocks with commas between, such as 10,20,40; got "a,b"'),
     (["report", "--no-such-option"], "--no-such-option"),

@@ -99,6 +99,37 @@ def test_paths_as_json_are_the_library_s_numbers(folder):
     assert alone["target"] == "the largest output"
 
 
+def test_paths_of_the_loss_on_labels(folder):
+    from unbraid import mean_spectrum, trace, train
+
+    options = ["--data", "mnist1d", "--target", "loss", "--examples", "5", "--per-length", "0", "--json"]
+    said = json.loads(invoke("paths", str(folder), *options).stdout)
+    test = data.mnist1d().flat().test
+    x, labels = test.inputs[:5], test.labels[:5]
+    found = mean_spectrum(trace(train.load(folder).network, (x,)), [(x, labels)])
+    assert said["target"] == "the loss"
+    assert said["norms"] == pytest.approx(found.norms.tolist(), rel=1e-5)
+
+
+def test_paths_by_head(tmp_path):
+    """A head is a branch: two ways through the block's attention, and its skip."""
+    (tmp_path / "one.py").write_text(
+        "import torch\n"
+        "class Block(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.attention = torch.nn.MultiheadAttention(6, 2, batch_first=True)\n"
+        "    def forward(self, h):\n"
+        "        return h + self.attention(h, h, h, need_weights=False)[0]\n"
+        "def build():\n"
+        "    return Block(), torch.randn(2, 3, 6)\n"
+    )
+    options = ["--heads", "--per-length", "0", "--json"]
+    result = invoke("paths", f"{tmp_path}/one.py:build", *options)
+    assert result.status == 0, result.stderr
+    assert json.loads(result.stdout)["counts"] == [1, 2]
+
+
 def test_paths_refuses_a_class_that_is_not_there(folder):
     result = invoke("paths", str(folder), "--target", "10")
     assert result.status == 2

@@ -13,6 +13,8 @@ from unbraid.cli._model import Loaded, Wish, explain, load, parse_shape
 from unbraid.cli._trace import Model, Pretrained, Shape, Weights
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from unbraid.form import Target
     from unbraid.report.sections import PathFacts
 
@@ -26,12 +28,16 @@ def paths(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(help="The class to explain, or POSITION,CLASS; by default each example's largest output."),
+        typer.Option(
+            help="The class to explain, POSITION,CLASS, or loss: the cross-entropy with the labels of --data. "
+            "By default each example's largest output."
+        ),
     ] = None,
     examples: Annotated[int, typer.Option(min=1, help="How many examples to run.")] = 8,
     per_length: Annotated[
         int, typer.Option(min=0, help="Random paths of each length to compare with (Veit et al. 2016); 0 for none.")
     ] = 16,
+    heads: Annotated[bool, typer.Option("--heads", help="Split attention branches by head.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A figure, .png or .svg.")] = None,
     input_shape: Shape = None,
     pretrained: Pretrained = False,
@@ -44,14 +50,18 @@ def paths(
         raise typer.Exit(2)
     if output is not None and output.suffix.lower() not in {".png", ".svg"}:  # known before the work, not after it
         raise ValueError(f'a figure is written as .png or .svg; got "{output}".')
-    aim, said = _target(target)
+    if target == "loss" and data is None:
+        raise ValueError("--target loss needs labels; give --data mnist1d, digits, or a file.")
+    aim, said = _target(None if target == "loss" else target)
     loaded = load(model, Wish(parse_shape(input_shape), pretrained, examples), weights)
     if data is not None:
-        loaded = _on(loaded, data, examples)
+        loaded, labels = _on(loaded, data, examples)
+        if target == "loss":
+            aim, said = _loss(labels), "the loss"
     import unbraid
     from unbraid.cli._spectrum import path_facts
 
-    form = unbraid.trace(loaded.model, loaded.args, loaded.kwargs)
+    form = unbraid.trace(loaded.model, loaded.args, loaded.kwargs).split("heads" if heads else None)
     found = path_facts(loaded, form, aim, said, per_length)
     if output is not None:
         from unbraid import draw
@@ -78,16 +88,23 @@ def _target(text: str | None) -> "tuple[Target, str]":
     raise ValueError(f'--target is a class, such as 3, or a position and a class, such as 5,3; got "{text}".')
 
 
-def _on(loaded: Loaded, data: str, examples: int) -> Loaded:
-    """The model on examples of a data set, flat where the model takes flat ones."""
+def _loss(labels: "Tensor") -> "Target":
+    """The cross-entropy of each example."""
+    from unbraid.paths import classification_loss
+
+    return lambda output: classification_loss(output, labels)
+
+
+def _on(loaded: Loaded, data: str, examples: int) -> "tuple[Loaded, Tensor]":
+    """The model on examples of a data set, flat where the model takes flat ones, and their labels."""
     from unbraid.data import by_name
 
     if len(loaded.args) != 1 or loaded.kwargs:
         raise ValueError(f"{loaded.name} takes more than one input; --data gives one.")
     like = loaded.args[0]
     found = by_name(data)
-    inputs = (found.flat() if like.ndim == 2 else found).test.inputs[:examples]
-    return replace(loaded, args=(inputs.to(like.dtype),))
+    chosen = (found.flat() if like.ndim == 2 else found).test
+    return replace(loaded, args=(chosen.inputs[:examples].to(like.dtype),)), chosen.labels[:examples]
 
 
 def _table(found: "PathFacts") -> Table:

@@ -51,41 +51,44 @@ def by_heads(graph: Graph, blocks: tuple[Block, ...]) -> tuple[Graph, tuple[Bloc
     Raises:
         ValueError: it shows none; the reason for each branch is given.
     """
+    found, reasons = _search(graph, blocks)
+    if not found:
+        said = "; ".join(f"{reason} ({times}x)" for reason, times in reasons.most_common(4))
+        raise ValueError(f"split: no branch of this graph shows attention heads: {said}.")
+    made = {segment.id: _parted(graph, segment, heads) for segment, heads in found}
+    parts = {segment.outputs[0]: made[segment.id].operands for segment, _ in found}
+    numbers = {add.block: _renumbered(add, parts) for add in graph.adds}
+    steps: list[Step] = []
+    for step in graph.steps:
+        if isinstance(step, Add):
+            operands = (parts.get(stream, (stream,)) if stream else (stream,) for stream in step.branches)
+            steps.append(replace(step, branches=tuple(stream for some in operands for stream in some)))
+        else:
+            steps += made[step.id].segments if step.id in made else [_moved(step, numbers)]
+    streams = dict(graph.streams) | {stream.id: stream for some in made.values() for stream in some.streams}
+    branches = {add.block: add.branches for add in graph.adds}
+    divided = replace(graph, steps=tuple(steps), streams=streams)
+    return divided, tuple(_named(block, branches, parts, numbers) for block in blocks)
+
+
+def _search(graph: Graph, blocks: tuple[Block, ...]) -> tuple[list[tuple[Segment, Heads]], Counter[str]]:
+    """The segments of the branches that can be parted, and why the others cannot."""
     maker = {stream: step for step in graph.steps for stream in makes(step)}
-    readers = Counter(stream for step in graph.steps for stream in reads(step))
-    readers.update(graph.outputs)
-    parts: dict[str, tuple[str, ...]] = {}  # the streams that take the place of a branch's
-    new: dict[str, tuple[list[Segment], list[Stream]]] = {}
-    reasons: dict[str, int] = Counter()
-    holding = {block.parent for block in _all(blocks) if block.parent is not None}
+    readers = Counter(stream for step in graph.steps for stream in reads(step)) + Counter(graph.outputs)
+    holding = {block.parent for block in _all(blocks)}
+    found: list[tuple[Segment, Heads]] = []
+    reasons: Counter[str] = Counter()
     for add in graph.adds:
         for number, stream in enumerate(add.branches, start=1):
             segment = maker.get(stream) if stream is not None else None
             if stream is None or not isinstance(segment, Segment):
                 continue
-            found = _heads(graph, segment, readers[stream], (add.block, number) in holding)
-            if isinstance(found, str):
-                reasons[found] += 1
+            heads = _heads(graph, segment, readers[stream], (add.block, number) in holding)
+            if isinstance(heads, Heads):
+                found.append((segment, heads))
             else:
-                segments, streams, names = _parted(graph, segment, found)
-                parts[stream], new[segment.id] = names, (segments, streams)
-    if not parts:
-        said = "; ".join(f"{reason} ({times}x)" for reason, times in reasons.most_common(4))
-        raise ValueError(f"split: no branch of this graph shows attention heads: {said}.")
-    steps: list[Step] = []
-    for step in graph.steps:
-        if isinstance(step, Add):
-            branches = tuple(part for s in step.branches for part in (parts.get(s, (s,)) if s else (s,)))
-            steps.append(replace(step, branches=branches))
-        elif step.id in new:
-            steps += new[step.id][0]
-        else:
-            steps.append(step)
-    streams = {**graph.streams, **{s.id: s for _, made in new.values() for s in made}}
-    numbers = {add.block: _renumbered(add, parts) for add in graph.adds}
-    divided = replace(graph, steps=tuple(_moved(step, numbers) for step in steps), streams=streams)
-    operands = {add.block: add.branches for add in graph.adds}
-    return divided, tuple(_named(block, operands, parts, numbers) for block in blocks)
+                reasons[heads] += 1
+    return found, reasons
 
 
 def _heads(graph: Graph, segment: Segment, readers: int, holds: bool) -> Heads | str:
@@ -169,8 +172,22 @@ def _shifts(node: fx.Node) -> bool:
     return name_of(node) in {"addmm", "add", "sub", "masked_fill", "slice_scatter"} or "norm" in name_of(node)
 
 
-def _parted(graph: Graph, segment: Segment, heads: Heads) -> tuple[list[Segment], list[Stream], tuple[str, ...]]:
-    """The segments and streams that take a segment's place, and the new operands of its addition."""
+@dataclass(frozen=True)
+class Parted:
+    """What takes the place of a segment.
+
+    Attributes:
+        segments: what the heads share, the constant of their end, and each head.
+        streams: what these make.
+        operands: the new operands of the addition: each head, and the constant where there is one.
+    """
+
+    segments: list[Segment]
+    streams: list[Stream]
+    operands: tuple[str, ...]
+
+
+def _parted(graph: Graph, segment: Segment, heads: Heads) -> Parted:
     (whole,) = segment.outputs
     merged = f"{whole}.heads"
     like = graph.streams[whole]
@@ -185,7 +202,7 @@ def _parted(graph: Graph, segment: Segment, heads: Heads) -> tuple[list[Segment]
     for number, name in enumerate(names):
         segments.append(_piece(segment, name, heads, number, reads_from=merged, less=constant))
         streams.append(replace(like, id=name))
-    return segments, streams, (*names, *([constant] if constant else []))
+    return Parted(segments, streams, (*names, *([constant] if constant else [])))
 
 
 def _piece(
@@ -300,10 +317,10 @@ def _renumbered(add: Add, parts: Mapping[str, tuple[str, ...]]) -> dict[int, int
     return numbers
 
 
-def _moved(step: Step, numbers: Mapping[int, Mapping[int, int]]) -> Step:
-    if isinstance(step, Add) or step.block is None or step.branch is None:
-        return step
-    return replace(step, branch=numbers[step.block].get(step.branch, step.branch))
+def _moved(segment: Segment, numbers: Mapping[int, Mapping[int, int]]) -> Segment:
+    if segment.block is None or segment.branch is None:
+        return segment
+    return replace(segment, branch=numbers[segment.block][segment.branch])
 
 
 def _named(

@@ -8,6 +8,7 @@
 """
 
 from unbraid.paths._all import all_paths, top_paths
+from unbraid.paths._by_length import effective
 from unbraid.paths._gradient import GradientSpectrum, gradient_spectrum
 from unbraid.paths._log import ScalarWriter, SpectrumLog
 from unbraid.paths._mean import MeanSpectrum, classification_loss, mean_spectrum
@@ -26,6 +27,7 @@ __all__ = [
     "ValueSpectrum",
     "all_paths",
     "classification_loss",
+    "effective",
     "gradient_parts",
     "gradient_spectrum",
     "mean_spectrum",
