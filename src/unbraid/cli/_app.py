@@ -7,6 +7,7 @@ import typer
 
 from unbraid.cli._figure import figure
 from unbraid.cli._paths import paths
+from unbraid.cli._prune import prune
 from unbraid.cli._report import report
 from unbraid.cli._trace import trace
 from unbraid.cli._train import train
@@ -26,6 +27,7 @@ app.command(epilog="Example: unbraid train runs/mlp20 --depth 20 --scale '1/sqrt
 app.command(epilog="Example: unbraid trace timm:resnet50 --json")(trace)
 app.command(epilog="Example: unbraid unravel runs/mlp20 --examples 100")(unravel)
 app.command(epilog="Example: unbraid paths runs/mlp20 --data mnist1d --target 3 -o paths.svg")(paths)
+app.command(epilog="Example: unbraid prune runs/mlp20 --keep 0.75 --heal 5 --save runs/mlp15")(prune)
 app.add_typer(figure, name="figure", epilog="Example: unbraid figure unravelled --blocks 4 -o unravelled.svg")
 
 

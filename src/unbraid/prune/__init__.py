@@ -5,6 +5,8 @@
 """
 
 from unbraid.prune._angular import AngularDistances, angular_distance
+from unbraid.prune._measure import Removal
+from unbraid.prune._pretrained import is_pretrained
 from unbraid.prune._prune import layers, prune, pruning
 from unbraid.prune._pruning import Pruning
 from unbraid.prune._rank import rank
@@ -14,7 +16,9 @@ __all__ = [
     "AngularDistances",
     "Pruning",
     "Ranking",
+    "Removal",
     "angular_distance",
+    "is_pretrained",
     "layers",
     "prune",
     "pruning",

@@ -5,5 +5,6 @@ from unbraid.train._load import load
 from unbraid.train._progress import Bars, progress
 from unbraid.train._recipe import Recipe
 from unbraid.train._run import Epoch, Run
+from unbraid.train._save import save
 
-__all__ = ["Bars", "Epoch", "Recipe", "Run", "fit", "load", "progress"]
+__all__ = ["Bars", "Epoch", "Recipe", "Run", "fit", "load", "progress", "save"]
