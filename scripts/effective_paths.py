@@ -62,14 +62,12 @@ def one_run(name: str, seed: int, epochs: int, out: Path) -> list[Row]:
     run = train.fit(network, examples, train.Recipe(epochs=epochs, lr=0.02), seed=seed, device="cpu", on_epoch=log)
     after = measured(form, batches)
     said = {"network": name, "seed": seed, "epochs": epochs, "test_error": run.to_dict()["test_error"]}
-    if seed == 0:
+    if seed == 0 and NETWORKS[name]["norm"]:
         images = out / "images"
         images.mkdir(parents=True, exist_ok=True)
-        stem = "norm" if NETWORKS[name]["norm"] else "scale"
-        for moment, found in (("before", before), ("after", after)):
-            figure = draw.spectrum(found["counts"], found["share"], tuple(found["effective"]), found["sampled"])
-            draw.save(figure, images / f"effective_{stem}_{moment}.svg")
-        draw.save(log.plot(), images / f"effective_{stem}_training.svg")
+        figure = draw.spectrum(after["counts"], after["share"], tuple(after["effective"]), after["sampled"])
+        draw.save(figure, images / "effective_after.svg")
+        draw.save(log.plot(), images / "effective_training.svg")
     return [{**said, "moment": "before", **before}, {**said, "moment": "after", **after}]
 
 

@@ -39,7 +39,9 @@ def parts(names: Sequence[str], shares: Sequence[Sequence[float]]) -> Figure:
         axes.set_xlabel("block")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         title = f"Most passes {shorten(names[largest], 28)}: {single[largest]:.0f} % of the gradient"
-        axes.set_title(title, parse_math=False)
+        text = figure.suptitle(title, x=0.02, ha="left")  # the axes of a matrix are too narrow for it
+        text.set(size=11.5, weight="bold")
+        text.set_parse_math(False)
     return figure
 
 

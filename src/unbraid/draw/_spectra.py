@@ -10,6 +10,8 @@ from unbraid.draw._style import INK, PAPER, style
 
 __all__ = ["spectra"]
 
+_SEEN = 0.1  # %: lengths beyond the last one with such a share are left out
+
 
 def spectra(steps: Sequence[int], shares: Sequence[Sequence[float]]) -> Figure:
     """Share of the gradient's norm by path length (up) against training (right), with the mean length as a line.
@@ -31,11 +33,13 @@ def spectra(steps: Sequence[int], shares: Sequence[Sequence[float]]) -> Figure:
         columns = [[100 * share[length] for share in shares] for length in lengths]
         # Records may be apart by different numbers of steps: each cell is centred on its own step.
         mesh = axes.pcolormesh(_edges(steps), _edges(list(lengths)), columns, cmap="cividis_r", vmin=0)
+        mesh.set(edgecolor="face", linewidth=0.3)  # without, viewers of SVG show seams between cells
         figure.colorbar(mesh, ax=axes, label="share of the gradient's norm in %")
         axes.plot(steps, means, color=PAPER, linewidth=3.6)
         axes.plot(steps, means, color=INK, linewidth=1.4, marker="o", markersize=3.5)
         axes.set_xlabel("step")
-        axes.set_ylabel("branches on the path")
+        axes.set_ylabel(f"branches on the path (at most {lengths[-1]})")
+        axes.set_ylim(-0.5, max(length for length in lengths if max(columns[length]) >= _SEEN) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(f"Mean path length: {means[0]:.1f} at first, {means[-1]:.1f} at last (black line)")
