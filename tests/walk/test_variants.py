@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from itertools import combinations
 from math import comb
 
 import pytest
@@ -71,7 +72,7 @@ def test_any_network_any_sets_any_room(drawn):
     plan, sets, runs, live = drawn
     model, inputs = built(plan)
     form = trace(model, inputs)
-    variants = [lesioned(form, sorted(which)) for which in sets]
+    variants = lesioned(form, map(sorted, sets))
     merged = merge(form.graph, variants)
     order = schedule(merged, room(merged, runs, live))
     other = tuple(normal(4, x.shape[1], seed=7) for x in inputs)
@@ -106,8 +107,8 @@ def rows_of(form, variants, runs=1000):
 
 def test_single_deletions_cost_half_and_pairs_a_third():
     form, depth = chain_of(8), 8
-    singles = [form.graph.steps, *(lesioned(form, (k,)) for k in range(depth))]
-    pairs = [lesioned(form, (i, j)) for i in range(depth) for j in range(i + 1, depth)]
+    singles = lesioned(form, [(), *((k,) for k in range(depth))])
+    pairs = lesioned(form, combinations(range(depth), 2))
     assert rows_of(form, singles)[0] == [k + 1 for k in range(depth)]
     # Block k meets the whole model, the k models without one earlier block, and those without two. The last two blocks
     # have fewer to serve: a pair that is complete without them has lost one of them.
@@ -117,7 +118,7 @@ def test_single_deletions_cost_half_and_pairs_a_third():
 
 def test_a_small_room_computes_nothing_twice():
     form, depth = chain_of(6), 6
-    variants = [lesioned(form, [k for k in range(depth) if mask >> k & 1]) for mask in range(2**depth)]
+    variants = lesioned(form, subsets(range(depth)))
     wide, few = rows_of(form, variants)
     narrow, many = rows_of(form, variants, runs=3)
     assert wide == narrow == [2**k for k in range(depth)]
@@ -181,7 +182,7 @@ class Sums(nn.Module):
 def test_examples_may_lie_along_any_dimension():
     form = trace(lively(Sums()), normal(3, 5, 6))
     x = normal(4, 5, 6, seed=1)
-    merged = merge(form.graph, [lesioned(form, (k,)) for k in range(3)])
+    merged = merge(form.graph, lesioned(form, [(k,) for k in range(3)]))
     assert 1 in merged.dimensions
     order = schedule(merged, room(merged, 3))
     assert max(map(len, order.groups)) == 3
@@ -202,7 +203,7 @@ def test_a_segment_whose_result_has_no_examples_is_not_stacked():
 
     form = trace(lively(Chain(*(Crowd() for _ in range(3)))), normal(3, 6))
     x = normal(4, 6, seed=1)
-    merged = merge(form.graph, [lesioned(form, (k,)) for k in range(3)])
+    merged = merge(form.graph, lesioned(form, [(k,) for k in range(3)]))
     for k, output in enumerate(results(merged, schedule(merged, room(merged, 1)), form.state, form.inputs(x))):
         assert error(output, form.without(k)(x)) < 1e-12
 
@@ -222,7 +223,7 @@ def test_other_readers_of_the_batch_follow():
 
     form = trace(lively(Masked()), (normal(3, 6), normal(3, 1)))
     args = normal(4, 6, seed=1), normal(4, 1, seed=2)
-    merged = merge(form.graph, [lesioned(form, (k,)) for k in range(3)])
+    merged = merge(form.graph, lesioned(form, [(k,) for k in range(3)]))
     order = schedule(merged, room(merged, 3))
     assert max(map(len, order.groups)) == 3
     for k, output in enumerate(results(merged, order, form.state, form.inputs(args))):

@@ -1,7 +1,7 @@
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx
@@ -13,40 +13,69 @@ from unbraid.graph import Add, Graph, Segment, Step, rewired
 _NARROW = frozenset({torch.float16, torch.bfloat16, torch.float32})
 
 
-def deleted(graph: Graph, which: tuple[int | tuple[int, int], ...], branches: Mapping[int, int]) -> Graph:
-    """The graph with branches deleted, and with them whatever only they needed; see `spared`."""
-    return rewired(graph, spared(graph, which, branches))
+Part: TypeAlias = int | tuple[int, int]  # a block, or one of its branches as (block, branch), branches from 0
 
 
-def spared(
-    graph: Graph,
-    which: tuple[int | tuple[int, int], ...],
-    branches: Mapping[int, int],
-    instead: Mapping[tuple[int, int], str] | None = None,
-) -> tuple[Step, ...]:
-    """The steps of a graph, at their places, with branches left out of the additions.
+def deleted(graph: Graph, which: tuple[Part, ...], branches: Mapping[int, int]) -> Graph:
+    """The graph with branches deleted, and with them whatever only they needed; see `Spared`."""
+    return rewired(graph, Spared(graph, branches).steps(which))
+
+
+class Spared:
+    """The steps of a graph, each at its place, with branches left out of the additions.
 
     Args:
         graph: the graph.
-        which: blocks, or (block, branch) pairs.
         branches: how many branches each block has or had: what an earlier deletion took along may be deleted again.
         instead: the stream that takes the place of each (block, branch), if any.
     """
-    gone: dict[int, set[int]] = {}
-    for item in which:
-        block, branch = item if isinstance(item, tuple) else (item, None)
-        if block not in branches:
-            raise IndexError(f"without: there is no block {block}; blocks are numbered {_range(sorted(branches))}.")
-        count = branches[block]
+
+    def __init__(
+        self, graph: Graph, branches: Mapping[int, int], instead: Mapping[tuple[int, int], str] | None = None
+    ) -> None:
+        self._graph, self._branches, self._instead = graph, branches, instead or {}
+        self._places = {step.block: place for place, step in enumerate(graph.steps) if isinstance(step, Add)}
+        self._made: dict[tuple[int, tuple[int, ...]], Add] = {}
+
+    def steps(self, which: Iterable[Part]) -> tuple[Step, ...]:
+        """The steps without some branches; equal edits give the same addition, not an equal one.
+
+        Raises:
+            IndexError: there is no such block or branch.
+            ShapeError: a plain layer changes the size, so that no identity can take its place.
+        """
+        gone: dict[int, set[int]] = {}
+        for part in which:
+            block, branches = self._known(part)
+            gone.setdefault(block, set()).update(branches)
+        steps = list(self._graph.steps)
+        for block, branches in gone.items():
+            if block in self._places:
+                steps[self._places[block]] = self._add(block, tuple(sorted(branches)))
+        return tuple(steps)
+
+    def _known(self, part: Part) -> tuple[int, Iterable[int]]:
+        block, branch = part if isinstance(part, tuple) else (part, None)
+        if block not in self._branches:
+            known = _range(sorted(self._branches))
+            raise IndexError(f"without: there is no block {block}; blocks are numbered {known}.")
+        count = self._branches[block]
         if branch is not None and not 0 <= branch < count:
             raise IndexError(
                 f"without: block {block} has no branch {branch}; branches are numbered {_range([*range(count)])}."
             )
-        gone.setdefault(block, set()).update(range(count) if branch is None else [branch])
-    return tuple(
-        _spared(graph, step, gone[step.block], instead or {}) if isinstance(step, Add) and step.block in gone else step
-        for step in graph.steps
-    )
+        return block, range(count) if branch is None else [branch]
+
+    def _add(self, block: int, gone: tuple[int, ...]) -> Add:
+        if (block, gone) not in self._made:
+            add = self._graph.steps[self._places[block]]
+            assert isinstance(add, Add)
+            branches = tuple(
+                self._instead.get((block, j)) if j in gone and stream is not None else stream
+                for j, stream in enumerate(add.branches)
+            )
+            self._made[block, gone] = _spared(self._graph, add, branches)
+        return self._made[block, gone]
 
 
 def widened(graph: Graph, state: Mapping[str, Tensor]) -> tuple[Graph, dict[str, Tensor]]:
@@ -86,11 +115,8 @@ def _widen(value: Any) -> Any:
     return torch.float64 if _narrow(value) else value
 
 
-def _spared(graph: Graph, add: Add, gone: set[int], instead: Mapping[tuple[int, int], str]) -> Add:
-    branches = tuple(
-        instead.get((add.block, j)) if j in gone and stream is not None else stream
-        for j, stream in enumerate(add.branches)
-    )
+def _spared(graph: Graph, add: Add, branches: tuple[str | None, ...]) -> Add:
+    """An addition with other branches; where neither skip nor branch is left, the identity takes their place."""
     if add.skip is not None or any(branches):
         return replace(add, branches=branches)
     fork, output = graph.streams[add.fork], graph.streams[add.output]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unbraid.form._batches import Batch, Batches, Metric, each_batch
-from unbraid.form._edit import spared
+from unbraid.form._edit import Part, Spared
 from unbraid.form._exactness import relative_error, tolerance
 from unbraid.form._form import ResidualForm
 from unbraid.graph import Graph, Step, Stream, differentiable
@@ -103,22 +103,21 @@ def sweep(
 
 
 def lesioned(
-    form: ResidualForm,
-    which: Iterable[int | tuple[int, int]],
-    instead: Mapping[tuple[int, int], str] | None = None,
-) -> tuple[Step, ...]:
-    """The steps of a form without some branches, as one of the variants of a `sweep`; see `ResidualForm.without`.
+    form: ResidualForm, sets: Iterable[Iterable[Part]], instead: Mapping[tuple[int, int], str] | None = None
+) -> list[tuple[Step, ...]]:
+    """The steps of a form without each of some sets of branches, as variants for a `sweep`.
 
     Args:
         form: a traced model.
-        which: blocks, or (block, branch) pairs, branches from 0.
+        sets: of blocks, or of (block, branch) pairs, branches from 0; see `ResidualForm.without`.
         instead: the stream that takes the place of each (block, branch); where there is none, it is left out.
 
     Raises:
         IndexError: there is no such block or branch.
         ShapeError: a plain layer changes the size, so that no identity can take its place.
     """
-    return spared(form.graph, tuple(which), {block.index: len(block.branches) for block in form.all_blocks}, instead)
+    spared = Spared(form.graph, {block.index: len(block.branches) for block in form.all_blocks}, instead)
+    return [spared.steps(which) for which in sets]
 
 
 def _number(metric: Metric, output: Any, labels: Any) -> float:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from unbraid.form import Batches, Metric, ResidualForm, lesioned, refuse_stateful, sweep
 from unbraid.lesion._html import html_table
-from unbraid.lesion._names import LesionSet, Sets, the_name, the_sets
+from unbraid.lesion._names import LesionSet, Sets, the_names, the_sets
 from unbraid.lesion._progress import progress
 from unbraid.lesion._replace import NOTHING, Place, Replacement, means, others
 
@@ -160,10 +160,10 @@ def lesion(
     if not stateful:
         refuse_stateful(form.graph, "lesion")
     chosen = the_sets(form, sets)
-    for which in chosen:
-        lesioned(form, which)  # known before the first pass, not after it
+    variants = lesioned(form, [(), *chosen])  # errors come before the first pass, not after it
     stand_in = _replacement(form, chosen, replace, batches, generator)
-    variants = [form.graph.steps, *(lesioned(form, which, stand_in.instead) for which in chosen)]
+    if stand_in.instead:
+        variants = lesioned(form, [(), *chosen], stand_in.instead)
     with progress("lesions", len(variants), batches) as step:
         found = sweep(
             form,
@@ -178,7 +178,7 @@ def lesion(
         )
     touched = {part if isinstance(part, int) else part[0] for which in chosen for part in which}
     plain = [b.index for b in form.blocks if b.skip == "none" and b.index in touched and replace == "zero"]
-    names = tuple(the_name(form, which) for which in chosen)
+    names = the_names(form, chosen)
     return LesionStudy(
         found.means[0], chosen, names, found.means[1:], replace, tuple(plain), found.examples, found.stacked
     )

@@ -21,12 +21,12 @@ def the_sets(form: ResidualForm, sets: Sets) -> tuple[LesionSet, ...]:
     return tuple((which,) if isinstance(which, int) else tuple(which) for which in sets)
 
 
-def the_name(form: ResidualForm, which: LesionSet) -> str:
+def the_names(form: ResidualForm, sets: Iterable[LesionSet]) -> tuple[str, ...]:
     """What is deleted: "layer1.0 + layer2.1", or "h.0: attn" for a branch."""
     blocks = {block.index: block for block in form.all_blocks}
-    names = []
-    for part in which:
+
+    def name(part: Part) -> str:
         block, branch = part if isinstance(part, tuple) else (part, None)
-        name = blocks[block].name if block in blocks else str(block)
-        names.append(name if branch is None else f"{name}: {blocks[block].branches[branch]}")
-    return " + ".join(names) or "nothing"
+        return blocks[block].name if branch is None else f"{blocks[block].name}: {blocks[block].branches[branch]}"
+
+    return tuple(" + ".join(map(name, which)) or "nothing" for which in sets)

@@ -136,7 +136,7 @@ def _lesion(
     form: ResidualForm, batches: Batches, groups: Sequence[Sequence[Removal]], metric: Metric | None
 ) -> tuple[list[float], float, int]:
     assert metric is not None
-    swept = sweep(form, [lesioned(form, ()), *(lesioned(form, group) for group in groups)], batches, metric)
+    swept = sweep(form, lesioned(form, [(), *groups]), batches, metric)
     whole, *means = swept.means
     return [mean - whole for mean in means], whole, swept.examples
 

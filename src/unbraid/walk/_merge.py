@@ -86,12 +86,18 @@ class _Merger:
         self.along = {name: dimension(stream) for name, stream in self.graph.streams.items()}
         self.inputs = {stream: number for number, stream in enumerate(self.graph.inputs)}
         self.dimensions = [self.along[stream] for stream in self.graph.inputs]
+        self.values = dict(self.inputs)
+        self.run: list[int] = []
+        self.before: Sequence[Step] = ()
 
     def lay(self, variant: int, steps: Sequence[Step]) -> None:
-        """Add one variant."""
-        values = dict(self.inputs)
-        run: list[int] = []
-        for step in steps:
+        """Add one variant; what it has in common with the one before, from the beginning, is known already."""
+        values, run = self.values, self.run
+        common = next((n for n, (a, b) in enumerate(zip(steps, self.before, strict=False)) if a is not b), None)
+        common = min(len(steps), len(self.before)) if common is None else common
+        del run[common:]
+        self.before = steps
+        for step in steps[common:]:
             operands = tuple([values[stream] for stream in reads(step)])
             if isinstance(step, Add) and len(operands) == 1:
                 values[step.output] = operands[0]  # a sum of one operand is that operand
@@ -101,8 +107,7 @@ class _Merger:
             values.update(zip(makes(step), self.nodes[number].makes, strict=True))
             run.append(number)
         self.outputs.append(tuple(values[stream] for stream in self.graph.outputs))
-        self._prune(run, set(self.outputs[-1]))
-        self.needs[variant, : len(run)] = run
+        self.needs[variant, : len(run)] = self._pruned(run, set(self.outputs[-1]))
 
     def _node(self, step: Step, operands: tuple[int, ...]) -> int:
         key = (id(step.code), step.params, operands) if isinstance(step, Segment) else operands
@@ -124,15 +129,17 @@ class _Merger:
         code = (id(step.code), step.params) if isinstance(step, Segment) else (step.block, step.output)
         return self.kinds.setdefault((*code, along, shared), len(self.kinds))
 
-    def _prune(self, run: list[int], wanted: set[int]) -> None:
-        """Leave out what the outputs do not depend on."""
+    def _pruned(self, run: list[int], wanted: set[int]) -> list[int]:
+        """Without that on which the outputs do not depend."""
+        kept = list(run)
         for place in range(len(run) - 1, -1, -1):
             if run[place] >= 0:
                 node = self.nodes[run[place]]
                 if wanted.isdisjoint(node.makes):
-                    run[place] = -1
+                    kept[place] = -1
                 else:
                     wanted.update(node.reads)
+        return kept
 
     def merged(self) -> Merged:
         return Merged(self.graph, self.nodes, self.needs, self.inputs, self.outputs, self.dimensions)
