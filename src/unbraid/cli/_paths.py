@@ -132,10 +132,7 @@ def _table(found: "PathFacts") -> Table:
 
 
 def _plain(found: "PathFacts", output: Path | None) -> dict[str, Any]:
-    """JSON has no nan: what was not measured is null."""
     facts = asdict(found)
     facts["model"] = facts.pop("network")
     facts.pop("python")
-    if found.sampled is not None:
-        facts["sampled"] = [norm if norm == norm else None for norm in found.sampled]
     return {**facts, "figure": None if output is None else str(output)}

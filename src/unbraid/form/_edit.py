@@ -95,6 +95,16 @@ def widened(graph: Graph, state: Mapping[str, Tensor]) -> tuple[Graph, dict[str,
     return replace(graph, streams=streams, steps=steps), wide
 
 
+def coarsest(graph: Graph, dtype: torch.dtype) -> torch.dtype:
+    """The type of fewest digits among those in which data are computed, and the given one."""
+    found = {dtype, *(graph.streams[stream].dtype for stream in graph.carried)}
+    for segment in graph.segments:
+        if any(graph.data(segment)) and isinstance(segment.code, fx.GraphModule):
+            values = (node.meta.get("val") for node in segment.code.graph.nodes)
+            found.update(value.dtype for value in values if isinstance(value, Tensor))
+    return max((dtype for dtype in found if dtype.is_floating_point), key=lambda t: torch.finfo(t).eps)
+
+
 def _widened(step: Step) -> Step:
     if not isinstance(step, Segment) or not isinstance(step.code, fx.GraphModule):
         return step

@@ -10,7 +10,7 @@ from rich.tree import Tree
 
 from unbraid.errors import Refusal
 from unbraid.form._block import Block
-from unbraid.form._edit import deleted, widened
+from unbraid.form._edit import coarsest, deleted, widened
 from unbraid.form._equation import Equation, equation
 from unbraid.form._heads import Split, by_heads
 from unbraid.form._show import form_html, form_table, form_text, form_tree
@@ -179,6 +179,16 @@ class ResidualForm:
             raise ValueError("split: split first and delete then, so that (block, branch) keeps its meaning.")
         graph, blocks = by_heads(self.graph, self.blocks)
         return replace(self, graph=graph, blocks=blocks, heads=True)
+
+    @cached_property
+    def precision(self) -> torch.dtype:
+        """The coarsest type in which anything of the data is computed: bfloat16 in a float32 model under autocast.
+
+        Sums of terms and paths are exact to its rounding.
+        """
+        if self.dtype is torch.float64:  # what `exact` widens
+            return self.dtype
+        return coarsest(self.graph, self.dtype)
 
     @cached_property
     def exact(self) -> "ResidualForm":

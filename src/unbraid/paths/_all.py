@@ -186,7 +186,7 @@ def _joined(parts: list[Ends]) -> Ends:
 def _whole(setting: Setting, parts: list[Ends]) -> Paths:
     made = _paths(setting, parts, exact=True, error=float("nan"))
     error = relative_error(made.values.sum(0) + made.constants, setting.aim.values)
-    bound = tolerance("sum", setting.form.dtype)
+    bound = tolerance("sum", setting.form.precision)
     if not error <= bound:
         raise InexactError(
             f"all_paths: the {len(made):,} paths and the constants must sum to the target to {bound:g}; "

@@ -41,12 +41,12 @@ def measured(
     like = tape.values[place]
     whole = _gradient(part, form, inputs, like, place, cotangent)
     error = relative_error(_at(found, like, 1.0), whole)
-    if not error <= tolerance("sum", form.dtype):
+    if not error <= tolerance("sum", form.precision):
         raise _inexact("gradient_spectrum", form, place, error, "sum to the gradient")
     if not _alike(found, counts):
         halved = _gradient(weakened(part, lengths, _HALF), form, inputs, like, place, cotangent)
         departs = relative_error(_at(found, like, _HALF), halved)
-        if not departs <= tolerance("sum", form.dtype):
+        if not departs <= tolerance("sum", form.precision):
             rule = "sum, times ½ for each branch, to the gradient with branches halved,"
             raise _inexact("gradient_spectrum", form, place, departs, rule)
     return error
@@ -84,7 +84,7 @@ def parts_error(
         (part - through).abs().max() / plain.abs().max().clamp_min(torch.finfo(plain.dtype).tiny)
     )
     for rule, error in errors.items():
-        if not error <= tolerance("sum", form.dtype):
+        if not error <= tolerance("sum", form.precision):
             raise _inexact("gradient_parts", form, place, error, rule)
     return max(errors.values())
 
@@ -150,7 +150,7 @@ def _gradient(
 
 
 def _inexact(call: str, form: ResidualForm, place: str, error: float, rule: str) -> InexactError:
-    bound = tolerance("sum", form.dtype)
+    bound = tolerance("sum", form.precision)
     parts = "lengths" if call == "gradient_spectrum" else "parts"
     return InexactError(
         f"{call}: the {parts} must {rule} to {bound:g}; at {place!r} they depart by {error:.2e}.",

@@ -117,7 +117,7 @@ def value_spectrum(
     from_constants = by_length(fixed)
     from_constants[0] += aim.remainder
     error = relative_error((from_input + from_constants).sum(0), aim.values)
-    if not error <= tolerance("sum", exact.dtype):
+    if not error <= tolerance("sum", exact.precision):
         raise InexactError(
             f"value_spectrum: the lengths must sum to the target to {tolerance('sum', exact.dtype):g}; "
             f"they depart by {error:.2e}.",

@@ -76,7 +76,7 @@ def attribution(
         empty = run(frozen, state, {**given, stream: torch.zeros_like(made.values[stream])})[form.output]
     constants = (aim.cotangent * empty).reshape(len(empty), -1).sum(1) + aim.remainder
     error = relative_error(parts.sum(0) + constants, aim.values)
-    if not error <= tolerance("sum", form.dtype):
+    if not error <= tolerance("sum", form.precision):
         raise InexactError(
             f"attribute: the contributions must sum to the target to {tolerance('sum', form.dtype):g}; "
             f"they depart by {error:.2e}.",

@@ -189,7 +189,7 @@ def _terms(made: Run, stream: str) -> Terms:
     names = (INPUT, *(_called(made.form, origin) for origin in blocks), *constants)
     values = torch.stack([first, *(found[origin] for origin in origins[1:])])
     error = relative_error(values.sum(0), whole)
-    if not error <= tolerance("sum", made.form.dtype):
+    if not error <= tolerance("sum", made.form.precision):
         raise _departs(made, stream, error)
     return Terms(names, values, whole, error, origins, made, stream)
 
@@ -212,7 +212,7 @@ def _called(form: ResidualForm, origin: int | tuple[int, int]) -> str:
 
 
 def _departs(made: Run, stream: str, error: float) -> InexactError:
-    bound = tolerance("sum", made.form.dtype)
+    bound = tolerance("sum", made.form.precision)
     where = stream
     for add in made.form.adds:
         terms = list(made.terms(add.output).values()) if add.block < len(made.form.blocks) else []
