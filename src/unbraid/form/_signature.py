@@ -127,6 +127,8 @@ class Signature:
         for decision in self.decisions:
             if not decision.met(values[decision.stream]):
                 raise _another_way(decision, values[decision.stream])
+        if isinstance(self.output, Expected):
+            return values[self.output.stream]
         return pytree.tree_map(lambda leaf: values[leaf.stream] if isinstance(leaf, Expected) else leaf, self.output)
 
     def renamed(self, called: Callable[[Sizes], Sizes]) -> "Signature":

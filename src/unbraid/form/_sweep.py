@@ -13,13 +13,13 @@ from unbraid.form._form import ResidualForm
 from unbraid.graph import Graph, Step, Stream, differentiable
 from unbraid.walk import (
     ALONE,
+    Budget,
     Room,
     Schedule,
     Size,
     dimension,
     measured,
     merge,
-    room_within,
     run_variants,
     schedule,
 )
@@ -30,7 +30,7 @@ _FEW = 1  # example that is run by itself to check that a larger batch changes i
 _CHUNK = 4096  # variants that are laid over one another at once
 # Bytes that stacks may take where the model itself takes less, and their share of what the model takes: one plain run
 # has its weights, its widest step, and Python with torch in memory, about 300 MB.
-_FLOOR, _SHARE = 48e6, 0.3
+_FLOOR, _SHARE, _CACHE = 48e6, 0.3, 2e6
 
 
 @dataclass(frozen=True)
@@ -223,10 +223,11 @@ class _Part:
             together = max(1, self.max_batch // size)
             return Room([together] * places, [together] * places)
         scale = volume / self.volume
-        weights = sum(tensor.numel() * tensor.element_size() for tensor in self.form.state.values())
+        state = self.form.state.values()
+        weights = sum(tensor.numel() * tensor.element_size() for tensor in state)
         widest = max(found.working for found in self.sizes.values())
-        room = max(_FLOOR, _SHARE * (weights + scale * widest))
-        return room_within(self.merged, self.sizes, scale, room, room)
+        cache = _CACHE if all(tensor.device.type == "cpu" for tensor in state) else float("inf")
+        return Budget(max(_FLOOR, _SHARE * (weights + scale * widest)), cache).room(self.merged, self.sizes, scale)
 
 
 def _close(a: Tensor, b: Tensor, bound: float) -> bool:

@@ -13,8 +13,11 @@ from unbraid.form import Batches
 def progress(text: str, variants: int, batches: Batches) -> Iterator[Callable[[int], object]]:
     """Yields a function that moves the bar by so many variants; how many batches there are may not be known."""
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda steps: None
+        return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         try:
             total = variants * len(batches)  # type: ignore[arg-type]
         except TypeError:

@@ -20,7 +20,7 @@ from unbraid.walk._merge import ALONE, Merged, dimension, merge
 from unbraid.walk._polynomials import Polynomial, Polynomials
 from unbraid.walk._run import State, run
 from unbraid.walk._schedule import Room, Schedule, schedule
-from unbraid.walk._sizes import Size, measured, room_within
+from unbraid.walk._sizes import Budget, Size, measured
 from unbraid.walk._tape import Cotangents, Tape, record
 from unbraid.walk._variants import run_variants
 from unbraid.walk._walk import Algebra, pass_back, walk
@@ -29,6 +29,7 @@ __all__ = [
     "ALONE",
     "Algebra",
     "BlockSet",
+    "Budget",
     "Chosen",
     "Cotangents",
     "Counts",
@@ -55,7 +56,6 @@ __all__ = [
     "pass_back",
     "path_counts",
     "record",
-    "room_within",
     "run",
     "run_variants",
     "schedule",

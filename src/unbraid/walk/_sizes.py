@@ -23,10 +23,12 @@ class Size:
     Attributes:
         working: while it runs, temporaries included.
         living: its operands and its results, which wait for their readers.
+        weights: its parameters, which it has however many examples there are.
     """
 
     working: int
     living: int
+    weights: int
 
 
 def measured(
@@ -45,7 +47,8 @@ def measured(
             made = execute(node.step, state, operands)
         values.update(zip(node.makes, made, strict=True))
         before = sum(map(_bytes, operands.values()))
-        sizes[_key(node.step)] = Size(before + 2 * watch.largest, before + sum(map(_bytes, made)))
+        weights = sum(_bytes(state[name]) for name in node.step.params) if isinstance(node.step, Segment) else 0
+        sizes[_key(node.step)] = Size(before + 2 * watch.largest, before + sum(map(_bytes, made)), weights)
         for value in node.reads:
             if last[value] == number and value not in wanted:
                 values.pop(value, None)
@@ -53,23 +56,39 @@ def measured(
     return [dict(zip(merged.graph.outputs, found, strict=True)) for found in outputs], sizes
 
 
-def room_within(merged: Merged, sizes: Mapping[int | str, Size], scale: float, working: float, living: float) -> Room:
-    """How many nodes of each place can be run at once, and can wait, within so many bytes.
+@dataclass(frozen=True)
+class Budget:
+    """Bytes that stacks may take.
 
-    Args:
-        merged: the variants.
-        sizes: what each step takes at some number of examples.
-        scale: how many times as many there are.
-        working: bytes for what is being run.
-        living: bytes for what waits.
+    Attributes:
+        memory: for what is being run, and again for what waits.
+        cache: what is being run may take as much; beyond it, only some times the weights that it shares.
     """
-    run, live = [], []
-    for place in range(merged.needs.shape[1]):
-        nodes = [merged.nodes[number] for number in np.unique(merged.needs[:, place]) if number >= 0]
-        met = [sizes[key] for key in {_key(node.step) for node in nodes} & sizes.keys()]
-        run.append(_times(working, scale * max((size.working for size in met), default=0)))
-        live.append(_times(living, scale * max((size.living for size in met), default=0)))
-    return Room(run, live)
+
+    memory: float
+    cache: float
+
+    def room(self, merged: Merged, sizes: Mapping[int | str, Size], scale: float) -> Room:
+        """How many nodes of each place can be run at once, and can wait.
+
+        Args:
+            merged: the variants.
+            sizes: what each step takes at some number of examples.
+            scale: how many times as many there are.
+        """
+        run, live = [], []
+        for place in range(merged.needs.shape[1]):
+            steps = [merged.nodes[number].step for number in np.unique(merged.needs[:, place]) if number >= 0]
+            met = [sizes[key] for key in set(map(_key, steps)) & sizes.keys()]
+            fast = max(self.cache, _REREAD * max((size.weights for size in met), default=0))
+            run.append(_times(min(self.memory, fast), scale * max((size.working for size in met), default=0)))
+            live.append(_times(self.memory, scale * max((size.living for size in met), default=0)))
+        return Room(run, live)
+
+
+# To read activations from beyond the cache costs more than the call that a larger stack saves; not so where each call
+# reads the weights anew and they weigh more.
+_REREAD = 4
 
 
 def _times(room: float, size: float) -> int:
