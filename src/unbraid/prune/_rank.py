@@ -5,7 +5,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from unbraid.form import Batches, Metric, ResidualForm, each_batch, lesioned, sweep
+from unbraid.form import Batches, Block, Metric, ResidualForm, each_batch, lesioned, sweep
 from unbraid.graph import differentiable
 from unbraid.prune._measure import (
     Over,
@@ -103,10 +103,14 @@ def _groups(form: ResidualForm, groups: Iterable[Iterable[Removal]] | None) -> t
 
 def _name(form: ResidualForm, group: Sequence[Removal]) -> str:
     blocks = {block.index: block for block in form.all_blocks}
-    names = [
-        blocks[r].name if isinstance(r, int) else f"{blocks[r[0]].name}, {blocks[r[0]].branches[r[1]]}" for r in group
-    ]
+    names = [blocks[r].name if isinstance(r, int) else _branch(blocks[r[0]], r[1]) for r in group]
     return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
+
+
+def _branch(block: Block, branch: int) -> str:
+    """A branch is called after its module, or else after its block."""
+    name = block.branches[branch]
+    return name if name.startswith(f"{block.name}.") else f"{block.name}, {name}"
 
 
 def _influence(
