@@ -49,6 +49,7 @@ def main() -> int:
     done |= _trace_all([entry for entry in chosen if entry.name not in done], code, options.jobs, options.seconds)
     results = [done[entry.name] for entry in chosen if entry.name in done]
     if not options.names:
+        (ROOT / "docs").mkdir(exist_ok=True)
         (ROOT / "docs" / "zoo.md").write_text(page(results, chosen))
     known = {entry.name: entry.known for entry in chosen}
     for result in results:
