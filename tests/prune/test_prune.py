@@ -327,6 +327,10 @@ def test_wrong_input_is_told():
         unbraid.prune(unn.build(model.config).double(), form, [1])
     with pytest.raises(ValueError, match=r"made from another model: Linear has no parameter 'blocks\.0"):
         unbraid.prune(nn.Linear(2, 2), form, [1])
+    with torch.device("meta"):
+        bare, x = unn.mlp(depth=2), torch.empty(2, 40)
+    with pytest.raises(ValueError, match="on the meta device nothing can be checked"):
+        unbraid.prune(bare, unbraid.trace(bare.eval(), x), [1])
 
 
 def test_a_report_of_what_was_saved():
