@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from unbraid.form._block import Block
 from unbraid.form._edit import coarsest, deleted, widened
 from unbraid.form._equation import Equation, equation
 from unbraid.form._heads import Split, by_heads
+from unbraid.form._order import interchangeable, reorder
 from unbraid.form._show import form_html, form_table, form_text, form_tree
 from unbraid.form._signature import Signature, as_call
 from unbraid.form._store import load, save
@@ -42,6 +43,7 @@ class ResidualForm:
         refusals: the other additions of the model's data flow, and why each is not residual.
         origin: what the form was made from.
         deletions: the branches that were deleted from it.
+        moved: the order in which its blocks run, by index; empty where it is the model's.
         heads: whether attention branches are split by head.
     """
 
@@ -59,6 +61,7 @@ class ResidualForm:
     refusals: tuple[Refusal, ...] = ()
     origin: Origin | None = field(default=None)
     deletions: tuple[int | tuple[int, int], ...] = ()
+    moved: tuple[int, ...] = ()
     heads: bool = False
 
     @property
@@ -189,6 +192,32 @@ class ResidualForm:
         if self.dtype is torch.float64:  # what `exact` widens
             return self.dtype
         return coarsest(self.graph, self.dtype)
+
+    def reorder(self, order: Sequence[int]) -> "ResidualForm":
+        """The form with its blocks in another order (Veit et al. 2016, section 4.3).
+
+        A block moves as a whole: branches, skip and what the trunk does with the sum before the next fork. Everything
+        else that it reads, masks or an encoder's output, stays where it is, and so does what reads the trunk between
+        two blocks. Indices and names of the blocks keep their meaning; permutations compose.
+
+        Args:
+            order: for each position the present position of the block that is to run there: order[i] runs i-th.
+
+        Raises:
+            ValueError: a position is missing or comes twice, a block would leave its trunk, or would run before
+                something that it reads.
+            ShapeError: two blocks that would meet disagree in shape.
+        """
+        return reorder(self, order)
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The indices of the blocks in the order in which they run."""
+        return self.moved or tuple(range(len(self.blocks)))
+
+    def interchangeable(self) -> list[list[int]]:
+        """The positions whose blocks can change places: of one trunk, and of one shape before and after the block."""
+        return interchangeable(self)
 
     @cached_property
     def exact(self) -> "ResidualForm":

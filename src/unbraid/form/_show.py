@@ -21,14 +21,14 @@ def form_table(form: "ResidualForm") -> Table:
     table.caption_justify = "left"
     for column in _COLUMNS:
         table.add_column(column, justify="right" if column in {"", "nested", "parameters"} else "left")
-    for block in form.blocks:
+    for block in _running(form):
         table.add_row(*cells(block))
     return table
 
 
 def form_text(form: "ResidualForm") -> str:
     """The table in plain characters."""
-    rows = [_COLUMNS, *(cells(block) for block in form.blocks)]
+    rows = [_COLUMNS, *(cells(block) for block in _running(form))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([headline(form), *lines, footline(form)])
@@ -39,7 +39,7 @@ def form_tree(form: "ResidualForm") -> Tree:
     tree = Tree(escape(f"{headline(form)}; {footline(form)}"))
     for source in form.sources:
         tree.add(escape(f"o {source} {_sizes(form.streams[source].shape)}"))
-    for block in form.blocks:
+    for block in _running(form):
         _grow(tree, block)
     tree.add(escape(f"= {form.stream} {_sizes(form.streams[form.stream].shape)}"))
     return tree
@@ -57,6 +57,11 @@ def _grow(tree: Tree, block: "Block") -> None:
             branch = grown.add(escape(f"f{j}: {name}"))
             for nested in inner:
                 _grow(branch, nested)
+
+
+def _running(form: "ResidualForm") -> list["Block"]:
+    """The blocks in the order in which they run."""
+    return [form.blocks[index] for index in form.order]
 
 
 def _sizes(shape: tuple[int | str, ...]) -> str:

@@ -48,6 +48,7 @@ def save(form: "ResidualForm", folder: Path) -> Path:
         "layers": list(form.origin.layers),
         "heads": form.heads,
         "deletions": list(form.deletions),
+        "moved": list(form.moved),
         "tolerance": form.tolerance,
         "error": form.error,
         "silent": [block.index for block in form.silent],
@@ -68,7 +69,9 @@ def load(folder: Path) -> "ResidualForm":
     silent = tuple(form.blocks[index] for index in facts["silent"])
     form = replace(form, tolerance=facts["tolerance"], error=facts["error"], silent=silent)
     deletions = [tuple(item) if isinstance(item, list) else item for item in facts["deletions"]]
-    return replace(form.without(*deletions), error=facts["error"]) if deletions else form
+    edited = form.reorder(facts["moved"]) if facts.get("moved") else form
+    edited = edited.without(*deletions) if deletions else edited
+    return replace(edited, error=facts["error"])
 
 
 def _bare(program: ExportedProgram) -> ExportedProgram:

@@ -88,7 +88,7 @@ class Budget:
 
 # To read activations from beyond the cache costs more than the call that a larger stack saves; not so where each call
 # reads the weights anew and they weigh more.
-_REREAD = 4
+_REREAD = 4.0
 
 
 def _times(room: float, size: float) -> int:
