@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import unbraid
-from networks import error
+from networks import error, lively, normal
 from prune._models import LAYERS, first, inputs, made
 from unbraid.prune import layers, pruning
 from unbraid.prune._facts import trials
@@ -129,3 +129,20 @@ def test_trials_change_one_entry_that_counts_and_few_lists():
     patterns = [trial["pattern"] for trial, said in found if said == ["pattern: 1 of 2 entries"]]
     assert patterns == [[[["b"], 1]]]
     assert facts["kinds"] == ["a", "b"]
+
+
+def test_entries_that_follow_from_the_count_follow_it(tmp_path):
+    """DINOv2's configuration names every layer as a stage; the names must not contradict the number."""
+    pytest.importorskip("torchvision_stub")
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
+    model = lively(transformers.Dinov2Model(transformers.Dinov2Config(**sizes)), scale=0.3)
+    x = normal(2, 3, 16, 16)
+    form = unbraid.trace(model, x)
+    smaller = pruning(model, form, layers(model, form)[1])
+    assert smaller.configuration == ("num_hidden_layers: 3 -> 2",)
+    assert smaller.model.config.stage_names == ["stem", "stage1", "stage2"]
+    smaller.model.save_pretrained(tmp_path)
+    again = transformers.Dinov2Model.from_pretrained(tmp_path, dtype=torch.float64).eval()
+    with torch.no_grad():
+        assert error(first(again(x)), first(form.without(2, 3)(x))) < 1e-12

@@ -16,17 +16,19 @@ Call = tuple[tuple[Any, ...], Mapping[str, Any], Any]
 
 def outputs(model: nn.Module | ResidualForm, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
     """The tensors that a model returns: with copies of its buffers, and from one random state."""
-    devices = [
-        *{leaf.device for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.is_cuda}
-    ]
+    leaves = pytree.tree_leaves((args, kwargs))
+    devices = [*{leaf.device for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_cuda}]
     with torch.no_grad(), torch.random.fork_rng(devices):
         torch.manual_seed(0)
-        if isinstance(model, ResidualForm):
-            made = model(*args, **kwargs)
-        else:
-            buffers = {name: buffer.clone() for name, buffer in model.named_buffers(remove_duplicate=False)}
-            made = torch.func.functional_call(model, buffers, args, dict(kwargs), tie_weights=False)
+        made = model(*args, **kwargs) if isinstance(model, ResidualForm) else _called(model, args, kwargs)
     return [leaf for leaf in pytree.tree_leaves(made) if isinstance(leaf, Tensor)]
+
+
+def _called(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    # Parameters that ask for gradients trouble torch's counter of operations, even where none are computed.
+    learned = {name: parameter.detach() for name, parameter in model.named_parameters(remove_duplicate=False)}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers(remove_duplicate=False)}
+    return torch.func.functional_call(model, {**learned, **buffers}, args, dict(kwargs), tie_weights=False)
 
 
 def distance(found: list[Tensor], wanted: list[Tensor]) -> float:

@@ -2,7 +2,7 @@
 
 import copy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -50,7 +50,7 @@ def mend(
     usual = _difference(model, first)
     for number, cut in enumerate(cuts):
         open_still = [".".join(other.path) for other in cuts[number + 1 :]]
-        for trial, said in trials(facts, cut):
+        for trial, said in _all_trials(model, facts, cut):
             twin = _try(model, trial)
             if twin is not None and _outside(_difference(pruned, twin), open_still) <= usual:
                 facts, changes = trial, changes + said
@@ -100,6 +100,26 @@ def cached_error(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
 def uniform(model: Any) -> bool:
     """Whether no list of a configuration tells the layers apart, so that any slot of the cache serves any layer."""
     return all(len({str(item) for item in value}) <= 1 for _, value in lists(model.config.to_dict()))
+
+
+def _all_trials(model: Any, facts: dict[str, Any], cut: Cut) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    yield from trials(facts, cut)
+    # Entries that follow from others (the names of all stages, say) contradict a changed one: let them follow it.
+    yield from trials(_independent(model, facts), cut)
+
+
+def _independent(model: Any, facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts without those that the configuration computes from the others, or has by default."""
+    kept = dict(facts)
+    whole = type(model.config).from_dict(copy.deepcopy(facts)).to_dict()
+    for key in facts:
+        fewer = {name: value for name, value in kept.items() if name != key}
+        try:
+            same = type(model.config).from_dict(copy.deepcopy(fewer)).to_dict() == whole
+        except Exception:  # it cannot do without
+            same = False
+        kept = fewer if same else kept
+    return kept
 
 
 def _built(model: Any, facts: Mapping[str, Any]) -> Any:
