@@ -12,7 +12,7 @@ import pytest
 from cli._run import invoke
 from unbraid.cli._model import KINDS, Wish, load, parse_shape
 
-VERBS = ["report", "train", "trace", "unravel", "paths", "figure"]
+VERBS = ["report", "train", "trace", "unravel", "paths", "prune", "figure"]
 FIGURES = ["network", "unravelled", "order", "toy"]
 
 
@@ -93,7 +93,7 @@ def test_debug_shows_the_traceback():
 
 
 def test_trace_without_a_model_explains_what_one_is():
-    for verb in ("trace", "unravel", "paths"):
+    for verb in ("trace", "unravel", "paths", "prune"):
         result = invoke(verb)
         assert result.status == 2
         assert result.stdout == ""
