@@ -364,6 +364,15 @@ def test_a_study_is_sorted_and_says_how_it_was_made(form):
     assert f"{study.metrics[first]:.4g}" in next(iter(study.table().columns[2].cells))
 
 
+def test_a_study_draws_itself(form):
+    data = some_batches(3)
+    singles = lesion(form, data, square).plot("squared error")
+    assert singles.axes[0].get_ylabel() == "squared error"
+    assert len(lesion(form, data, square, sets="pairs").plot().axes[0].images) == 1
+    mixed = lesion(form, data, square, sets=[(0,), (0, 1), ((1, 0), 2)]).plot()
+    assert [label.get_text() for label in mixed.axes[0].get_xticklabels()] == ["0", "0, 1", "(1, 0), 2"]
+
+
 def test_names_are_escaped(form):
     study = lesion(form, some_batches(3), square, sets=[(0,)])
     evil = type(study)(**{**vars_of(study), "names": ("<script>",)})

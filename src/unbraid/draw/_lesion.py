@@ -15,7 +15,9 @@ __all__ = ["lesion_pairs", "lesions", "reorderings", "subsets"]
 _LABELS = 40  # more than these under one axis cannot be read
 
 
-def lesions(whole: float, labels: Sequence[str], names: Sequence[str], metrics: Sequence[float]) -> Figure:
+def lesions(
+    whole: float, labels: Sequence[str], names: Sequence[str], metrics: Sequence[float], quantity: str = "metric"
+) -> Figure:
     """The metric without each set of blocks, beside that of the whole model.
 
     Args:
@@ -23,6 +25,7 @@ def lesions(whole: float, labels: Sequence[str], names: Sequence[str], metrics: 
         labels: the number of each block, or whatever is short.
         names: the name of what was deleted.
         metrics: the metric without it.
+        quantity: what the metric is, with its unit.
     """
     with style():
         figure = Figure(figsize=(7.2, 3.9), layout="constrained")
@@ -37,48 +40,54 @@ def lesions(whole: float, labels: Sequence[str], names: Sequence[str], metrics: 
             list(places)[::every], [shorten(label, 14) for label in labels][::every], rotation=90 if crowded else 0
         )
         axes.set_xlim(-0.7, len(metrics) - 0.3)
+        axes.margins(y=0.12)
         axes.set_xlabel("deleted block")
-        axes.set_ylabel("metric")
+        axes.set_ylabel(quantity)
         axes.set_title(_most(whole, names, metrics)).set_parse_math(False)
     return figure
 
 
-def lesion_pairs(whole: float, pairs: Sequence[Sequence[object]], metrics: Sequence[float]) -> Figure:
+def lesion_pairs(
+    whole: float, pairs: Sequence[tuple[int, ...]], metrics: Sequence[float], quantity: str = "metric"
+) -> Figure:
     """The metric without each pair of blocks, as a map.
 
     Args:
         whole: the metric of the whole model.
         pairs: the two blocks of each pair, as numbers.
         metrics: the metric without them.
+        quantity: what the metric is, with its unit.
     """
-    blocks = sorted({int(str(block)) for pair in pairs for block in pair})
+    blocks = sorted({block for pair in pairs for block in pair})
     place = {block: number for number, block in enumerate(blocks)}
     grid = np.full((len(blocks), len(blocks)), np.nan)
     for (a, b), metric in zip(pairs, metrics, strict=True):
-        grid[place[int(str(a))], place[int(str(b))]] = grid[place[int(str(b))], place[int(str(a))]] = metric
+        grid[place[a], place[b]] = grid[place[b], place[a]] = metric
     with style():
-        figure = Figure(figsize=(6.0, 5.0), layout="constrained")
+        figure = Figure(figsize=(7.2, 5.8), layout="constrained")
         axes = figure.subplots()
         image = axes.imshow(np.ma.masked_invalid(grid), cmap="cividis", origin="lower")
         axes.spines[["top", "right"]].set_visible(True)
-        every = max(1, math.ceil(len(blocks) / 24))
+        every = max(1, math.ceil(len(blocks) / 20))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_ticks(list(range(len(blocks)))[::every], [str(block) for block in blocks][::every])
         axes.set_xlabel("deleted block")
         axes.set_ylabel("deleted block")
-        figure.colorbar(image, ax=axes, label=f"metric without both (whole model: {whole:.4g})", shrink=0.85)
+        figure.colorbar(image, ax=axes, label=f"{quantity} without both (whole model: {whole:.4g})", shrink=0.85)
         names = [f"blocks {a} and {b}" for a, b in pairs]
-        axes.set_title(_most(whole, names, metrics))
+        title = figure.suptitle(_most(whole, names, metrics), x=0.02, ha="left")
+        title.set(size=11.5, weight="bold")
     return figure
 
 
-def subsets(kept: Sequence[int], metrics: Sequence[float], whole: float) -> Figure:
+def subsets(kept: Sequence[int], metrics: Sequence[float], whole: float, quantity: str = "metric") -> Figure:
     """The metric of subnetworks by the number of blocks they keep: mean, median and the range of all.
 
     Args:
         kept: how many blocks each subnetwork keeps.
         metrics: its metric.
         whole: the metric of the whole model.
+        quantity: what the metric is, with its unit.
     """
     numbers = sorted(set(kept))
     groups = [[metric for count, metric in zip(kept, metrics, strict=True) if count == n] for n in numbers]
@@ -91,26 +100,26 @@ def subsets(kept: Sequence[int], metrics: Sequence[float], whole: float) -> Figu
         axes.plot(
             numbers, [float(np.mean(group)) for group in groups], "-o", color=PALETTE[0], markersize=4, label="mean"
         )
-        _whole(axes, whole, numbers[-1])
+        _whole(axes, whole, float(numbers[-1]))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("blocks kept")
-        axes.set_ylabel("metric")
-        axes.legend(frameon=False, labelcolor=INK)
-        first, last = (float(np.mean(group)) for group in (groups[0], groups[-1]))
-        axes.set_title(
-            f"From {numbers[-1]} blocks to {numbers[0]} the mean of {len(metrics):,} subnetworks goes "
-            f"from {last:.3g} to {first:.3g}"
-        )
+        axes.set_ylabel(quantity)
+        axes.margins(y=0.12)
+        axes.legend(frameon=False, labelcolor=INK, loc="best")
+        shown = [numbers[place] for place in dict.fromkeys((-1, len(numbers) // 2, 0))]
+        means = {number: float(np.mean(group)) for number, group in zip(numbers, groups, strict=True)}
+        axes.set_title("Mean by blocks kept: " + ", ".join(f"{means[number]:.3g} of {number}" for number in shown))
     return figure
 
 
-def reorderings(tau: Sequence[float], metrics: Sequence[float], whole: float) -> Figure:
+def reorderings(tau: Sequence[float], metrics: Sequence[float], whole: float, quantity: str = "metric") -> Figure:
     """The metric of reordered models against Kendall's τ of their order.
 
     Args:
         tau: the rank correlation of each order with the original one, 1 where nothing moved.
         metrics: the metric of the reordered model.
         whole: the metric of the model as it is.
+        quantity: what the metric is, with its unit.
     """
     with style():
         figure = Figure(figsize=(7.2, 3.9), layout="constrained")
@@ -118,9 +127,10 @@ def reorderings(tau: Sequence[float], metrics: Sequence[float], whole: float) ->
         axes.plot(tau, metrics, "o", color=PALETTE[0], markersize=4, alpha=0.6)
         low = min(tau, default=0.0)
         axes.set_xlim(1.0 + 0.03 * (1.0 - low) + 0.005, low - 0.03 * (1.0 - low) - 0.005)  # from order to disorder
-        _whole(axes, whole, axes.get_xlim()[1], "right")
+        _whole(axes, whole, axes.get_xlim()[1])
         axes.set_xlabel("Kendall's τ with the original order (1: unchanged)")
-        axes.set_ylabel("metric")
+        axes.set_ylabel(quantity)
+        axes.margins(y=0.12)
         worst = max(range(len(metrics)), key=lambda number: abs(metrics[number] - whole))
         axes.set_title(
             f"At τ = {tau[worst]:.2f} the order alone moves the metric from {whole:.3g} to {metrics[worst]:.3g}"
@@ -128,14 +138,14 @@ def reorderings(tau: Sequence[float], metrics: Sequence[float], whole: float) ->
     return figure
 
 
-def _whole(axes: Axes, whole: float, right: float, side: str = "right") -> None:
+def _whole(axes: Axes, whole: float, right: float) -> None:
     axes.axhline(whole, color=MUTED, linewidth=1.2, linestyle=(0, (4, 2)))
     axes.annotate(
         f"whole model {whole:.4g}",
         (right, whole),
         xytext=(0, 3),
         textcoords="offset points",
-        ha=side,
+        ha="right",
         va="bottom",
         color=MUTED,
         size=9,

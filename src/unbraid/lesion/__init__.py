@@ -8,5 +8,7 @@ The forms themselves come from `form.without(...)` and `form.reorder(...)`.
 """
 
 from unbraid.lesion._lesion import LesionStudy, lesion
+from unbraid.lesion._reorder import ReorderStudy, reorderings
+from unbraid.lesion._subsets import SubsetStudy, subsets
 
-__all__ = ["LesionStudy", "lesion"]
+__all__ = ["LesionStudy", "ReorderStudy", "SubsetStudy", "lesion", "reorderings", "subsets"]

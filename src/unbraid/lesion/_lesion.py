@@ -88,15 +88,15 @@ class LesionStudy:
             "stacked": self.stacked,
         }
 
-    def plot(self) -> "Figure":
-        """The metric without each block, pairs as a map."""
+    def plot(self, quantity: str = "metric") -> "Figure":
+        """The metric without each block, pairs as a map; `quantity` says what it is, with its unit."""
         from unbraid import draw  # matplotlib is imported where a figure is wanted
 
-        pairs = [which for which in self.sets if len(which) == 2 and all(isinstance(part, int) for part in which)]
-        if len(pairs) == len(self.sets) > 1:
-            return draw.lesion_pairs(self.whole, pairs, self.metrics)
+        pairs = [tuple(part for part in which if isinstance(part, int)) for which in self.sets]
+        if len(pairs) > 1 and all(len(which) == len(pair) == 2 for which, pair in zip(self.sets, pairs, strict=True)):
+            return draw.lesion_pairs(self.whole, pairs, self.metrics, quantity)
         labels = [", ".join(map(_short, which)) for which in self.sets]
-        return draw.lesions(self.whole, labels, self.names, self.metrics)
+        return draw.lesions(self.whole, labels, self.names, self.metrics, quantity)
 
     def _rows(self) -> list[tuple[str, str, str, str]]:
         return [

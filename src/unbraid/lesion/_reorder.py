@@ -1,0 +1,153 @@
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich import box
+from rich.table import Table
+
+from unbraid.form import Batches, Metric, ResidualForm, refuse_stateful, sweep
+from unbraid.lesion._html import html_table
+from unbraid.lesion._progress import progress
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_COLUMNS = ("swaps", "orders", "mean τ", "mean metric", "least", "most")
+
+
+@dataclass(frozen=True)
+class ReorderStudy:
+    """A metric of a model whose blocks run in other orders (Veit et al. 2016, section 4.3).
+
+    Attributes:
+        whole: the metric of the model as it is, averaged over all examples.
+        swaps: how many pairs of blocks were swapped, for each order.
+        orders: the orders, as indices of the blocks; the i-th runs i-th.
+        tau: Kendall's τ of each order with the original one, from 1 (unchanged) to −1 (reversed).
+        metrics: the metric in each order.
+        examples: how many examples there were.
+        stacked: whether several orders ran together as one larger batch.
+    """
+
+    whole: float
+    swaps: tuple[int, ...]
+    orders: tuple[tuple[int, ...], ...]
+    tau: tuple[float, ...]
+    metrics: tuple[float, ...]
+    examples: int
+    stacked: bool
+
+    def table(self) -> Table:
+        """One row for each number of swaps."""
+        table = Table(box=box.SIMPLE_HEAD, caption=self.caption)
+        table.caption_justify = "left"
+        for column in _COLUMNS:
+            table.add_column(column, justify="right")
+        for row in self._rows():
+            table.add_row(*row)
+        return table
+
+    @property
+    def caption(self) -> str:
+        """How the numbers were made."""
+        return f"in its own order: {self.whole:.4g}; pairs of blocks of equal shape swapped; {self.examples:,} examples"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every order with its τ and its metric as plain values."""
+        rows = zip(self.swaps, self.orders, self.tau, self.metrics, strict=True)
+        return {
+            "whole": self.whole,
+            "orders": [
+                {"swaps": swaps, "order": list(order), "tau": tau, "metric": metric}
+                for swaps, order, tau, metric in rows
+            ],
+            "examples": self.examples,
+            "stacked": self.stacked,
+        }
+
+    def plot(self, quantity: str = "metric") -> "Figure":
+        """The metric against Kendall's τ; `quantity` says what it is, with its unit."""
+        from unbraid import draw  # matplotlib is imported where a figure is wanted
+
+        return draw.reorderings(self.tau, self.metrics, self.whole, quantity)
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        rows = []
+        for count in sorted(set(self.swaps)):
+            chosen = [number for number, swaps in enumerate(self.swaps) if swaps == count]
+            tau, metrics = [self.tau[n] for n in chosen], [self.metrics[n] for n in chosen]
+            numbers = (sum(tau) / len(tau), sum(metrics) / len(metrics), min(metrics), max(metrics))
+            rows.append((str(count), str(len(chosen)), *(f"{number:.4g}" for number in numbers)))
+        return rows
+
+    def _repr_html_(self) -> str:
+        return html_table(self.caption, _COLUMNS, self._rows())
+
+
+def reorderings(
+    form: ResidualForm,
+    batches: Batches,
+    metric: Metric,
+    *,
+    swaps: int | Sequence[int],
+    repeats: int = 10,
+    generator: torch.Generator | None = None,
+    max_batch: int | None = None,
+    stateful: bool = False,
+) -> ReorderStudy:
+    """The metric after swaps of random pairs of blocks of equal shape, against Kendall's τ of the order.
+
+    Each swap exchanges what stands at two positions, drawn evenly from all pairs whose blocks lie on one trunk and
+    have one shape before and after them; several swaps follow one another.
+
+    Args:
+        form: a traced model, or a chain.
+        batches: pairs of inputs and labels.
+        metric: (what the model returns, labels) -> a scalar tensor; averaged over batches by their size.
+        swaps: how many pairs are swapped, or several such numbers.
+        repeats: how many random orders for each.
+        generator: draws the pairs; with the seed 0 where none is given.
+        max_batch: how many examples run at once at most, if more than a batch holds; None lets the memory decide.
+        stateful: accept random operators and norms in training; then nothing is stacked.
+
+    Raises:
+        ValueError: no two blocks have one shape, or a random operator, or a norm in training, was not asked for; or a
+            block would run before something that it reads.
+        DataError: there is no batch.
+    """
+    if not stateful:
+        refuse_stateful(form.graph, "reorderings")
+    counts = [swaps] if isinstance(swaps, int) else list(swaps)
+    if min(counts, default=-1) < 0 or repeats < 1:
+        raise ValueError(f"reorderings: swaps are numbers from 0 and repeats at least 1; got {counts} and {repeats}.")
+    pairs = [(a, b) for group in form.interchangeable() for a in group for b in group if a < b]
+    if not pairs:
+        raise ValueError(
+            "reorderings: no two blocks of this form lie on one trunk and have one shape, so none can swap."
+        )
+    drawn = generator if generator is not None else torch.Generator().manual_seed(0)
+    swapped = tuple(count for count in counts for _ in range(repeats))
+    forms = [form.reorder(_order(len(form.blocks), pairs, count, drawn)) for count in swapped]
+    variants = [form.graph.steps, *(other.graph.steps for other in forms)]
+    with progress("orders", len(variants), batches) as step:
+        found = sweep(form, variants, batches, metric, max_batch=max_batch, stack=not stateful, step=step)
+    place = {block: position for position, block in enumerate(form.order)}
+    tau = tuple(kendall([place[block] for block in other.order]) for other in forms)
+    orders = tuple(other.order for other in forms)
+    return ReorderStudy(found.means[0], swapped, orders, tau, found.means[1:], found.examples, found.stacked)
+
+
+def kendall(order: Sequence[int]) -> float:
+    """Kendall's τ of a permutation with the sorted one: 1 − 4·inversions / (n(n − 1)); 1 where n < 2."""
+    n = len(order)
+    inversions = sum(order[i] > order[j] for i in range(n) for j in range(i + 1, n))
+    return 1 - 4 * inversions / (n * (n - 1)) if n > 1 else 1.0
+
+
+def _order(blocks: int, pairs: Sequence[tuple[int, int]], swaps: int, generator: torch.Generator) -> list[int]:
+    order = list(range(blocks))
+    for _ in range(swaps):
+        a, b = pairs[int(torch.randint(len(pairs), (), generator=generator, device=generator.device))]
+        order[a], order[b] = order[b], order[a]
+    return order

@@ -1,0 +1,152 @@
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich import box
+from rich.table import Table
+
+from unbraid.form import Batches, Metric, ResidualForm, lesioned, refuse_stateful, sweep
+from unbraid.lesion._html import html_table
+from unbraid.lesion._progress import progress
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST = 16
+_COLUMNS = ("blocks kept", "subnetworks", "mean metric", "least", "most")
+
+
+@dataclass(frozen=True)
+class SubsetStudy:
+    """A metric of subnetworks of a model: how the ensemble of its paths degrades (Veit et al. 2016, section 4.2).
+
+    Attributes:
+        whole: the metric of the whole model, averaged over all examples.
+        kept: the blocks that each subnetwork keeps, by index.
+        metrics: its metric.
+        blocks: how many blocks the model has.
+        examples: how many examples there were.
+        stacked: whether several subnetworks ran together as one larger batch.
+    """
+
+    whole: float
+    kept: tuple[tuple[int, ...], ...]
+    metrics: tuple[float, ...]
+    blocks: int
+    examples: int
+    stacked: bool
+
+    @property
+    def means(self) -> dict[int, float]:
+        """The mean of the metric by the number of blocks that are kept."""
+        return {count: sum(found) / len(found) for count, found in self._by_number().items()}
+
+    def table(self) -> Table:
+        """One row for each number of blocks."""
+        table = Table(box=box.SIMPLE_HEAD, caption=self.caption)
+        table.caption_justify = "left"
+        for column in _COLUMNS:
+            table.add_column(column, justify="right")
+        for row in self._rows():
+            table.add_row(*row)
+        return table
+
+    @property
+    def caption(self) -> str:
+        """How the numbers were made."""
+        which = "all" if len(self.kept) == 2**self.blocks else "random"
+        return f"whole model: {self.whole:.4g}; {len(self.kept):,} subnetworks ({which}); {self.examples:,} examples"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every subnetwork with its metric, and the means, as plain values."""
+        return {
+            "whole": self.whole,
+            "subnetworks": [
+                {"kept": list(kept), "metric": metric} for kept, metric in zip(self.kept, self.metrics, strict=True)
+            ],
+            "means": {str(count): mean for count, mean in self.means.items()},
+            "examples": self.examples,
+            "stacked": self.stacked,
+        }
+
+    def plot(self, quantity: str = "metric") -> "Figure":
+        """Mean, median and range by the number of blocks; `quantity` says what the metric is, with its unit."""
+        from unbraid import draw  # matplotlib is imported where a figure is wanted
+
+        return draw.subsets([len(kept) for kept in self.kept], self.metrics, self.whole, quantity)
+
+    def _by_number(self) -> dict[int, list[float]]:
+        found: dict[int, list[float]] = {}
+        for kept, metric in zip(self.kept, self.metrics, strict=True):
+            found.setdefault(len(kept), []).append(metric)
+        return dict(sorted(found.items()))
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [
+            (str(count), f"{len(found):,}", *(f"{v:.4g}" for v in (sum(found) / len(found), min(found), max(found))))
+            for count, found in self._by_number().items()
+        ]
+
+    def _repr_html_(self) -> str:
+        return html_table(self.caption, _COLUMNS, self._rows())
+
+
+def subsets(
+    form: ResidualForm,
+    batches: Batches,
+    metric: Metric,
+    *,
+    count: int | None = None,
+    generator: torch.Generator | None = None,
+    max_batch: int | None = None,
+    stateful: bool = False,
+) -> SubsetStudy:
+    """The metric of a model that keeps some of its blocks: all 2^K subnetworks, or random ones.
+
+    Args:
+        form: a traced model, or a chain.
+        batches: pairs of inputs and labels.
+        metric: (what the model returns, labels) -> a scalar tensor; averaged over batches by their size.
+        count: how many random subnetworks, spread evenly over the numbers of blocks 0 to K, the blocks drawn at random;
+            None takes all 2^K, for K ≤ 16.
+        generator: draws them; with the seed 0 where none is given.
+        max_batch: how many examples run at once at most, if more than a batch holds; None lets the memory decide.
+        stateful: accept random operators and norms in training; then nothing is stacked.
+
+    Raises:
+        ValueError: there are more than 16 blocks and no count; or a random operator, or a norm in training, that was
+            not asked for.
+        ShapeError: a plain layer changes the size, so that no identity can take its place.
+        DataError: there is no batch.
+    """
+    if not stateful:
+        refuse_stateful(form.graph, "subsets")
+    blocks = [block.index for block in form.blocks]
+    kept = _all(blocks) if count is None else _drawn(blocks, count, generator)
+    variants = lesioned(form, [(), *(tuple(b for b in blocks if b not in some) for some in map(frozenset, kept))])
+    with progress("subnetworks", len(variants), batches) as step:
+        found = sweep(form, variants, batches, metric, max_batch=max_batch, stack=not stateful, step=step)
+    return SubsetStudy(found.means[0], tuple(kept), found.means[1:], len(blocks), found.examples, found.stacked)
+
+
+def _all(blocks: list[int]) -> list[tuple[int, ...]]:
+    """All subsets, those side by side that agree on the first blocks."""
+    if len(blocks) > _MOST:
+        raise ValueError(
+            f"subsets: {len(blocks)} blocks have 2^{len(blocks)} subnetworks, and all are taken for at most {_MOST} "
+            "blocks. Give a count of random ones."
+        )
+    choices = product((True, False), repeat=len(blocks))
+    return [tuple(b for b, taken in zip(blocks, choice, strict=True) if taken) for choice in choices]
+
+
+def _drawn(blocks: list[int], count: int, generator: torch.Generator | None) -> list[tuple[int, ...]]:
+    if count < 1:
+        raise ValueError(f"subsets: count is at least 1; got {count}.")
+    drawn = generator if generator is not None else torch.Generator().manual_seed(0)
+    chosen = []
+    for number in range(count):
+        order = torch.randperm(len(blocks), generator=drawn, device=drawn.device).tolist()
+        chosen.append(tuple(sorted(blocks[place] for place in order[: number % (len(blocks) + 1)])))
+    return sorted(chosen)  # side by side what shares its first blocks
