@@ -16,7 +16,7 @@ from unbraid.errors import (
 from unbraid.form import Block, ResidualForm, chain, trace
 
 # Imported at once, not on demand: a function and a package share this name, and the function must win.
-from unbraid.lesion import LesionStudy, lesion
+from unbraid.lesion import LesionStudy, ReorderStudy, SubsetStudy, lesion, reorderings, subsets
 from unbraid.paths import (
     GradientParts,
     GradientSpectrum,
@@ -51,8 +51,10 @@ __all__ = [
     "Paths",
     "Pruning",
     "Ranking",
+    "ReorderStudy",
     "ResidualForm",
     "ShapeError",
+    "SubsetStudy",
     "Terms",
     "TraceError",
     "UnbraidError",
@@ -69,7 +71,9 @@ __all__ = [
     "nn",
     "prune",
     "rank",
+    "reorderings",
     "sample_paths",
+    "subsets",
     "top_paths",
     "trace",
     "train",
