@@ -19,6 +19,7 @@ from rich.table import Table
 
 import unbraid
 from unbraid import data, draw, nn, paths, train
+from unbraid.form import classification_loss
 
 DEPTH = 54
 DOCS = Path(__file__).parents[1] / "docs"
@@ -86,7 +87,7 @@ def measured(form: unbraid.ResidualForm, batches: list[tuple[torch.Tensor, torch
     inputs, labels = batches[0]
     one_batch = paths.mean_spectrum(form, batches[:1])
     drawn = paths.sample_paths(
-        form, inputs, target=lambda output: paths.classification_loss(output, labels), per_length=32
+        form, inputs, target=lambda output: classification_loss(output, labels), per_length=32
     )
     norms = drawn.mean_norms()[:, 0]
     counts = torch.tensor(found.counts, dtype=torch.float64)

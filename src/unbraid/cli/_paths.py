@@ -90,7 +90,7 @@ def _target(text: str | None) -> "tuple[Target, str]":
 
 def _loss(labels: "Tensor") -> "Target":
     """The cross-entropy of each example."""
-    from unbraid.paths import classification_loss
+    from unbraid.form import classification_loss
 
     return lambda output: classification_loss(output, labels)
 

@@ -11,6 +11,7 @@ own exchanges.
 """
 
 from unbraid.draw._depth import DepthCurve, depth
+from unbraid.draw._gradients import autocorrelation, chain, coherence, predictiveness, signal
 from unbraid.draw._lesion import lesion_pairs, lesions, reorderings, subsets
 from unbraid.draw._network import network
 from unbraid.draw._order import order
@@ -30,6 +31,9 @@ __all__ = [
     "PALETTE",
     "PAPER",
     "DepthCurve",
+    "autocorrelation",
+    "chain",
+    "coherence",
     "depth",
     "lesion_pairs",
     "lesions",
@@ -37,9 +41,11 @@ __all__ = [
     "order",
     "parts",
     "paths",
+    "predictiveness",
     "ranking",
     "reorderings",
     "save",
+    "signal",
     "spectra",
     "spectrum",
     "style",

@@ -6,6 +6,7 @@ which every analysis takes.
 
 from unbraid.form._batches import Batch, Batches, Metric, each_batch
 from unbraid.form._block import Block
+from unbraid.form._channels import channel_dimension
 from unbraid.form._equation import Equation
 from unbraid.form._exactness import relative_error, tolerance
 from unbraid.form._form import ResidualForm
@@ -14,7 +15,7 @@ from unbraid.form._place import scope
 from unbraid.form._signature import Signature, as_call
 from unbraid.form._stateful import refuse_stateful
 from unbraid.form._sweep import Feed, Swept, lesioned, sweep
-from unbraid.form._target import Objective, Target, objective
+from unbraid.form._target import Objective, Target, classification_loss, objective
 from unbraid.form._trace import chain, trace
 from unbraid.form._verify import Verification
 
@@ -34,6 +35,8 @@ __all__ = [
     "Verification",
     "as_call",
     "chain",
+    "channel_dimension",
+    "classification_loss",
     "each_batch",
     "lesioned",
     "objective",

@@ -3,7 +3,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 # What to explain, per example: class indices, a (position, class) pair, or a function of the output.
 Target: TypeAlias = int | Tensor | tuple[int, int] | Callable[[Tensor], Tensor]
@@ -48,6 +50,17 @@ def objective(output: Tensor, target: Target) -> Objective:
         (cotangent,) = torch.autograd.grad(values.sum(), leaf)
     linear = (cotangent * leaf.detach()).reshape(len(output), -1).sum(1)
     return Objective(values.detach(), cotangent, values.detach() - linear)
+
+
+def classification_loss(output: Tensor, labels: Tensor) -> Float[Tensor, " batch"]:
+    """The cross-entropy of scores [batch, classes] with labels [batch], one number per example."""
+    if output.ndim != 2 or labels.shape != output.shape[:1]:
+        raise ValueError(
+            f"loss: the cross-entropy takes scores [batch, classes] and labels [batch]; the output is "
+            f"{list(output.shape)} and the labels are {list(labels.shape)}. Give loss=, a function (output, labels) -> "
+            "[batch]."
+        )
+    return cross_entropy(output, labels, reduction="none")
 
 
 def _pick(output: Tensor, target: Target) -> Tensor:

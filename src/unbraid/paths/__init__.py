@@ -11,7 +11,7 @@ from unbraid.paths._all import all_paths, top_paths
 from unbraid.paths._by_length import effective
 from unbraid.paths._gradient import GradientSpectrum, gradient_spectrum
 from unbraid.paths._log import ScalarWriter, SpectrumLog
-from unbraid.paths._mean import MeanSpectrum, classification_loss, mean_spectrum
+from unbraid.paths._mean import MeanSpectrum, mean_spectrum
 from unbraid.paths._parts import GradientParts, gradient_parts
 from unbraid.paths._paths import Paths
 from unbraid.paths._sample import sample_paths
@@ -26,7 +26,6 @@ __all__ = [
     "SpectrumLog",
     "ValueSpectrum",
     "all_paths",
-    "classification_loss",
     "effective",
     "gradient_parts",
     "gradient_spectrum",

@@ -8,8 +8,8 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from unbraid.form import Batches, ResidualForm
-from unbraid.paths._mean import MeanSpectrum, classification_loss, mean_spectrum
+from unbraid.form import Batches, ResidualForm, classification_loss
+from unbraid.paths._mean import MeanSpectrum, mean_spectrum
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

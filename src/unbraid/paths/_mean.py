@@ -7,9 +7,8 @@ from jaxtyping import Float
 from rich import box
 from rich.table import Table
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from unbraid.form import Batch, Batches, ResidualForm, Split, each_batch
+from unbraid.form import Batch, Batches, ResidualForm, Split, classification_loss, each_batch
 from unbraid.paths._by_length import effective, mean_length
 from unbraid.paths._gradient import GradientSpectrum, gradient_spectrum
 
@@ -92,11 +91,6 @@ class MeanSpectrum:
         from unbraid.draw import spectrum
 
         return spectrum(self.counts, self.share.tolist(), self.effective)
-
-
-def classification_loss(output: Tensor, labels: Tensor) -> Float[Tensor, " batch"]:
-    """The cross-entropy of scores [batch, classes] with labels [batch], one number per example."""
-    return cross_entropy(output, labels, reduction="none")
 
 
 def mean_spectrum(

@@ -1,0 +1,37 @@
+"""Gradients and signals through depth: chains of derivatives, shattering, signal propagation, and closed forms.
+
+- `derivative_chain`: the factors of Equations 11.3 and 11.6;
+- `input_autocorrelation`, `line`: how alike gradients at neighbouring inputs are;
+- `example_coherence`, `update_predictiveness`: how alike those of different examples are, and how long they stay valid;
+- `signal`: mean, variance and correlation at every addition, and the gradient's norm;
+- `diagnose`: all of it at once, in words;
+- `theory`: what should come out at initialisation.
+"""
+
+from unbraid.gradients import theory
+from unbraid.gradients._autocorrelation import Autocorrelation, input_autocorrelation, line
+from unbraid.gradients._chain import DerivativeChain, Factor, derivative_chain
+from unbraid.gradients._coherence import Coherence, Predictiveness, example_coherence, update_predictiveness
+from unbraid.gradients._diagnose import Diagnosis, Finding, diagnose
+from unbraid.gradients._signal import Moments, NotFinite, Signal, signal
+
+__all__ = [
+    "Autocorrelation",
+    "Coherence",
+    "DerivativeChain",
+    "Diagnosis",
+    "Factor",
+    "Finding",
+    "Moments",
+    "NotFinite",
+    "Predictiveness",
+    "Signal",
+    "derivative_chain",
+    "diagnose",
+    "example_coherence",
+    "input_autocorrelation",
+    "line",
+    "signal",
+    "theory",
+    "update_predictiveness",
+]

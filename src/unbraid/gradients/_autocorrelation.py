@@ -1,0 +1,138 @@
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from rich import box
+from rich.table import Table
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class Autocorrelation:
+    """How alike the gradients at neighbouring inputs are: the autocorrelation of dy/dx along a line (figure 11.3).
+
+    Attributes:
+        values: the mean over networks of the autocorrelation at each lag, 1 at lag 0, [lags].
+        band: the 95 % confidence interval of that mean, [lags, 2]; nan where there was one network.
+        each: the autocorrelation of each network, [networks, lags].
+        norms: the root mean square of dy/dx along the line, for each network: it may vanish or explode.
+        spacing: the distance between neighbouring points.
+    """
+
+    values: Float[Tensor, " lags"]
+    band: Float[Tensor, "lags two"]
+    each: Float[Tensor, "networks lags"]
+    norms: Float[Tensor, " networks"]
+    spacing: float
+
+    def table(self) -> Table:
+        """The first lags."""
+        table = Table(box=box.SIMPLE_HEAD, caption=f"{len(self.each)} networks, points {self.spacing:.3g} apart")
+        table.caption_justify = "left"
+        for column in ("lag", "autocorrelation", "95 % of the mean"):
+            table.add_column(column, justify="right")
+        for lag, (value, (low, high)) in enumerate(zip(self.values[:11], self.band[:11], strict=True)):
+            table.add_row(str(lag), f"{value:+.3f}", f"{low:+.3f} to {high:+.3f}")
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {
+            "values": self.values.tolist(),
+            "band": self.band.tolist(),
+            "norms": self.norms.tolist(),
+            "spacing": self.spacing,
+        }
+
+    def plot(self) -> "Figure":
+        """The autocorrelation by lag, with its band."""
+        from unbraid.draw import autocorrelation
+
+        return autocorrelation(self.values.tolist(), self.band.tolist(), self.spacing)
+
+
+def input_autocorrelation(
+    networks: Iterable[Callable[[Tensor], Tensor]],
+    grid: Float[Tensor, "points *features"],
+    *,
+    lags: int | None = None,
+) -> Autocorrelation:
+    """The autocorrelation of dy/dx at equally spaced points on a line in input space, averaged over networks.
+
+    d = dy/dx is the derivative of the sum of a network's outputs along the line; its mean over the line is removed, and
+    R(l) = Σ_i d_i d_{i+l} / Σ_i d_i², which is 1 at lag 0 (Balduzzi et al. 2017; figure 11.3 of Prince 2023). Gradients
+    that shatter look like white noise: R is about 0 from lag 1 on.
+
+    Args:
+        networks: functions of a batch of points; batch norm in train mode takes the line's statistics.
+        grid: the points, the same distance apart, at least three. `line` makes them for any data set.
+        lags: how many lags beside 0; by default a quarter of the points.
+
+    Raises:
+        ValueError: the points do not lie on a line at equal distances, or there is no network.
+    """
+    direction, spacing = _direction(grid)
+    count = min(lags if lags is not None else len(grid) // 4, len(grid) - 2)
+    each, norms = [], []
+    for network in networks:
+        slopes = _slopes(network, grid, direction).double().cpu()
+        norms.append(slopes.square().mean().sqrt())
+        each.append(_autocorrelation(slopes, count))
+    if not each:
+        raise ValueError("input_autocorrelation: needs at least one network.")
+    stack = torch.stack(each)
+    mean = stack.mean(0)
+    half = 1.96 * stack.std(0) / math.sqrt(len(stack)) if len(stack) > 1 else torch.full_like(mean, torch.nan)
+    return Autocorrelation(mean, torch.stack([mean - half, mean + half], 1), stack, torch.stack(norms), spacing)
+
+
+def line(
+    inputs: Float[Tensor, "examples *features"], points: int, *, length: float = 1.0, generator: torch.Generator
+) -> Float[Tensor, "points *features"]:
+    """Equally spaced points on a random line through a data set: from one random example towards another.
+
+    Args:
+        inputs: the examples.
+        points: how many.
+        length: of the line, in distances between the two examples; it is centred halfway between them.
+        generator: which draws the two.
+    """
+    first, second = torch.randperm(len(inputs), generator=generator)[:2].tolist()
+    start, end = inputs[first], inputs[second]
+    along = torch.linspace(0.5 - length / 2, 0.5 + length / 2, points, dtype=inputs.dtype, device=inputs.device)
+    return start + along.reshape(-1, *[1] * start.ndim) * (end - start)
+
+
+def _direction(grid: Tensor) -> tuple[Tensor, float]:
+    if len(grid) < 3:
+        raise ValueError(f"input_autocorrelation: needs at least 3 points on a line, and {len(grid)} came.")
+    steps = (grid[1:] - grid[:-1]).double()
+    mean = steps.mean(0)
+    spacing = float(mean.norm())
+    if not spacing or float((steps - mean).abs().max()) > 1e-3 * spacing:
+        raise ValueError("input_autocorrelation: the points must lie on a line, the same distance apart.")
+    return (mean / spacing).to(grid), spacing
+
+
+def _slopes(network: Callable[[Tensor], Tensor], grid: Tensor, direction: Tensor) -> Tensor:
+    """The derivative of the output's sum along the line, at every point."""
+    leaf = grid.detach().requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(network(leaf).sum(), leaf)
+    return (gradient * direction).reshape(len(grid), -1).sum(1)
+
+
+def _autocorrelation(slopes: Float[Tensor, " points"], lags: int) -> Float[Tensor, " lags"]:
+    centred = slopes - slopes.mean()
+    whole = centred.square().sum()
+    if not whole > 0:
+        # A derivative that is the same everywhere: neighbours are as alike as can be.
+        return torch.ones(lags + 1, dtype=slopes.dtype)
+    products = [(centred[: len(centred) - lag] * centred[lag:]).sum() for lag in range(lags + 1)]
+    return torch.stack(products) / whole

@@ -1,0 +1,241 @@
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from rich import box
+from rich.table import Table
+from torch import Tensor
+
+from unbraid.errors import InexactError
+from unbraid.form import ResidualForm, relative_error, tolerance
+from unbraid.gradients._lanczos import extreme_singular_values
+from unbraid.graph import Graph, Segment, makes, reads, subgraph
+from unbraid.walk import run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SMALL = 512  # elements of one example's stream up to which its Jacobian is written out
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """One factor of the chain rule: ∂h_k/∂h_{k−1}, for each example.
+
+    Attributes:
+        name: of the block, or "before" and "after" for what lies before the first and after the last one.
+        jacobian: [batch, out, in], the streams flattened; None where they are too large to write it out.
+        largest: the largest singular value, [batch].
+        smallest: the smallest, [batch]; from a Krylov space, and so an upper bound, where there is no Jacobian.
+    """
+
+    name: str
+    jacobian: Float[Tensor, "batch out in"] | None
+    largest: Float[Tensor, " batch"]
+    smallest: Float[Tensor, " batch"]
+
+
+@dataclass(frozen=True, eq=False)
+class DerivativeChain:
+    """The derivative of the output as a product of one factor a block.
+
+    In a plain network ∂h_k/∂h_{k−1} is the layer's Jacobian (Equation 11.3 of Prince 2023); in a residual one it is I +
+    ∂f_k/∂h_{k−1}, whose product written out has the terms of Equation 11.6.
+
+    Attributes:
+        factors: from the input to the output.
+        gradient: the product of all factors pulled back from the output's sum, [*source].
+        error: ‖product − autograd‖∞ / ‖autograd‖∞ for it.
+    """
+
+    factors: tuple[Factor, ...]
+    gradient: Float[Tensor, " *source"]
+    error: float
+
+    def table(self) -> Table:
+        """One row a factor, averaged over the batch."""
+        table = Table(box=box.SIMPLE_HEAD, caption=f"the product equals autograd's gradient to {self.error:.1e}")
+        table.caption_justify = "left"
+        for column in ("factor", "largest singular value", "smallest"):
+            table.add_column(column, justify="left" if column == "factor" else "right")
+        for factor in self.factors:
+            table.add_row(factor.name, f"{factor.largest.mean():.4g}", f"{factor.smallest.mean():.4g}")
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Names, singular values and error as plain values."""
+        return {
+            "factors": [
+                {"name": f.name, "largest": f.largest.tolist(), "smallest": f.smallest.tolist()} for f in self.factors
+            ],
+            "error": self.error,
+        }
+
+    def plot(self) -> "Figure":
+        """The extreme singular values of the factors, averaged over the batch."""
+        from unbraid.draw import chain
+
+        names = [factor.name for factor in self.factors]
+        largest, smallest = ([float(v.mean()) for v in side] for side in zip(*map(_ends, self.factors), strict=True))
+        return chain(names, largest, smallest)
+
+
+def derivative_chain(
+    form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = None, *, small: int = _SMALL, steps: int = 24
+) -> DerivativeChain:
+    """The factors of Equation 11.3, or of 11.6 for a residual network, at one input.
+
+    Where a trunk leads through all blocks, ∂y/∂x = ∂y/∂h_K · ∏_k ∂h_k/∂h_{k−1} · ∂h_0/∂x. The product of the factors is
+    pulled back from the sum of the output, and compared with autograd's gradient.
+
+    Args:
+        form: a traced model, or the chain of a plain one.
+        args: its positional inputs; a bare tensor means (tensor,). Examples of a batch must not influence one another.
+        kwargs: its keyword inputs.
+        small: the most elements of one example's streams for which Jacobians are written out; beyond, singular values
+            come from Golub-Kahan-Lanczos bidiagonalisation.
+        steps: of Lanczos.
+
+    Returns:
+        One factor for each block of the trunk that reaches the output, and what lies before and after them.
+
+    Raises:
+        ValueError: blocks of this form do not follow one another on one trunk.
+        InexactError: the product departs from autograd by more than rounding.
+    """
+    exact = form.exact
+    inputs = exact.inputs(args, kwargs)
+    stations = _stations(exact)
+    streams = tuple(stream for _, stream in stations)
+    values = exact.values(args, kwargs, (*streams, *exact.graph.inputs))
+    factors = []
+    cotangent = torch.ones_like(values[exact.output])
+    for (_, start), (name, end) in reversed(list(pairwise(stations))):
+        link = _Link(exact, inputs, values, start, end)
+        factors.append(link.factor(name, small, steps))
+        cotangent = link.pull(cotangent)
+    whole = _Link(exact, inputs, values, streams[0], streams[-1]).pull(torch.ones_like(values[exact.output]))
+    error = relative_error(cotangent, whole)
+    if not error <= tolerance("sum", exact.precision):
+        raise InexactError(
+            f"derivative_chain: the product of the factors must be the gradient to "
+            f"{tolerance('sum', exact.precision):g}; it departs by {error:.2e}.",
+            where=exact.output,
+            error=error,
+        )
+    return DerivativeChain(tuple(reversed(factors)), cotangent, error)
+
+
+def _stations(form: ResidualForm) -> list[tuple[str, str]]:
+    """The streams h_0, ..., h_K between the blocks of the trunk, with the source before and the output after them.
+
+    Each must part the graph: nothing that carries data may go around it.
+    """
+    found = [("", form.sources[0])]
+    top = {block.index for block in form.blocks}
+    adds = [add for add in form.adds if add.block in top]
+    for add, after in zip(adds, [*adds[1:], None], strict=True):
+        if add is adds[0]:
+            found.append(("before", add.fork))
+        name = form.blocks[add.block].name
+        found.append((name, after.fork if after is not None else form.stream))
+    found.append(("after", form.output))
+    kept = [found[0]]
+    for name, stream in found[1:]:
+        if stream == kept[-1][1]:  # no computation lies between
+            if name not in ("before", "after"):
+                raise ValueError(_apart(form))
+            continue
+        kept.append((name, stream))
+    for (_, start), (_, end) in pairwise(kept):
+        if _goes_around(form, start, end):
+            raise ValueError(_apart(form))
+    return kept
+
+
+def _goes_around(form: ResidualForm, start: str, end: str) -> bool:
+    """Whether data reach the end by a way that does not pass the start."""
+    reached = {start}
+    for step in subgraph(form.graph, (end,), given=(start,)).steps:
+        measured = step.measured if isinstance(step, Segment) else frozenset()
+        carrying = {stream for stream in reads(step) if stream in form.graph.carried and stream not in measured}
+        if not carrying <= reached:
+            return True
+        if carrying:
+            reached.update(makes(step))
+    return False
+
+
+def _apart(form: ResidualForm) -> str:
+    return (
+        f"derivative_chain: the {len(form.blocks)} blocks of this form do not follow one another on one trunk, so that "
+        "its derivative is no product of one factor a block. gradient_spectrum takes any form."
+    )
+
+
+class _Link:
+    """The part of a graph from one station to the next, as a function of one stream."""
+
+    def __init__(
+        self, form: ResidualForm, inputs: Mapping[str, Any], values: Mapping[str, Any], start: str, end: str
+    ) -> None:
+        self.form, self.end, self.start = form, end, start
+        self.part: Graph = subgraph(form.graph, (end,), given=(start,))
+        self.given = {**inputs, **{s: values[s] for s in self.part.inputs if s in values}}
+        self.at, self.to = values[start], values[end]
+        self.state = {name: tensor.detach() for name, tensor in form.state.items()}
+
+    def __call__(self, stream: Tensor) -> Tensor:
+        made: Tensor = run(self.part, self.state, {**self.given, self.start: stream})[self.end]
+        return made
+
+    def pull(self, cotangent: Tensor) -> Tensor:
+        """J^T g."""
+        leaf = self.at.detach().requires_grad_()
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(self(leaf), leaf, cotangent, materialize_grads=True)
+        return gradient
+
+    def factor(self, name: str, small: int, steps: int) -> Factor:
+        sizes = [value[0].numel() for value in (self.at, self.to)]
+        if max(sizes) <= small:
+            jacobian = self._written_out(sizes[1])
+            values = torch.linalg.svdvals(jacobian.double())
+            return Factor(name, jacobian, values[:, 0], values[:, -1])
+        push, pull = self._maps()
+        largest, smallest = extreme_singular_values(push, pull, self.at, steps)
+        return Factor(name, None, largest, smallest)
+
+    def _written_out(self, rows: int) -> Tensor:
+        """One row of every example's Jacobian a backward pass: examples do not influence one another."""
+        leaf = self.at.detach().requires_grad_()
+        with torch.enable_grad():
+            made = self(leaf)
+            flat = made.reshape(len(made), -1)
+            seeds = torch.eye(rows, dtype=made.dtype, device=made.device)
+            seeds = seeds[:, None].expand(rows, *flat.shape).reshape(rows, *made.shape)
+            (stack,) = torch.autograd.grad(made, leaf, seeds, is_grads_batched=True, materialize_grads=True)
+        return stack.flatten(2).movedim(0, 1)
+
+    def _maps(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """J v and J^T u; J v is the transpose of the linear map u -> J^T u."""
+        leaf = self.at.detach().requires_grad_()
+        with torch.enable_grad():
+            made = self(leaf)
+            weights = torch.zeros_like(made).requires_grad_()
+            (pulled,) = torch.autograd.grad(made, leaf, weights, create_graph=True, materialize_grads=True)
+
+        def push(v: Tensor) -> Tensor:
+            return torch.autograd.grad(pulled, weights, v, retain_graph=True, materialize_grads=True)[0]
+
+        def pull(u: Tensor) -> Tensor:
+            return torch.autograd.grad(made, leaf, u, retain_graph=True, materialize_grads=True)[0]
+
+        return push, pull
+
+
+def _ends(factor: Factor) -> tuple[Tensor, Tensor]:
+    return factor.largest, factor.smallest

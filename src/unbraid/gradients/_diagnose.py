@@ -1,0 +1,237 @@
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich import box
+from rich.table import Table
+from torch import Tensor, nn
+
+from unbraid.form import Batches, ResidualForm, classification_loss, each_batch, trace
+from unbraid.gradients._coherence import Coherence, example_coherence
+from unbraid.gradients._signal import Signal, signal
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Beyond these a number is a finding. Each is a rule of thumb, printed with the number that passes it.
+_FOLD = 100.0  # growth or decay of variance, or of gradients, from one end to the other
+_DEAD = 1e-3  # √(variance of branch / skip) below which a branch adds nothing to speak of
+_LOUD = 10.0  # and above which the skip is drowned
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a diagnosis found.
+
+    Attributes:
+        what: "exploding signal", "vanishing gradient", "dead branch", ...
+        where: the block from which it holds; None where it is the whole network.
+        number: what was measured.
+        words: a sentence that says it, with the number.
+        helps: what usually helps.
+    """
+
+    what: str
+    where: str | None
+    number: float
+    words: str
+    helps: str
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """What a network's signals and gradients look like through depth, in words and numbers.
+
+    Attributes:
+        findings: what stands out; empty where nothing does.
+        signal: variances, correlations and gradients by block.
+        coherence: how alike the gradients of different examples are; None where it could not be taken.
+        form: the traced form.
+    """
+
+    findings: tuple[Finding, ...]
+    signal: Signal
+    coherence: Coherence | None
+    form: ResidualForm
+
+    def __str__(self) -> str:
+        if not self.findings:
+            return f"{len(self.signal.names)} blocks: nothing stands out."
+        return "\n".join(f"{found.what}: {found.words} {found.helps}" for found in self.findings)
+
+    def table(self) -> Table:
+        """One row a finding."""
+        table = Table(
+            box=box.SIMPLE_HEAD, caption=f"{len(self.signal.names)} blocks, {self.signal.examples:,} examples"
+        )
+        table.caption_justify = "left"
+        for column in ("finding", "in words", "what usually helps"):
+            table.add_column(column)
+        for found in self.findings:
+            table.add_row(found.what, found.words, found.helps)
+        if not self.findings:
+            table.add_row("nothing stands out", "", "")
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Findings, signal and coherence as plain values."""
+        return {
+            "findings": [vars(found) for found in self.findings],
+            "signal": self.signal.to_dict(),
+            "coherence": None if self.coherence is None else self.coherence.to_dict(),
+        }
+
+    def plot(self) -> "Figure":
+        """The signal by depth."""
+        return self.signal.plot()
+
+
+def diagnose(
+    model: nn.Module | ResidualForm,
+    batches: Batches,
+    *,
+    loss: Callable[[Any, Any], Tensor] = classification_loss,
+) -> Diagnosis:
+    """Trace a model, follow its signal and gradients through depth, and say what stands out.
+
+    Looked for: nan and infinity, with the block that makes them; variance or gradients that grow or fall a hundredfold;
+    branches that add next to nothing, or drown their skip; gradients of different examples that have nothing in common.
+
+    Args:
+        model: any module, or a form of it, such as the chain of a plain network. It is not changed.
+        batches: (inputs, labels), read twice: a list or a DataLoader.
+        loss: a function (output, labels) -> [batch].
+
+    Raises:
+        TraceError: the model's computation cannot be captured.
+        NotResidualError: it has no residual connection; give the form that `unbraid.chain` makes.
+        DataError: there is no batch.
+    """
+    form = model if isinstance(model, ResidualForm) else _traced(model, batches)
+    found = signal(form, batches, loss=loss)
+    alike = None if found.not_finite is not None else _coherence(form, batches, loss)
+    return Diagnosis(tuple(_findings(form, found, alike)), found, alike, form)
+
+
+def _traced(model: nn.Module, batches: Batches) -> ResidualForm:
+    inputs, _ = next(iter(batches), (None, None))
+    if inputs is None:
+        raise ValueError("diagnose: batches must hold at least one (inputs, labels).")
+    return trace(model, inputs if isinstance(inputs, tuple | dict) else (inputs,))
+
+
+def _coherence(form: ResidualForm, batches: Batches, loss: Callable[[Any, Any], Tensor]) -> Coherence | None:
+    """None where there is one example alone, or an operator that torch.func cannot take one example at a time."""
+    if sum(batch.size for batch in each_batch(form, batches)) < 2:
+        return None
+    try:
+        return example_coherence(form, batches, loss=loss)
+    except RuntimeError:
+        return None
+
+
+def _findings(form: ResidualForm, found: Signal, alike: Coherence | None) -> Iterator[Finding]:
+    if found.not_finite is not None:
+        yield Finding(
+            "not finite",
+            found.not_finite.where,
+            float("nan"),
+            f"nan or infinity appears first at {found.not_finite.where}, in the {found.not_finite.way} pass.",
+            "Lower the learning rate, clip gradients, or compute that operator in a wider type.",
+        )
+        return
+    yield from _through_depth(found)
+    yield from _branches(form, found)
+    if alike is not None:
+        yield from _shattered(alike)
+
+
+def _through_depth(found: Signal) -> Iterator[Finding]:
+    variance = torch.cat([found.source.variance, found.sum.variance])
+    growth = float(variance[-1] / variance[0]) if variance[0] > 0 else 1.0
+    scale = "Scale every branch by 1/√K, begin it with a norm, or begin with its last layer at zero."
+    if growth > _FOLD:
+        block = _first(variance > _FOLD * variance[0])
+        yield Finding(
+            "exploding signal",
+            found.names[block],
+            growth,
+            f"the stream's variance grows {growth:.3g}-fold; it passes {_FOLD:g} times the first at block {block} "
+            f"({found.names[block]!r}).",
+            scale,
+        )
+    if 0 <= growth < 1 / _FOLD:
+        block = _first(variance < variance[0] / _FOLD)
+        yield Finding(
+            "vanishing signal",
+            found.names[block],
+            growth,
+            f"the stream's variance falls to {growth:.3g} of the first; it is below 1/{_FOLD:g} from block {block} on "
+            f"({found.names[block]!r}).",
+            "Give the network skips, or initialise its layers for their activation (He et al. 2015).",
+        )
+    gradient = found.gradient
+    if not bool((gradient > 0).all()) or len(gradient) < 2:
+        return
+    ratio = float(gradient[0] / gradient[-1])
+    if ratio > _FOLD:
+        block = len(gradient) - 1 - _first(gradient.flip(0)[1:] > _FOLD * gradient[-1]) - 1
+        yield Finding(
+            "exploding gradient",
+            found.names[block],
+            ratio,
+            f"the gradient grows {ratio:.3g}-fold from the last block to the first; from block {block} down it is more "
+            f"than {_FOLD:g} times that of the last ({found.names[block]!r}).",
+            scale,
+        )
+    if ratio < 1 / _FOLD:
+        block = len(gradient) - 1 - _first(gradient.flip(0)[1:] < gradient[-1] / _FOLD) - 1
+        yield Finding(
+            "vanishing gradient",
+            found.names[block],
+            ratio,
+            f"the gradient at the first block is {ratio:.3g} of that at the last; from block {block} down it is below "
+            f"1/{_FOLD:g} ({found.names[block]!r}).",
+            "Give the network skips that are the identity, or initialise its layers for their activation.",
+        )
+
+
+def _branches(form: ResidualForm, found: Signal) -> Iterator[Finding]:
+    for name, ratio in zip(found.names, found.ratio.tolist(), strict=True):
+        if ratio < _DEAD:
+            yield Finding(
+                "dead branch",
+                name,
+                ratio,
+                f"the branch of {name!r} has {ratio:.2g} of its skip's standard deviation: it adds next to nothing.",
+                "At initialisation that may be meant (a last layer at zero); after training the block can be pruned.",
+            )
+        elif ratio > _LOUD:
+            yield Finding(
+                "loud branch",
+                name,
+                ratio,
+                f"the branch of {name!r} has {ratio:.3g} times its skip's standard deviation and drowns it.",
+                "Scale the branch by 1/√K, or put a norm first in it.",
+            )
+
+
+def _shattered(alike: Coherence) -> Iterator[Finding]:
+    """Fewer than two standard deviations above what unrelated gradients of n examples give, at the first block."""
+    unrelated = alike.examples**-0.5
+    if alike.examples >= 8 and len(alike.ratio) > 1 and float(alike.ratio[0]) < 1.5 * unrelated:
+        ratio = float(alike.ratio[0])
+        yield Finding(
+            "shattered gradients",
+            alike.names[0],
+            ratio,
+            f"at {alike.names[0]!r} the mean gradient of {alike.examples} examples has {ratio:.2g} of their norm, and "
+            f"unrelated ones would have {unrelated:.2g}: examples pull in unrelated directions.",
+            "Add skips and scale the branches down, by 0.1 or 1/√K (Balduzzi et al. 2017); use larger batches.",
+        )
+
+
+def _first(holds: Tensor) -> int:
+    """The block at which something holds first; index 0 of the tensor is what comes before block 0."""
+    return max(0, int(holds.int().argmax()) - 1)
