@@ -66,7 +66,7 @@ def sweeps(draw):
     return drawn, draw(st.lists(some, min_size=1, max_size=12)), draw(st.integers(1, 5)), draw(st.integers(1, 5))
 
 
-@settings(max_examples=15, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=10, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(sweeps())
 def test_any_network_any_sets_any_room(drawn):
     plan, sets, runs, live = drawn

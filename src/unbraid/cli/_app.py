@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from unbraid.cli._figure import figure
+from unbraid.cli._lesion import lesion
 from unbraid.cli._paths import paths
 from unbraid.cli._prune import prune
 from unbraid.cli._report import report
@@ -27,6 +28,7 @@ app.command(epilog="Example: unbraid train runs/mlp20 --depth 20 --scale '1/sqrt
 app.command(epilog="Example: unbraid trace timm:resnet50 --json")(trace)
 app.command(epilog="Example: unbraid unravel runs/mlp20 --examples 100")(unravel)
 app.command(epilog="Example: unbraid paths runs/mlp20 --data mnist1d --target 3 -o paths.svg")(paths)
+app.command(epilog="Example: unbraid lesion runs/mlp20 --sets pairs --metric error -o lesion.svg")(lesion)
 app.command(epilog="Example: unbraid prune runs/mlp20 --keep 0.75 --heal 5 --save runs/mlp15")(prune)
 app.add_typer(figure, name="figure", epilog="Example: unbraid figure unravelled --blocks 4 -o unravelled.svg")
 

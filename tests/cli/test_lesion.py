@@ -1,0 +1,78 @@
+"""`unbraid lesion` prints what the study holds."""
+
+import json
+
+import pytest
+import torch
+
+from cli._run import invoke
+from unbraid import data, train
+
+OPTIONS = ["--examples", "60", "--batch", "25"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert invoke("train", str(folder), "--depth", "3", "--epochs", "1", "--width", "20").status == 0
+    return str(folder)
+
+
+def errors(network, skipped):
+    """The share of errors with one branch silenced by a hook."""
+    examples = data.mnist1d().test
+    handle = network.blocks[skipped].branch.register_forward_hook(lambda m, i, output: output * 0)
+    with torch.no_grad():
+        wrong = network(examples.inputs[:60]).argmax(1) != examples.labels[:60]
+    handle.remove()
+    return 100 * float(wrong.double().mean())
+
+
+def test_json_holds_every_lesion(run):
+    result = invoke("lesion", run, "--metric", "error", *OPTIONS, "--json")
+    assert result.status == 0, result.stderr
+    facts = json.loads(result.stdout)
+    assert (facts["data"], facts["metric"], facts["examples"]) == ("mnist1d", "error in %", 60)
+    network = train.load(run).network
+    assert [row["without"] for row in facts["lesions"]] == [[0], [1], [2]]
+    assert [row["metric"] for row in facts["lesions"]] == pytest.approx([errors(network, k) for k in range(3)])
+
+
+def test_the_table_is_sorted_and_the_figure_is_written(run, tmp_path):
+    figure = tmp_path / "lesion.svg"
+    result = invoke("lesion", run, "--sets", "pairs", "--replace", "mean", *OPTIONS, "-o", str(figure))
+    assert result.status == 0, result.stderr
+    rows = [line.split() for line in result.stdout.splitlines() if "blocks." in line]
+    changes = [abs(float(row[-1])) for row in rows]
+    assert len(rows) == 3
+    assert changes == sorted(changes, reverse=True)
+    assert "output replaced by its mean over the data; 60 examples" in " ".join(result.stdout.split())
+    assert figure.read_text().startswith("<?xml")
+    assert "the figure is" in result.stderr
+
+
+def test_a_plain_network_is_cut_at_its_layers(tmp_path):
+    folder = str(tmp_path / "plain")
+    assert invoke("train", folder, "--depth", "3", "--epochs", "1", "--width", "20", "--kind", "plain").status == 0
+    bare = invoke("lesion", folder, *OPTIONS)
+    assert bare.status == 2
+    assert "no residual addition" in bare.stderr
+    result = invoke("lesion", folder, "--layers", "layers", *OPTIONS)
+    assert result.status == 0, result.stderr
+    assert "the identity in the place of 3 plain layers" in " ".join(result.stdout.split())
+
+
+def test_bad_input_is_one_line(run, tmp_path):
+    (tmp_path / "f.py").write_text(
+        "import torch\nfrom torch import nn\ndef f():\n    return nn.Linear(40, 10), torch.ones(2, 40)\n"
+    )
+    for arguments, message in [
+        ([f"{tmp_path}/f.py:f"], "a lesion is measured on examples with labels; give --data"),
+        ([run, "-o", "a.pdf"], '.png or .svg; got "a.pdf"'),
+        ([run, "--sets", "triples"], "'triples' is not one of 'single', 'pairs'"),
+    ]:
+        result = invoke("lesion", *arguments)
+        assert result.status == 2
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert "which model?" in invoke("lesion").stderr
