@@ -58,7 +58,7 @@ def test_a_plain_network_vanishes():
     plain = network(depth=12, init="glorot", scale=1.0).plain().eval()
     for parameter in plain.parameters():
         parameter.data *= 0.7
-    form = unbraid.chain(plain, data()[0][0], layers=["blocks"])
+    form = unbraid.chain(plain, data()[0][0], layers=["layers"])
     result = found(form)
     assert {"vanishing signal", "vanishing gradient"} <= result.keys()
     signal = diagnose(form, data()).signal
@@ -87,22 +87,28 @@ def test_what_is_not_finite_is_the_one_finding():
     assert result.coherence is None
 
 
-def test_unrelated_gradients_are_shattered():
-    """Labels that have nothing to do with inputs, and inputs nothing with one another, in a deep plain network."""
-    plain = unn.mlp(
-        inputs=8, classes=3, width=64, depth=40, norm="batch", scale=1.0, order="norm act linear +",
+@pytest.mark.parametrize("kind", ["plain", "residual"])
+def test_gradients_shatter_in_a_deep_plain_network_with_batch_norm(kind):
+    """Its residual twin, scaled by 0.1, keeps what examples have in common."""
+    network = unn.mlp(
+        inputs=8, classes=2, width=64, depth=40, norm="batch", scale=1.0 if kind == "plain" else 0.1,
+        order="norm act linear +",
         generator=torch.Generator().manual_seed(0),
-    ).plain()  # fmt: skip
-    inputs = normal(64, 8, dtype=torch.float32)
-    plain.train()
+    )  # fmt: skip
+    network = network.plain() if kind == "plain" else network
+    inputs = normal(128, 8, dtype=torch.float32)
+    network.train()
     with torch.no_grad():
         for _ in range(30):
-            plain(inputs)
-    batches = [(inputs, torch.randint(3, (64,), generator=torch.Generator().manual_seed(1)))]
-    form = unbraid.chain(plain.eval(), inputs, layers=["blocks"])
-    result = {finding.what: finding for finding in diagnose(form, batches).findings}
-    assert "shattered gradients" in result
-    assert result["shattered gradients"].number < 1.5 / 8
+            network(inputs)  # the running statistics of these inputs
+    network.eval()
+    form = unbraid.chain(network, inputs, layers=["layers"]) if kind == "plain" else network
+    result = diagnose(form, [(inputs, (inputs[:, 0] > 0).long())])
+    shattered = [finding for finding in result.findings if finding.what == "shattered gradients"]
+    assert len(shattered) == (kind == "plain")
+    if shattered:
+        assert shattered[0].number == float(result.coherence.cosine[0])
+        assert shattered[0].number < 0.5 / 128
 
 
 def test_no_data_is_said():

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _FOLD = 100.0  # growth or decay of variance, or of gradients, from one end to the other
 _DEAD = 1e-3  # √(variance of branch / skip) below which a branch adds nothing to speak of
 _LOUD = 10.0  # and above which the skip is drowned
+# The mean cosine of n unrelated gradients is about 0 ± 0.15/n in networks of some thousand parameters a block.
+_CHANCE, _ENOUGH = 0.5, 32
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def _through_depth(found: Signal) -> Iterator[Finding]:
         return
     ratio = float(gradient[0] / gradient[-1])
     if ratio > _FOLD:
-        block = len(gradient) - 1 - _first(gradient.flip(0)[1:] > _FOLD * gradient[-1]) - 1
+        block = int((gradient > _FOLD * gradient[-1]).nonzero().max())
         yield Finding(
             "exploding gradient",
             found.names[block],
@@ -186,7 +188,7 @@ def _through_depth(found: Signal) -> Iterator[Finding]:
             scale,
         )
     if ratio < 1 / _FOLD:
-        block = len(gradient) - 1 - _first(gradient.flip(0)[1:] < gradient[-1] / _FOLD) - 1
+        block = int((gradient < gradient[-1] / _FOLD).nonzero().max())
         yield Finding(
             "vanishing gradient",
             found.names[block],
@@ -218,16 +220,16 @@ def _branches(form: ResidualForm, found: Signal) -> Iterator[Finding]:
 
 
 def _shattered(alike: Coherence) -> Iterator[Finding]:
-    """Fewer than two standard deviations above what unrelated gradients of n examples give, at the first block."""
-    unrelated = alike.examples**-0.5
-    if alike.examples >= 8 and len(alike.ratio) > 1 and float(alike.ratio[0]) < 1.5 * unrelated:
-        ratio = float(alike.ratio[0])
+    """At the first block the gradients of different examples agree by no more than chance."""
+    first, examples = float(alike.cosine[0]), alike.examples
+    chance = _CHANCE / examples
+    if examples >= _ENOUGH and first < chance:
         yield Finding(
             "shattered gradients",
             alike.names[0],
-            ratio,
-            f"at {alike.names[0]!r} the mean gradient of {alike.examples} examples has {ratio:.2g} of their norm, and "
-            f"unrelated ones would have {unrelated:.2g}: examples pull in unrelated directions.",
+            first,
+            f"at {alike.names[0]!r} the gradients of {examples} examples have a mean cosine of {first:.1g}, and unrelated "
+            f"ones reach {chance:.1g}: examples pull in unrelated directions.",
             "Add skips and scale the branches down, by 0.1 or 1/√K (Balduzzi et al. 2017); use larger batches.",
         )
 
