@@ -299,7 +299,7 @@ def test_options_that_do_not_exist_are_refused(make, options, message):
         ({"depth": 3}, r'build: the config has no "constructor"; it has depth'),
         (
             {"constructor": "mpl"},
-            r'constructor: unknown name "mpl"\n  Choose from: mlp, conv1d, conv2d\. .*"mlp"',
+            r'constructor: unknown name "mpl"\n  Choose from: mlp, conv1d, conv2d, transformer\. .*"mlp"',
         ),
         (
             {"constructor": "mlp", "dept": 3},

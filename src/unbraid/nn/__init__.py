@@ -1,42 +1,64 @@
 """Build residual networks and their plain twins (Equations 11.1 and 11.4).
 
-- A network in one line: `mlp`, `conv1d`, `conv2d`; again from its config: `build`.
+- A network in one line: `mlp`, `conv1d`, `conv2d`, `transformer`; again from its config: `build`.
 - Its parts: `ResidualBlock` in a `ResidualNetwork`, `PlainLayer` in a `PlainNetwork`.
 - The order of operations in a block: `Order`.
-- Skips that change the size: `Projection`, `ZeroPad`.
-- Scales of the branch: `FixedScale`, `LearnedScale`, `StochasticDepth`.
-- First weights: `initialise_`, `he_`, `glorot_`, `zero_last_`.
+- Skips that change the size: `Projection`, `ZeroPad`. Gates: `Gate`, `GatedSkip`, `GatedBranch`.
+- Scales of the branch: `FixedScale`, `LearnedScale`, `LayerScale`, `StochasticDepth`.
+- Layers: `SelfAttention`, `SequenceEmbedding`, `MeanOverPositions`; without norms, `WeightStandardised`, `ScalarBias`.
+- First weights: `initialise_`, `he_`, `glorot_`, `orthogonal_`, `looks_linear_`, `zero_last_`, `fixup_`; what they
+  should do to the variance, `activation_gain` and `predicted_variances`.
 """
 
+from unbraid.nn._attention import MeanOverPositions, SelfAttention, SequenceEmbedding
 from unbraid.nn._block import PlainLayer, ResidualBlock
 from unbraid.nn._build import build
 from unbraid.nn._conv import conv1d, conv2d
-from unbraid.nn._init import glorot_, he_, initialise_, zero_last_
-from unbraid.nn._layers import ChannelRMSNorm
+from unbraid.nn._fixup import fixup_
+from unbraid.nn._gates import Gate, GatedBranch, GatedSkip
+from unbraid.nn._init import glorot_, he_, initialise_, looks_linear_, orthogonal_, zero_last_
+from unbraid.nn._layers import ChannelRMSNorm, ScalarBias
 from unbraid.nn._mlp import mlp
 from unbraid.nn._network import PlainNetwork, ResidualNetwork
+from unbraid.nn._norm_free import WeightStandardised, activation_gain, predicted_variances
 from unbraid.nn._order import Order
-from unbraid.nn._scales import FixedScale, LearnedScale, StochasticDepth
+from unbraid.nn._scales import FixedScale, LayerScale, LearnedScale, StochasticDepth
 from unbraid.nn._shortcuts import Projection, ZeroPad
+from unbraid.nn._transformer import transformer
 
 __all__ = [
     "ChannelRMSNorm",
     "FixedScale",
+    "Gate",
+    "GatedBranch",
+    "GatedSkip",
+    "LayerScale",
     "LearnedScale",
+    "MeanOverPositions",
     "Order",
     "PlainLayer",
     "PlainNetwork",
     "Projection",
     "ResidualBlock",
     "ResidualNetwork",
+    "ScalarBias",
+    "SelfAttention",
+    "SequenceEmbedding",
     "StochasticDepth",
+    "WeightStandardised",
     "ZeroPad",
+    "activation_gain",
     "build",
     "conv1d",
     "conv2d",
+    "fixup_",
     "glorot_",
     "he_",
     "initialise_",
+    "looks_linear_",
     "mlp",
+    "orthogonal_",
+    "predicted_variances",
+    "transformer",
     "zero_last_",
 ]

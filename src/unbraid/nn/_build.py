@@ -10,10 +10,16 @@ from unbraid.nn._choice import choose, suggestion
 from unbraid.nn._conv import conv1d, conv2d
 from unbraid.nn._mlp import mlp
 from unbraid.nn._network import PlainNetwork, ResidualNetwork
+from unbraid.nn._transformer import transformer
 
 __all__ = ["build"]
 
-CONSTRUCTORS: dict[str, Callable[..., ResidualNetwork]] = {"mlp": mlp, "conv1d": conv1d, "conv2d": conv2d}
+CONSTRUCTORS: dict[str, Callable[..., ResidualNetwork]] = {
+    "mlp": mlp,
+    "conv1d": conv1d,
+    "conv2d": conv2d,
+    "transformer": transformer,
+}
 
 
 def build(config: Mapping[str, Any], *, generator: torch.Generator | None = None) -> ResidualNetwork | PlainNetwork:

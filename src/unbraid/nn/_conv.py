@@ -17,11 +17,13 @@ def conv2d(
     width: int = 16,
     stages: int = 3,
     order: Order | str = Order.ORIGINAL,
+    bottleneck: int = 1,
     activation: str = "relu",
     norm: str | None = "batch",
     shortcut: str = "pad",
     scale: float | str = 1.0,
     stochastic_depth: float = 0.0,
+    bias: bool | None = None,
     init: str = "he",
     generator: torch.Generator | None = None,
 ) -> ResidualNetwork:
@@ -41,15 +43,28 @@ def conv2d(
         width: channels of the first stage.
         stages: number of stages.
         order: of the operations in a block, from the tokens conv, norm, act and +.
+        bottleneck: with 4 and three convolutions in the order, the bottleneck blocks of He et al. (2016): 1x1 to
+            `width` channels, 3x3, and 1x1 to 4·width, the channels of the stage. The stem keeps to `width`. With
+            `Order("norm act conv +").repeat(3)`, 9n + 2 layers; 164 and 1001 have 1.7 and 10.3 million parameters.
         activation: "relu", "leaky_relu", "elu", "gelu", "silu" or "tanh".
         norm: what the token norm stands for: "batch", "layer" and "rms" (over channels and positions),
             "group" (at most 8 groups of at least 4 channels), or None, which leaves it out.
         shortcut: where the size changes: "pad", every second position and zeros for the new channels (option
-            A), or "projection", a 1x1 convolution (option B). Elsewhere the skip is the identity.
+            A), or "projection", a 1x1 convolution (option B). Elsewhere the skip is the identity. Or, in every
+            block, what He et al. (2016, section 3) found harmful: "projection_everywhere" (option C), "half" (the
+            skip times 0.5; take scale=0.5 with it), "exclusive_gate", "shortcut_gate" (gates of 1x1 convolutions
+            whose bias starts at −6), and "dropout" (at 0.5); these four pad.
         scale: of every branch: a constant; "1/sqrt(2)"; "1/sqrt(K)"; "learned", one scalar a block that
-            starts at 0 (SkipInit, ReZero); "zero", the branch's last layer or norm starts at 0.
+            starts at 0 (SkipInit, ReZero); "zero", the branch's last layer or norm starts at 0; "layerscale", a
+            factor for each channel that starts at 0.1 or less (`LayerScale`). Two do without norms, and need
+            norm=None: "fixup" (Zhang et al. 2019: scalar biases and multipliers, see `fixup_`) and "nf"
+            (Brock et al. 2021: h + 0.2 f(h/β), β predicted, weights standardised, activations scaled).
         stochastic_depth: p_K, the probability of dropping the last branch; block k of K has p_k = (k/K) p_K.
-        init: "he", "he_normal", "glorot" or "glorot_normal"; the short names are uniform. Biases start at 0.
+        bias: whether layers have biases. By default those of stem and blocks have none where the order has a norm
+            with a shift of its own; the head's always has one, except with False.
+        init: "he", "he_normal", "glorot" or "glorot_normal" (the short names are uniform), "orthogonal", or
+            "looks_linear", with which the network begins as a linear map of its input as far as no norm bends it.
+            Biases start at 0.
         generator: where the first weights come from. With one, torch's own generator is neither read nor
             changed.
     Shape: the network maps [batch, inputs, height, width] to [batch, classes], at any height and width.
@@ -75,11 +90,13 @@ def conv2d(
         width=width,
         stages=stages,
         order=Order(str(order)),
+        bottleneck=bottleneck,
         activation=activation,
         norm=norm,
         shortcut=shortcut,
         scale=scale,
         stochastic_depth=stochastic_depth,
+        bias=bias,
         init=init,
     )
     return design.network(dims=2, generator=generator)
@@ -93,11 +110,13 @@ def conv1d(
     width: int = 16,
     stages: int = 3,
     order: Order | str = Order.ORIGINAL,
+    bottleneck: int = 1,
     activation: str = "relu",
     norm: str | None = "batch",
     shortcut: str = "pad",
     scale: float | str = 1.0,
     stochastic_depth: float = 0.0,
+    bias: bool | None = None,
     init: str = "he",
     generator: torch.Generator | None = None,
 ) -> ResidualNetwork:
@@ -110,11 +129,13 @@ def conv1d(
         width: channels of the first stage.
         stages: number of stages.
         order: as for `conv2d`.
+        bottleneck: as for `conv2d`.
         activation: as for `conv2d`.
         norm: as for `conv2d`.
         shortcut: as for `conv2d`.
         scale: as for `conv2d`.
         stochastic_depth: as for `conv2d`.
+        bias: as for `conv2d`.
         init: as for `conv2d`.
         generator: as for `conv2d`.
     Shape: the network maps [batch, inputs, length] to [batch, classes], at any length.
@@ -138,11 +159,13 @@ def conv1d(
         width=width,
         stages=stages,
         order=Order(str(order)),
+        bottleneck=bottleneck,
         activation=activation,
         norm=norm,
         shortcut=shortcut,
         scale=scale,
         stochastic_depth=stochastic_depth,
+        bias=bias,
         init=init,
     )
     return design.network(dims=1, generator=generator)

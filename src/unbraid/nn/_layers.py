@@ -13,6 +13,7 @@ __all__ = [
     "ACTIVATIONS",
     "NORMS",
     "ChannelRMSNorm",
+    "ScalarBias",
     "check_sizes",
     "make_activation",
     "make_norm",
@@ -81,6 +82,27 @@ class ChannelRMSNorm(nn.Module):
         """Return the normalised h."""
         gain = self.weight.view(-1, *(1 for _ in h.shape[2:]))
         return gain * nn.functional.rms_norm(h, h.shape[1:], eps=self.eps)
+
+
+@final
+class ScalarBias(nn.Module):
+    """h ↦ h + b for one learned b that starts at 0: rule 3 of Fixup (Zhang et al. 2019).
+
+    Shape: any, kept.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.empty(()))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set b to 0."""
+        nn.init.zeros_(self.bias)
+
+    def forward(self, h: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Return h + b."""
+        return h + self.bias
 
 
 def _groups(width: int) -> int:

@@ -24,8 +24,9 @@ class Order:
     something never negative, so the block can only increase h; `"act linear +"` can add and subtract.
 
     Args:
-        pattern: tokens `linear`, `conv`, `attention`, `mlp` (layers with weights), `norm`, `act` and exactly
-            one `+`, separated by spaces. At least one layer with weights stands before the `+`.
+        pattern: tokens `linear`, `conv`, `attention`, `mlp` (layers with weights; `mlp` is short for
+            `linear act linear`), `norm`, `act` and exactly one `+`, separated by spaces. At least one layer with
+            weights stands before the `+`.
 
     Attributes:
         pattern: the tokens, separated by single spaces; `str(order)` gives it back.
@@ -63,6 +64,10 @@ class Order:
     """Activation before the convolution, norm after it. He et al. (2016), figure 4d."""
     PREACTIVATION: ClassVar["Order"]
     """Norm and activation before the convolution: the skip is untouched. He et al. (2016), figure 4e."""
+    PRE_NORM: ClassVar[tuple["Order", "Order"]]
+    """The two blocks of a transformer's layer, each with its norm first (GPT-2; Xiong et al. 2020)."""
+    POST_NORM: ClassVar[tuple["Order", "Order"]]
+    """The two blocks of a transformer's layer, each with its norm after the addition (Vaswani et al. 2017)."""
 
     def __post_init__(self) -> None:
         tokens = self.pattern.split()
@@ -128,3 +133,5 @@ Order.ADD_THEN_NORM = Order("conv norm act conv + norm act")
 Order.ACT_BEFORE_ADD = Order("conv norm act conv norm act +")
 Order.ACT_ONLY_PREACTIVATION = Order("act conv norm act conv norm +")
 Order.PREACTIVATION = Order("norm act conv norm act conv +")
+Order.PRE_NORM = (Order("norm attention +"), Order("norm linear act linear +"))
+Order.POST_NORM = (Order("attention + norm"), Order("linear act linear + norm"))

@@ -1,6 +1,7 @@
-"""Scales of the branch: a constant, a learned scalar, and stochastic depth."""
+"""Scales of the branch: a constant, a learned scalar or one for each feature, and stochastic depth."""
 
 import math
+from collections.abc import Callable, Iterable
 from typing import final
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 
 from unbraid.nn._choice import choose
 
-__all__ = ["FixedScale", "LearnedScale", "StochasticDepth", "branch_scale"]
+__all__ = ["ALPHA", "FixedScale", "LayerScale", "LearnedScale", "StochasticDepth", "branch_scale"]
+
+ALPHA = 0.2  # of scale="nf": the value of Brock et al. (2021)
 
 
 @final
@@ -65,6 +68,37 @@ class LearnedScale(nn.Module):
 
 
 @final
+class LayerScale(nn.Module):
+    """f ↦ diag(λ) f, one learned λ for each feature, all small at first: LayerScale (Touvron et al. 2021).
+
+    Args:
+        features: features or channels.
+        start: λ before training.
+        dims: number of position axes that follow the features: 2 for images, 1 for sequences, 0 where the
+            features come last.
+    Shape: [batch, features, *positions], or [batch, *positions, features] for `dims=0`; kept.
+    """
+
+    def __init__(self, features: int, start: float = 1e-5, dims: int = 0) -> None:
+        super().__init__()
+        self.start, self.dims = start, dims
+        self.gains = nn.Parameter(torch.empty(features))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set every λ to its start."""
+        nn.init.constant_(self.gains, self.start)
+
+    def forward(self, f: Float[Tensor, "batch *features"]) -> Float[Tensor, "batch *features"]:
+        """Return diag(λ) f."""
+        return self.gains.view(-1, *(1,) * self.dims) * f
+
+    def extra_repr(self) -> str:
+        """Say the number of features, and where λ starts."""
+        return f"{len(self.gains)}, start={self.start:g}"
+
+
+@final
 class StochasticDepth(nn.Module):
     """f ↦ b · f / (1 − p) with b = 0 at probability p, drawn for each example; the identity in eval mode.
 
@@ -95,28 +129,45 @@ class StochasticDepth(nn.Module):
         return f"{self.probability:.6g}"
 
 
-def branch_scale(scale: float | str, *, stochastic_depth: float, block: int, blocks: int) -> nn.Module | None:
+def branch_scale(
+    scale: float | str, *, stochastic_depth: float, block: int, blocks: int, features: int, dims: int
+) -> nn.Module | None:
     """Return the scale of block k of K, with stochastic depth of probability p_k = (k/K) p_K.
 
     Args:
         scale: a constant; "1/sqrt(2)"; "1/sqrt(K)", with K the number of blocks; "learned", a scalar that
-            starts at 0; or "zero", which scales by 1 (the branch's last layer is what starts at 0).
+            starts at 0; "layerscale"; "fixup", a scalar that starts at 1; "nf", the constant α = 0.2; or
+            "zero", which scales by 1 (the branch's last layer is what starts at 0).
         stochastic_depth: p_K, the probability of dropping the last block's branch.
         block: k, from 1.
         blocks: K.
+        features: of the branch's output.
+        dims: number of position axes that follow the features.
     """
-    both = (_scale(scale, blocks), _depth(stochastic_depth * block / blocks))
+    learned: dict[object, Callable[[], nn.Module]] = {
+        "learned": LearnedScale,
+        "fixup": lambda: LearnedScale(start=1.0),
+        "layerscale": lambda: LayerScale(features, layer_scale_start(blocks), dims),
+    }
+    both = (
+        learned[scale]() if scale in learned else _constant(scale, blocks, learned),
+        StochasticDepth(stochastic_depth * block / blocks) if stochastic_depth else None,
+    )
     parts = [part for part in both if part is not None]
     return nn.Sequential(*parts) if len(parts) > 1 else parts[0] if parts else None
 
 
-def _scale(scale: float | str, blocks: int) -> nn.Module | None:
-    if scale == "learned":
-        return LearnedScale()
-    named = {"1/sqrt(2)": 1 / math.sqrt(2), "1/sqrt(K)": 1 / math.sqrt(blocks), "learned": 0.0, "zero": 1.0}
-    value = choose("scale", scale, named) if isinstance(scale, str) else scale
+def layer_scale_start(blocks: int) -> float:
+    """Return λ at the start: 0.1, 1e-5 or 1e-6 for up to 18, up to 24, or more layers of two blocks each.
+
+    Touvron et al. (2021), section 2.
+    """
+    return 0.1 if blocks <= 36 else 1e-5 if blocks <= 48 else 1e-6
+
+
+def _constant(scale: float | str, blocks: int, others: Iterable[object]) -> nn.Module | None:
+    named = {"1/sqrt(2)": 1 / math.sqrt(2), "1/sqrt(K)": 1 / math.sqrt(blocks), "nf": ALPHA, "zero": 1.0}
+    # The names that stand for modules are listed too, where a name is unknown.
+    options = {**named, **{str(name): 1.0 for name in others}}
+    value = choose("scale", scale, options) if isinstance(scale, str) else scale
     return None if value == 1 else FixedScale(value)
-
-
-def _depth(probability: float) -> nn.Module | None:
-    return StochasticDepth(probability) if probability else None

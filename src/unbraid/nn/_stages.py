@@ -5,11 +5,13 @@ from typing import final
 
 import torch
 
-from unbraid.nn._block import ResidualBlock
 from unbraid.nn._choice import positive
+from unbraid.nn._families import Convolutional
+from unbraid.nn._finish import finished
 from unbraid.nn._network import ResidualNetwork
 from unbraid.nn._order import Order
-from unbraid.nn._recipe import Recipe, finished
+from unbraid.nn._recipe import Recipe
+from unbraid.nn._shortcuts import Site
 
 __all__ = ["Stages"]
 
@@ -26,21 +28,29 @@ class Stages:
     width: int
     stages: int
     order: Order
+    bottleneck: int
     activation: str
     norm: str | None
     shortcut: str
     scale: float | str
     stochastic_depth: float
+    bias: bool | None
     init: str
 
     def __post_init__(self) -> None:
         positive(inputs=self.inputs, classes=self.classes, width=self.width, stages=self.stages)
+        positive(bottleneck=self.bottleneck)
+        if self.bottleneck > 1 and self.order.layers < 3:
+            raise ValueError(
+                f"{self.constructor}: a bottleneck is 1x1, 3x3 and 1x1, so its order has 3 convolutions or more; "
+                f'"{self.order}" has {self.order.layers}\n  Use order=Order("norm act conv +").repeat(3).'
+            )
 
     def network(self, *, dims: int, generator: torch.Generator | None) -> ResidualNetwork:
         """Make the network for this number of position axes."""
         recipe = Recipe(
             constructor=self.constructor,
-            dims=dims,
+            family=Convolutional(dims, self.bottleneck),
             blocks=self.stages * self._blocks_per_stage(),
             order=self.order,
             activation=self.activation,
@@ -48,25 +58,27 @@ class Stages:
             shortcut=self.shortcut,
             scale=self.scale,
             stochastic_depth=self.stochastic_depth,
+            bias=self.bias,
+            init=self.init,
         )
         with torch.device("meta"):
             network = ResidualNetwork(
                 recipe.stem(self.inputs, self.width),
-                self._blocks(recipe),
-                recipe.head(self.width * 2 ** (self.stages - 1), self.classes),
+                recipe.chain(self._sites(recipe)),
+                recipe.head(self._channels(self.stages - 1), self.classes),
                 config={**asdict(self), "order": str(self.order)},
             )
-        return finished(network, scale=self.scale, init=self.init, generator=generator)
+        return finished(network, recipe, generator=generator)
 
-    def _blocks(self, recipe: Recipe) -> list[ResidualBlock]:
-        blocks = []
-        width = self.width
-        for number in range(1, recipe.blocks + 1):
-            stage = (number - 1) * self.stages // recipe.blocks
-            wider = self.width * 2**stage
-            blocks.append(recipe.block(number, width, wider, stride=wider // width))
-            width = wider
-        return blocks
+    def _channels(self, stage: int) -> int:
+        """What leaves the blocks of a stage, from 0."""
+        return self.width * self.bottleneck * 2**stage
+
+    def _sites(self, recipe: Recipe) -> list[Site]:
+        stages = [number * self.stages // recipe.blocks for number in range(recipe.blocks)]
+        sizes = [self.width, *map(self._channels, stages)]
+        strides = [1 + (stage > before) for before, stage in zip([0, *stages], stages, strict=False)]
+        return [recipe.site(*size) for size in zip(sizes, sizes[1:], strides, strict=False)]
 
     def _blocks_per_stage(self) -> int:
         """Return n from layers = stages·c·n + 2."""
