@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from unbraid.nn import (
+    GatedSkip,
     Order,
     PlainNetwork,
     Projection,
@@ -30,6 +31,7 @@ HE = (
     Order.ACT_ONLY_PREACTIVATION,
     Order.PREACTIVATION,
 )
+HARMFUL = ("projection_everywhere", "half", "exclusive_gate", "shortcut_gate", "dropout")
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "silu", "tanh")
 NORMS = ("batch", "layer", "rms", "group", None)
 
@@ -61,13 +63,15 @@ def recipes(draw):
         "order": order,
         "activation": draw(st.sampled_from(ACTIVATIONS)),
         "norm": draw(st.sampled_from(NORMS)),
-        "scale": draw(st.sampled_from((1.0, 0.5, "1/sqrt(K)"))),
+        "scale": draw(st.sampled_from((1.0, 0.5, "1/sqrt(K)", "layerscale"))),
         "stochastic_depth": draw(st.sampled_from((0.0, 0.5))),
+        "bias": draw(st.sampled_from((None, True, False))),
     }
     if make is mlp:
         options["depth"] = draw(st.integers(1, 4))
+        options["shortcut"] = draw(st.sampled_from(("identity", *HARMFUL)))
     else:
-        options["shortcut"] = draw(st.sampled_from(("pad", "projection")))
+        options["shortcut"] = draw(st.sampled_from(("pad", "projection", *HARMFUL)))
         options["stages"] = draw(st.integers(1, 2))
         options["layers"] = options["stages"] * draw(st.integers(1, 2)) * order.split("+")[0].count(weight) + 2
     return make, options, shape, draw(st.integers(0, 2**32))
@@ -109,7 +113,8 @@ def test_the_twin_holds_copies_of_the_same_weights_without_the_skips(recipe):
     for name, value in twin.state_dict().items():
         assert torch.equal(value, kept[name])
         assert value.data_ptr() != kept[name].data_ptr() or not value.numel()
-    assert not any(isinstance(m, (StochasticDepth, Projection, ZeroPad, ResidualBlock)) for m in twin.modules())
+    gone = (StochasticDepth, Projection, ZeroPad, ResidualBlock, GatedSkip, nn.Dropout)
+    assert not any(isinstance(m, gone) for m in twin.modules())
 
 
 @settings(max_examples=30, deadline=None)
