@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from unbraid import trace
+from unbraid import gradient_spectrum, trace, value_spectrum
 from unbraid.errors import ShapeError
 from unbraid.nn import MeanOverPositions, Order, PlainNetwork, SelfAttention, SequenceEmbedding, build, transformer
 
@@ -65,13 +65,39 @@ def test_the_blocks_are_torchs_encoder_layers(orders, causal):
         torch.testing.assert_close(h, theirs, rtol=1e-11, atol=1e-11)
 
 
-def test_attention_against_its_formula():
-    attention = SelfAttention(6, heads=2).double()
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_against_torchs_own(causal):
+    attention = SelfAttention(6, heads=2, causal=causal).double()
     h = normal(2, 5, 6)
-    query, key, value = (m(h).view(2, 5, 2, 3) for m in (attention.query, attention.key, attention.value))
-    scores = torch.einsum("bqhd,bkhd->bhqk", query, key) / 3**0.5
-    gathered = torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1), value).reshape(2, 5, 6)
+    parts = (m(h).view(2, 5, 2, 3).transpose(1, 2) for m in (attention.query, attention.key, attention.value))
+    gathered = nn.functional.scaled_dot_product_attention(*parts, is_causal=causal).transpose(1, 2).reshape(2, 5, 6)
     torch.testing.assert_close(attention(h), attention.out(gathered), rtol=1e-12, atol=1e-12)
+
+
+def test_many_at_once_are_each_alone():
+    """vmap over stacked weights, as for training many networks at once."""
+    networks = [transformer(inputs=5, positions=8, depth=2, width=8, causal=True, generator=draws(s)) for s in (0, 1)]
+    stacked, buffers = torch.func.stack_module_state(networks)
+    x = normal(2, 8, 5).float()
+
+    def loss(weights):
+        return torch.func.functional_call(networks[0], (weights, {}), (x,)).square().mean()
+
+    assert not buffers
+    gradients = torch.vmap(torch.func.grad(loss))(stacked)
+    for number, network in enumerate(networks):
+        network(x).square().mean().backward()
+        for name, parameter in network.named_parameters():
+            torch.testing.assert_close(gradients[name][number], parameter.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_values_and_gradients_split_over_paths():
+    network = made(causal=True)
+    form, x = trace(network, (normal(2, 8, 5),)), normal(3, 8, 5, seed=1)
+    assert value_spectrum(form, (x,), target=2).error < 1e-10
+    spectrum = gradient_spectrum(form, (x,), target=2)
+    assert spectrum.error < 1e-10
+    assert spectrum.counts == (1, 4, 6, 4, 1)
 
 
 def test_a_causal_network_sees_no_later_position():

@@ -45,8 +45,11 @@ class SelfAttention(nn.Module):
     def forward(self, h: Float[Tensor, "batch positions width"]) -> Float[Tensor, "batch positions width"]:
         """Return what the heads gather, mixed."""
         query, key, value = (self._split(layer(h)) for layer in (self.query, self.key, self.value))
-        gathered = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
-        return self.out(gathered.transpose(1, 2).flatten(2))
+        # Spelled out, since many networks are trained at once by vmap, which torch's fused attention does not know.
+        scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+        if self.causal:
+            scores = scores.masked_fill(torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1), -torch.inf)
+        return self.out((scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
 
     def _split(self, h: Float[Tensor, "batch positions width"]) -> Float[Tensor, "batch heads positions features"]:
         return torch.unflatten(h, -1, (self.heads, -1)).transpose(1, 2)
