@@ -1,10 +1,11 @@
-"""Train a network by a recipe, keep it in a folder that survives being killed, and read it back."""
+"""Train networks by a recipe, one or many at once, in folders that survive being killed, and read them back."""
 
 from unbraid.train._fit import fit
 from unbraid.train._load import load
+from unbraid.train._many import train_many
 from unbraid.train._progress import Bars, progress
 from unbraid.train._recipe import Recipe
 from unbraid.train._run import Epoch, Run
 from unbraid.train._save import save
 
-__all__ = ["Bars", "Epoch", "Recipe", "Run", "fit", "load", "progress", "save"]
+__all__ = ["Bars", "Epoch", "Recipe", "Run", "fit", "load", "progress", "save", "train_many"]

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from unbraid.data import Dataset, batches
-from unbraid.errors import CheckpointError, ShapeError
+from unbraid.errors import CheckpointError
 from unbraid.train import _checkpoint
 from unbraid.train._description import check_same, describe
 from unbraid.train._draws import Draws
 from unbraid.train._loop import evaluate, train_pass
+from unbraid.train._ready import check_shapes, device_of
 from unbraid.train._recipe import STANDARD, Recipe
 from unbraid.train._run import Epoch, Run
 
@@ -59,11 +60,11 @@ def fit(
         ShapeError: where the network does not take such inputs, or gives fewer scores than there are classes.
     """
     path = None if folder is None else Path(folder)
-    place = _device(device)
+    place = device_of(device)
     draws = Draws(seed, place)
     network.to(place)
     here = data.to(place)
-    _check_shapes(network, here)
+    check_shapes(network, here)
     optimizer = recipe.optimizer_of(network)
     history: list[Epoch] = []
     diverged: int | None = None
@@ -121,37 +122,3 @@ def _continue(
     except (KeyError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"{folder}: the states of the random generators are unusable: {error}") from error
     return list(kept.history), kept.diverged
-
-
-def _device(device: torch.device | str) -> torch.device:
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    place = torch.device(device)
-    if place.type == "cuda" and place.index is None:
-        # With its number, so that saving and restoring the generator's state means this very device.
-        place = torch.device("cuda", torch.cuda.current_device())
-    return place
-
-
-@torch.no_grad()
-def _check_shapes(network: nn.Module, data: Dataset) -> None:
-    """Try one example, in eval mode, where nothing is drawn and no running statistics move."""
-    network.eval()
-    shapes: dict[str, tuple[int, ...]] = {"inputs": (1, *data.features)}
-    name = type(network).__name__
-    try:
-        outputs = network(data.train_inputs[:1])
-    except RuntimeError as error:
-        raise ShapeError(
-            f"{name} does not take the inputs of {data.name}, {[1, *data.features]}: {error}\n"
-            "For a fully connected network, data.flat() makes each input one vector.",
-            block="network",
-            shapes=shapes,
-        ) from error
-    if outputs.ndim != 2 or outputs.shape[1] < data.classes:
-        raise ShapeError(
-            f"{name} must give [batch, classes] scores for the {data.classes} classes of {data.name}; "
-            f"for a batch of 1 it gives {list(outputs.shape)}",
-            block="network",
-            shapes=shapes | {"outputs": tuple(outputs.shape)},
-        )
