@@ -338,6 +338,12 @@ def test_errors_say_the_rule_and_what_came(form):
         lesion(form, some_batches(3, 1), square, replace="resample")
 
 
+def test_the_mean_reads_the_batches_twice(form):
+    with pytest.raises(DataError, match=r"there was none\. An iterator that has been read once is empty"):
+        lesion(form, iter(some_batches(3)), square, replace="mean")
+    assert lesion(form, iter(some_batches(3)), square).examples == 3
+
+
 def test_the_mean_needs_equal_sizes():
     form = real("GPT2")[3]
     ids = [torch.randint(3, 30, (2, n), generator=torch.Generator().manual_seed(n)) for n in (5, 6)]

@@ -71,7 +71,11 @@ def test_many_subnetworks_in_several_pieces(form, monkeypatch):
 
     whole = subsets(form, some_batches(), square)
     monkeypatch.setattr(_sweep, "_CHUNK", 7)
-    assert subsets(form, some_batches(), square).metrics == pytest.approx(whole.metrics, rel=1e-12)
+    pieces = subsets(form, some_batches(), square)
+    assert pieces.metrics == pytest.approx(whole.metrics, rel=1e-12)
+    assert pieces.stacked  # 33 variants in pieces of 7 and one of 5
+    monkeypatch.setattr(_sweep, "_CHUNK", 32)
+    assert subsets(form, some_batches(), square).stacked  # the last alone has nothing to be stacked with
 
 
 def test_a_study_shows_a_row_for_each_number_of_blocks(form):

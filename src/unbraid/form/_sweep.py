@@ -99,7 +99,7 @@ def sweep(
             for number, value in found.items():
                 sums[start + number] += batch.size * value
         examples += batch.size
-    return Swept(tuple(total / examples for total in sums), examples, all(part.stacked for part in parts))
+    return Swept(tuple(total / examples for total in sums), examples, _stacked(parts))
 
 
 def lesioned(
@@ -152,7 +152,8 @@ class _Part:
     def __post_init__(self) -> None:
         self.merged = merge(self.graph, self.variants)
         alike = [node.kind for node in self.merged.nodes if node.kind != ALONE]
-        self.stacked = self.stacked and len(set(alike)) < len(alike)
+        self.alike = len(set(alike)) < len(alike)
+        self.stacked = self.stacked and self.alike
 
     def outputs(self, inputs: Mapping[str, Any], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """Each variant with its outputs; if one is handed out twice, the later counts."""
@@ -228,6 +229,11 @@ class _Part:
         widest = max(found.working for found in self.sizes.values())
         cache = _CACHE if all(tensor.device.type == "cpu" for tensor in state) else float("inf")
         return Budget(max(_FLOOR, _SHARE * (weights + scale * widest)), cache).room(self.merged, self.sizes, scale)
+
+
+def _stacked(parts: Sequence[_Part]) -> bool:
+    """Whether all that is alike ran together; the last part may hold a single variant."""
+    return any(part.stacked for part in parts) and all(part.stacked or not part.alike for part in parts)
 
 
 def _close(a: Tensor, b: Tensor, bound: float) -> bool:
