@@ -1,9 +1,10 @@
-"""Labelled examples, standardised on their training part: built in, from arrays, or from a file."""
+"""Labelled examples, standardised on their training part: built in, from arrays, a file or a folder of images."""
 
 from unbraid.data._arrays import from_arrays
 from unbraid.data._dataset import Batches, Dataset, Examples, batches
 from unbraid.data._digits import digits
 from unbraid.data._files import load
+from unbraid.data._images import images
 from unbraid.data._mnist1d import mnist1d
 from unbraid.data._names import by_name
 
@@ -15,6 +16,7 @@ __all__ = [
     "by_name",
     "digits",
     "from_arrays",
+    "images",
     "load",
     "mnist1d",
 ]

@@ -44,6 +44,7 @@ class Dataset:
         classes: how many classes there are.
         mean: what was subtracted, in the unit of the raw inputs.
         std: what the rest was divided by, in the same unit.
+        names: what the classes are called, where that is known.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Dataset:
     classes: int
     mean: Float[Tensor, "..."]
     std: Float[Tensor, "..."]
+    names: tuple[str, ...] = ()
 
     @property
     def train(self) -> Examples:
@@ -72,13 +74,30 @@ class Dataset:
 
     def flat(self) -> "Dataset":
         """The same examples with each input as one vector, for fully connected networks."""
+        return self.shaped(-1)
+
+    def shaped(self, *features: int) -> "Dataset":
+        """The same examples with each input in another shape, one size of which may be −1: what is left.
+
+            data.mnist1d().shaped(1, -1)  # one channel, for conv1d
+            data.mnist1d().shaped(-1, 4)  # 10 positions of 4 features, for transformer
+            data.digits().shaped(8, 8)  # 8 rows, for transformer
+
+        Raises:
+            ValueError: an input has another number of features.
+        """
+        try:
+            train_inputs = self.train_inputs.reshape(len(self.train_labels), *features)
+        except RuntimeError as error:
+            raise ValueError(f"{self.name}: inputs of {list(self.features)} have no shape {list(features)}") from error
+        shape = train_inputs.shape[1:]
         return replace(
             self,
-            train_inputs=self.train_inputs.flatten(1),
-            test_inputs=self.test_inputs.flatten(1),
+            train_inputs=train_inputs,
+            test_inputs=self.test_inputs.reshape(len(self.test_labels), *shape),
             # One number for all features stays one number; anything else is spelled out for each feature.
-            mean=self.mean if self.mean.ndim == 0 else self.mean.expand(self.features).flatten(),
-            std=self.std if self.std.ndim == 0 else self.std.expand(self.features).flatten(),
+            mean=self.mean if self.mean.ndim == 0 else self.mean.expand(self.features).reshape(shape),
+            std=self.std if self.std.ndim == 0 else self.std.expand(self.features).reshape(shape),
         )
 
     def to(self, device: torch.device | str) -> "Dataset":

@@ -33,7 +33,7 @@ def mnist1d(*, seed: int = 42) -> Dataset:
     with _global_generators_kept():
         # Not `get_dataset`: that one downloads a pickle and loads it.
         made = generator.make_dataset(arguments)
-    return from_arrays(made["x"], made["y"], made["x_test"], made["y_test"], name="mnist1d")
+        return from_arrays(made["x"], made["y"], made["x_test"], made["y_test"], name="mnist1d")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from pathlib import Path
 from unbraid.data._dataset import Dataset
 from unbraid.data._digits import digits
 from unbraid.data._files import load
+from unbraid.data._images import images
 from unbraid.data._mnist1d import mnist1d
 from unbraid.errors import DataError
 
@@ -14,18 +15,20 @@ BUILT_IN = {"mnist1d": mnist1d, "digits": digits}
 
 
 def by_name(name: str | Path) -> Dataset:
-    """The data set called "mnist1d" or "digits", or the file at this path.
+    """The data set called "mnist1d" or "digits", or the file or the folder of images at this path.
 
     Raises:
-        DataError: where it is neither, or as `load`.
+        DataError: where it is neither, or as `load` and `images`.
     """
     if str(name) in BUILT_IN:
         return BUILT_IN[str(name)]()
     path = Path(name)
+    if path.is_dir():
+        return images(path)
     # Without an ending and without a file it was meant as a name.
     if not path.suffix and not path.exists():
         raise DataError(
             f'"{name}" is no data set: the built-in ones are {" and ".join(BUILT_IN)}; '
-            "anything else must be the path of an .npz or .safetensors file"
+            "anything else must be the path of an .npz or .safetensors file, or of a folder of images by class"
         )
     return load(path)
