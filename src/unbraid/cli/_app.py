@@ -10,6 +10,7 @@ from unbraid.cli._lesion import lesion
 from unbraid.cli._paths import paths
 from unbraid.cli._prune import prune
 from unbraid.cli._report import report
+from unbraid.cli._sweep import sweep
 from unbraid.cli._trace import trace
 from unbraid.cli._train import train
 from unbraid.cli._unravel import unravel
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.command(epilog="Example: unbraid report --depths 10,20 -o report/index.html")(report)
 app.command(epilog="Example: unbraid train runs/mlp20 --depth 20 --scale '1/sqrt(K)'")(train)
+app.command(epilog="Example: unbraid sweep depths.toml -o depths.svg")(sweep)
 app.command(epilog="Example: unbraid trace timm:resnet50 --json")(trace)
 app.command(epilog="Example: unbraid unravel runs/mlp20 --examples 100")(unravel)
 app.command(epilog="Example: unbraid paths runs/mlp20 --data mnist1d --target 3 -o paths.svg")(paths)

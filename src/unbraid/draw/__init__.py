@@ -22,6 +22,7 @@ from unbraid.draw._save import save, svg
 from unbraid.draw._spectra import spectra
 from unbraid.draw._spectrum import spectrum, values
 from unbraid.draw._style import INK, MUTED, PALETTE, PAPER, style
+from unbraid.draw._sweep import sweep
 from unbraid.draw._terms import terms
 from unbraid.draw._unravelled import unravelled
 
@@ -51,6 +52,7 @@ __all__ = [
     "style",
     "subsets",
     "svg",
+    "sweep",
     "terms",
     "unravelled",
     "values",

@@ -80,5 +80,6 @@ def _only(ours: dict[str, nn.Module], theirs: dict[str, nn.Module]) -> str:
 def _refusal(number: int, place: str, ours: object, theirs: object) -> ValueError:
     return ValueError(
         "train_many: the networks must be of one architecture; they may differ in weights and in constants such as "
-        f"scales. Network 0 and network {number} differ at {place}: {ours} and {theirs}. Train them in calls of their own."
+        f"scales. Network 0 and network {number} differ at {place}: {ours} and {theirs}. "
+        "Train them in calls of their own."
     )

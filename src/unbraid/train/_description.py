@@ -14,7 +14,7 @@ from unbraid.errors import CheckpointError
 from unbraid.nn import PlainNetwork, ResidualNetwork
 from unbraid.train._recipe import Recipe
 
-__all__ = ["FORMAT", "check_same", "describe"]
+__all__ = ["FORMAT", "check_same", "describe", "describe_data"]
 
 FORMAT = 1  # of the folder; raise it when an older unbraid could no longer read what is written
 
@@ -27,19 +27,24 @@ def describe(network: nn.Module, data: Dataset, recipe: Recipe, seed: int) -> di
         "network": config,  # null for a network built by hand: `load` then needs the network
         "recipe": asdict(recipe),
         "seed": seed,
-        "data": {
-            "name": data.name,
-            "train": len(data.train_labels),
-            "test": len(data.test_labels),
-            "features": list(data.features),
-            "classes": data.classes,
-            "sha256": _digest(data),
-        },
+        "data": describe_data(data),
         "versions": {"unbraid": version("unbraid"), "torch": str(torch.__version__)},
     }
     # Through JSON, so that it compares equal to what is read back, tuples and all.
     same: dict[str, object] = json.loads(json.dumps(description))
     return same
+
+
+def describe_data(data: Dataset) -> dict[str, object]:
+    """What tells one data set from another: its name, its sizes, and a checksum of its content."""
+    return {
+        "name": data.name,
+        "train": len(data.train_labels),
+        "test": len(data.test_labels),
+        "features": list(data.features),
+        "classes": data.classes,
+        "sha256": _digest(data),
+    }
 
 
 def check_same(folder: Path, kept: dict[str, object], given: dict[str, object]) -> None:

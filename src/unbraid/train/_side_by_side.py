@@ -74,6 +74,11 @@ class SideBySide:
         self._place = data.train_inputs.device
         self._recipe = trainees[0].recipe
         self._draws = {trainee.number: Draws(trainee.seed, self._place) for trainee in trainees}
+        self._descriptions = {
+            trainee.number: describe(trainee.network, data, trainee.recipe, trainee.seed)
+            for trainee in trainees
+            if trainee.folder is not None
+        }
         self._stack = self._stacked()
 
     def run(self) -> None:
@@ -184,7 +189,7 @@ class SideBySide:
         optimizer = trainee.recipe.optimizer_of(trainee.network)
         for name, parameter in trainee.network.named_parameters():
             optimizer.state[parameter] = trainee.slots.get(name, {})
-        description = describe(trainee.network, self._data, trainee.recipe, trainee.seed)
+        description = self._descriptions[trainee.number]
         draws = self._draws[trainee.number].state()
         _checkpoint.write(trainee.folder, description, trainee.network, optimizer, draws, trainee.history)
 

@@ -1,0 +1,123 @@
+"""`unbraid sweep`: train every combination of some settings, and keep what is finished."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unbraid.cli._console import JSON, progress, show, tell
+
+if TYPE_CHECKING:
+    from unbraid.cli._grid import Grid, Setting
+    from unbraid.data import Dataset
+    from unbraid.train import Run, Store
+
+__all__ = ["sweep"]
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(help="TOML: each key has a value or a list of values; see the guide.")],
+    store: Annotated[
+        Path | None, typer.Option(help="Where finished runs are kept; by default FILE.sqlite.", show_default=False)
+    ] = None,
+    together: Annotated[int, typer.Option(min=1, help="Networks trained at once at most; a kill loses as many.")] = 16,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A figure, .png or .svg.")] = None,
+    as_json: JSON = False,
+) -> None:
+    """Train every combination of the settings in a TOML file, many networks at once; killed, it goes on."""
+    if output is not None and output.suffix.lower() not in {".png", ".svg"}:  # known before the work, not after it
+        raise ValueError(f'a figure is written as .png or .svg; got "{output}".')
+    from unbraid.cli._grid import read_grid
+    from unbraid.cli._outcome import Outcome, Row
+    from unbraid.data import by_name
+    from unbraid.train import Store
+
+    grid = read_grid(file)
+    examples = by_name(grid.data).flat()
+    _try(grid, examples)
+    path = store or file.with_suffix(".sqlite")
+    with Store(path, job="sweep", data=examples) as kept:
+        try:
+            _train(grid, examples, kept, together, device)
+        except KeyboardInterrupt:
+            done = sum(kept.result(_asked(*run)) is not None for run in grid.runs)
+            tell(f"{done} of {len(grid.runs)} runs are finished and kept in {path}; the same command goes on.")
+            raise
+        seeds = {setting: grid.seeds(setting) for setting in grid.settings}
+        found = {run: kept.result(_asked(*run)) or {} for run in grid.runs}
+    rows = (Row(one, of, tuple(found[one, seed] for seed in of)) for one, of in seeds.items())
+    outcome = Outcome(grid, tuple(rows))
+    if output is not None:
+        from unbraid import draw
+
+        draw.save(outcome.plot(), output)
+    show(outcome.table(), outcome.to_dict(), as_json=as_json)
+
+
+def _try(grid: "Grid", examples: "Dataset") -> None:
+    """Build one network of each kind, so that what cannot be built is known before an hour of training."""
+    for setting in {(setting.stack, setting.scale): setting for setting in grid.settings}.values():
+        setting.network(examples, 0)
+
+
+def _train(grid: "Grid", examples: "Dataset", store: "Store", together: int, device: str) -> None:
+    """Train what is not finished, stack by stack; the runs of a stack finish, and are kept, together.
+
+    Stacks are made of all runs, not of those left, so that a sweep that goes on computes what an unbroken one would.
+    """
+    stacks = [[run for run in stack if store.result(_asked(*run)) is None] for stack in grid.stacks(together)]
+    stacks = [stack for stack in stacks if stack]
+    total = sum(setting.epochs for stack in stacks for setting, _ in stack)
+    with progress(total) as step:
+        for stack in stacks:
+            runs = _side_by_side(stack, examples, device, step)
+            store.add([(_asked(*asked), _result(run)) for asked, run in zip(stack, runs, strict=True)])
+
+
+def _side_by_side(
+    stack: Sequence[tuple["Setting", int]], examples: "Dataset", device: str, step: Callable[[str], None]
+) -> "list[Run]":
+    from unbraid.cli._experiment import one_thread
+    from unbraid.train import fit, train_many
+
+    networks = [setting.network(examples, seed) for setting, seed in stack]
+    recipes = [setting.recipe for setting, _ in stack]
+    seeds = [seed for _, seed in stack]
+    said = f"{stack[0][0].kind}, {stack[0][0].depth} blocks, {len(stack)} at once"
+    # Products of one network are too small to share between threads; those of many are not.
+    with one_thread() if len(stack) == 1 else nullcontext():
+        if len(stack) == 1:
+            on_epoch = lambda epoch: step(said)  # noqa: E731
+            runs = [fit(networks[0], examples, recipes[0], seed=seeds[0], device=device, on_epoch=on_epoch)]
+        else:
+            runs = train_many(
+                networks,
+                examples,
+                recipes,
+                seeds=seeds,
+                together=len(stack),
+                device=device,
+                on_epoch=lambda number, epoch: step(said),
+            )
+    for run in runs:
+        for _ in range(run.recipe.epochs - len(run.history)):  # where it diverged; the time left should know
+            step(said)
+    return runs
+
+
+def _asked(setting: "Setting", seed: int) -> dict[str, Any]:
+    return {**asdict(setting), "seed": seed}
+
+
+def _result(run: "Run") -> dict[str, Any]:
+    """What is kept of a run. A loss just short of diverging can overflow in its mean, and JSON has no infinity."""
+    history = [
+        {key: value if math.isfinite(value) else None for key, value in asdict(epoch).items()} for epoch in run.history
+    ]
+    error = None if math.isnan(run.test_error) else run.test_error
+    return {"test_error": error, "diverged": run.diverged, "history": history}
