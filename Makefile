@@ -8,7 +8,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help report test test-slow check format zoo depth clean
+.PHONY: studies help report test test-slow check format zoo depth clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -36,6 +36,10 @@ format: $(VENV)/.dev
 # make depth    the table "plain against residual by depth" of the README, three seeds
 depth: $(VENV)/.data
 	$(BIN)/python benchmarks/depth.py
+
+# make studies  replications of papers: train and measure, rewrite docs/studies; goes on where it was stopped
+studies: $(VENV)/.data
+	for study in studies/[a-z]*.py; do $(BIN)/python $$study || exit 1; done
 
 # make zoo      trace the models of timm and transformers; writes docs/zoo.md
 zoo: $(VENV)/.dev

@@ -4,7 +4,7 @@
 - `input_autocorrelation`, `line`: how alike gradients at neighbouring inputs are;
 - `example_coherence`, `update_predictiveness`: how alike those of different examples are, and how long they stay valid;
 - `signal`: mean, variance and correlation at every addition, and the gradient's norm;
-- `diagnose`: all of it at once, in words;
+- `diagnose`: all of it at once, in words; `DiagnosisLog` while a network is trained;
 - `theory`: what should come out at initialisation.
 """
 
@@ -13,6 +13,7 @@ from unbraid.gradients._autocorrelation import Autocorrelation, input_autocorrel
 from unbraid.gradients._chain import DerivativeChain, Factor, derivative_chain
 from unbraid.gradients._coherence import Coherence, Predictiveness, example_coherence, update_predictiveness
 from unbraid.gradients._diagnose import Diagnosis, Finding, diagnose
+from unbraid.gradients._log import DiagnosisLog, ScalarWriter
 from unbraid.gradients._signal import Moments, NotFinite, Signal, signal
 
 __all__ = [
@@ -20,11 +21,13 @@ __all__ = [
     "Coherence",
     "DerivativeChain",
     "Diagnosis",
+    "DiagnosisLog",
     "Factor",
     "Finding",
     "Moments",
     "NotFinite",
     "Predictiveness",
+    "ScalarWriter",
     "Signal",
     "derivative_chain",
     "diagnose",

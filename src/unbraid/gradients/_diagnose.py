@@ -228,7 +228,7 @@ def _shattered(alike: Coherence) -> Iterator[Finding]:
             "shattered gradients",
             alike.names[0],
             first,
-            f"at {alike.names[0]!r} the gradients of {examples} examples have a mean cosine of {first:.1g}, and unrelated "
+            f"at {alike.names[0]!r} the gradients of {examples} examples have a mean cosine of {first:.1g}; unrelated "
             f"ones reach {chance:.1g}: examples pull in unrelated directions.",
             "Add skips and scale the branches down, by 0.1 or 1/√K (Balduzzi et al. 2017); use larger batches.",
         )
