@@ -4,12 +4,19 @@ import pytest
 import torch
 
 from unbraid.errors import ShapeError
-from unbraid.nn import ResidualBlock, ResidualNetwork, conv1d, conv2d, mlp
+from unbraid.nn import Order, ResidualBlock, ResidualNetwork, conv1d, conv2d, mlp, transformer
 
 CASES = {
     "mlp": (lambda: mlp(depth=3, order="norm act linear +", scale="1/sqrt(K)", stochastic_depth=0.3), (40,)),
     "conv1d": (lambda: conv1d(layers=8, norm="rms", shortcut="projection"), (1, 40)),
     "conv2d": (lambda: conv2d(inputs=1, layers=8), (1, 8, 8)),
+    "bottleneck": (
+        lambda: conv2d(inputs=1, layers=11, order=Order("norm act conv +").repeat(3), bottleneck=2),
+        (1, 8, 8),
+    ),
+    "gates": (lambda: conv2d(inputs=1, layers=8, shortcut="exclusive_gate"), (1, 8, 8)),
+    "norm-free": (lambda: mlp(depth=3, scale="nf"), (40,)),
+    "transformer": (lambda: transformer(inputs=4, depth=2, causal=True), (10, 4)),
     "plain": (lambda: mlp(depth=3).plain(), (40,)),
 }
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from unbraid.nn import conv1d, conv2d, glorot_, he_, initialise_, mlp, zero_last_
+from unbraid.nn import conv1d, conv2d, glorot_, he_, initialise_, mlp, transformer, zero_last_
 
 NETWORKS = {
     "mlp": lambda **options: mlp(depth=3, order="norm act linear +", scale="learned", **options),
@@ -45,7 +45,16 @@ def test_every_layer_is_drawn_and_everything_else_is_neutral(make, init):
             assert (value == 1).all(), name
 
 
-@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+OTHERS = {
+    "transformer": lambda **options: transformer(vocabulary=9, scale="layerscale", **options),
+    "gates": lambda **options: conv2d(layers=8, shortcut="exclusive_gate", **options),
+    "fixup": lambda **options: conv2d(layers=8, norm=None, scale="fixup", **options),
+    "norm-free": lambda **options: mlp(depth=3, scale="nf", **options),
+    "looks linear": lambda **options: mlp(depth=3, init="looks_linear", **options),
+}
+
+
+@pytest.mark.parametrize("make", (NETWORKS | OTHERS).values(), ids=NETWORKS | OTHERS)
 def test_no_number_is_left_uninitialised(make, monkeypatch):
     """Fill fresh memory with nan: none must survive."""
     to_empty = nn.Module.to_empty

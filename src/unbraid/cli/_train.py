@@ -32,13 +32,19 @@ class _Schedule(StrEnum):
 
 def train(
     folder: Annotated[Path, typer.Argument(help="Where the checkpoint goes; must be new, or use --resume.")],
-    data: Annotated[str, typer.Option(help="mnist1d, digits, or a file .npz or .safetensors.")] = "mnist1d",
+    data: Annotated[
+        str, typer.Option(help="mnist1d, digits, a file .npz or .safetensors, or a folder of images.")
+    ] = "mnist1d",
     kind: Annotated[_Kind, typer.Option(help="With skips, or its plain twin without.")] = _Kind.RESIDUAL,
     depth: Annotated[int, typer.Option(min=1, help="The number of blocks.")] = 20,
     width: Annotated[int, typer.Option(min=1, help="Features of the stream.")] = 100,
     order: Annotated[str, typer.Option(help="The operations of a block, figure 11.5.")] = "act linear +",
     norm: Annotated[str, typer.Option(help="batch, layer, rms, group or none.")] = "none",
-    scale: Annotated[str, typer.Option(help="Of every branch: a number, 1/sqrt(K), learned or zero.")] = "1/sqrt(K)",
+    shortcut: Annotated[str, typer.Option(help="identity, or one that hurts: half, exclusive_gate, ...")] = "identity",
+    scale: Annotated[
+        str, typer.Option(help="Of every branch: a number, 1/sqrt(K), learned, zero, layerscale, fixup or nf.")
+    ] = "1/sqrt(K)",
+    init: Annotated[str, typer.Option(help="he, he_normal, glorot, glorot_normal, orthogonal or looks_linear.")] = "he",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training part.")] = 40,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 100,
     lr: Annotated[float, typer.Option(help="The learning rate of the first epoch.")] = 0.05,
@@ -66,7 +72,9 @@ def train(
         depth=depth,
         order=order,
         norm=None if norm == "none" else norm,
+        shortcut=shortcut,
         scale=_scale(scale),
+        init=init,
         generator=torch.Generator().manual_seed(seed),
     )
     network = residual if kind is _Kind.RESIDUAL else residual.plain()
