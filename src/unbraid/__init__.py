@@ -14,6 +14,7 @@ from unbraid.errors import (
     UnbraidError,
 )
 from unbraid.form import Block, ResidualForm, chain, trace
+from unbraid.gradients import DerivativeChain, Diagnosis, Signal, derivative_chain, diagnose, signal
 
 # Imported at once, not on demand: a function and a package share this name, and the function must win.
 from unbraid.lesion import LesionStudy, ReorderStudy, SubsetStudy, lesion, reorderings, subsets
@@ -35,13 +36,15 @@ from unbraid.prune import Pruning, Ranking, prune, rank
 from unbraid.unravel import Terms, attribute, unravel
 
 if TYPE_CHECKING:
-    from unbraid import data, draw, nn, train
+    from unbraid import data, draw, gradients, nn, train
 
 __version__ = version("unbraid")
 __all__ = [
     "Block",
     "CheckpointError",
     "DataError",
+    "DerivativeChain",
+    "Diagnosis",
     "GradientParts",
     "GradientSpectrum",
     "InexactError",
@@ -54,6 +57,7 @@ __all__ = [
     "ReorderStudy",
     "ResidualForm",
     "ShapeError",
+    "Signal",
     "SubsetStudy",
     "Terms",
     "TraceError",
@@ -63,9 +67,12 @@ __all__ = [
     "attribute",
     "chain",
     "data",
+    "derivative_chain",
+    "diagnose",
     "draw",
     "gradient_parts",
     "gradient_spectrum",
+    "gradients",
     "lesion",
     "mean_spectrum",
     "nn",
@@ -73,6 +80,7 @@ __all__ = [
     "rank",
     "reorderings",
     "sample_paths",
+    "signal",
     "subsets",
     "top_paths",
     "trace",
@@ -82,7 +90,7 @@ __all__ = [
 ]
 
 # The packages that a program pays for when it uses them.
-_ON_DEMAND = frozenset({"data", "draw", "nn", "train"})
+_ON_DEMAND = frozenset({"data", "draw", "gradients", "nn", "train"})
 
 
 def __getattr__(name: str) -> Any:
