@@ -11,6 +11,7 @@ from unbraid.form._equation import Equation
 from unbraid.form._exactness import relative_error, tolerance
 from unbraid.form._form import ResidualForm
 from unbraid.form._heads import Split
+from unbraid.form._log import Log, ScalarWriter
 from unbraid.form._place import scope
 from unbraid.form._signature import Signature, as_call
 from unbraid.form._stateful import refuse_stateful
@@ -25,9 +26,11 @@ __all__ = [
     "Block",
     "Equation",
     "Feed",
+    "Log",
     "Metric",
     "Objective",
     "ResidualForm",
+    "ScalarWriter",
     "Signature",
     "Split",
     "Swept",

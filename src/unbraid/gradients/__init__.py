@@ -13,7 +13,7 @@ from unbraid.gradients._autocorrelation import Autocorrelation, input_autocorrel
 from unbraid.gradients._chain import DerivativeChain, Factor, derivative_chain
 from unbraid.gradients._coherence import Coherence, Predictiveness, example_coherence, update_predictiveness
 from unbraid.gradients._diagnose import Diagnosis, Finding, diagnose
-from unbraid.gradients._log import DiagnosisLog, ScalarWriter
+from unbraid.gradients._log import DiagnosisLog
 from unbraid.gradients._signal import Moments, NotFinite, Signal, signal
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "Moments",
     "NotFinite",
     "Predictiveness",
-    "ScalarWriter",
     "Signal",
     "derivative_chain",
     "diagnose",

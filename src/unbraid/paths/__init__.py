@@ -10,7 +10,7 @@
 from unbraid.paths._all import all_paths, top_paths
 from unbraid.paths._by_length import effective
 from unbraid.paths._gradient import GradientSpectrum, gradient_spectrum
-from unbraid.paths._log import ScalarWriter, SpectrumLog
+from unbraid.paths._log import SpectrumLog
 from unbraid.paths._mean import MeanSpectrum, mean_spectrum
 from unbraid.paths._parts import GradientParts, gradient_parts
 from unbraid.paths._paths import Paths
@@ -22,7 +22,6 @@ __all__ = [
     "GradientSpectrum",
     "MeanSpectrum",
     "Paths",
-    "ScalarWriter",
     "SpectrumLog",
     "ValueSpectrum",
     "all_paths",
