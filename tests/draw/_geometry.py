@@ -35,8 +35,8 @@ def _beyond(axis: Axis) -> list[Text]:
     """The labels of ticks outside of the axis: they exist, but matplotlib does not draw them."""
     low, high = sorted(axis.get_view_interval())
     slack = 1e-9 * (high - low)
-    places = zip(axis.get_majorticklocs(), axis.get_majorticklabels(), strict=True)
-    return [label for at, label in places if not low - slack <= at <= high + slack]
+    beyond = [tick for tick in axis.majorTicks if not low - slack <= tick.get_loc() <= high + slack]
+    return [label for tick in beyond for label in (tick.label1, tick.label2)]
 
 
 def overlaps(boxes: dict[str, Bbox]) -> list[tuple[str, str]]:

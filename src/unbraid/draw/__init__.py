@@ -10,6 +10,7 @@ writes it as PNG or SVG and `svg` gives its text.
 own exchanges.
 """
 
+from unbraid.draw._contributions import agreement, contributions
 from unbraid.draw._depth import DepthCurve, depth
 from unbraid.draw._gradients import autocorrelation, chain, coherence, predictiveness, signal
 from unbraid.draw._lesion import lesion_pairs, lesions, reorderings, subsets
@@ -32,9 +33,11 @@ __all__ = [
     "PALETTE",
     "PAPER",
     "DepthCurve",
+    "agreement",
     "autocorrelation",
     "chain",
     "coherence",
+    "contributions",
     "depth",
     "lesion_pairs",
     "lesions",

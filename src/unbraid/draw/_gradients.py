@@ -11,6 +11,8 @@ from unbraid.draw._style import INK, MUTED, PALETTE, style
 
 __all__ = ["autocorrelation", "chain", "coherence", "predictiveness", "signal"]
 
+_WIDE = 30.0  # the ratio beyond which an axis is logarithmic
+
 
 def signal(
     total: Sequence[float],
@@ -18,7 +20,7 @@ def signal(
     gradient: Sequence[float],
     expected: Sequence[float] | None = None,
 ) -> Figure:
-    """Variance of the stream and of the branches by block, and below the gradient's norm, on logarithmic axes.
+    """Variance of the stream and of the branches by block, and below the gradient's norm.
 
     Args:
         total: the variance of each block's sum.
@@ -40,11 +42,13 @@ def signal(
             rows[0].plot(range(len(expected)), expected, color=MUTED, linewidth=4, alpha=0.5, label="closed form")
         _curve(rows[0], blocks, total, "sum", PALETTE[0], "o")
         _curve(rows[0], blocks, branch, "branch", PALETTE[3], "s")
+        _scale(rows[0], [*total, *branch])
         rows[0].set_ylabel("variance")
         rows[0].set_title(_growth(total))
         rows[0].legend(frameon=False, labelcolor=INK)
         if known:
             _curve(rows[1], blocks, gradient, "gradient", PALETTE[2], "^")
+            _scale(rows[1], gradient)
             rows[1].set_ylabel("‖∂loss/∂sum‖")
         rows[-1].set_xlabel("block")
         rows[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -60,8 +64,15 @@ def _growth(total: Sequence[float]) -> str:
 
 def _curve(axes: Axes, places: Sequence[int], values: Sequence[float], label: str, color: str, marker: str) -> None:
     axes.plot(places, values, color=color, marker=marker, markersize=4, label=label)
-    if all(value > 0 for value in values if math.isfinite(value)):
+
+
+def _scale(axes: Axes, values: Sequence[float]) -> None:
+    """Logarithmic where the values span more than an order of magnitude; otherwise from zero."""
+    known = [value for value in values if math.isfinite(value)]
+    if known and min(known) > 0 and max(known) > _WIDE * min(known):
         axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
 
 
 def coherence(cosine: Sequence[float], ratio: Sequence[float]) -> Figure:
@@ -170,8 +181,7 @@ def chain(names: Sequence[str], largest: Sequence[float], smallest: Sequence[flo
         axes.plot(places, largest, color=PALETTE[3], marker="^", linestyle="", label="largest singular value")
         axes.plot(places, smallest, color=PALETTE[0], marker="v", linestyle="", label="smallest")
         axes.axhline(1, color=MUTED, linewidth=0.8)
-        if min(smallest) > 0:
-            axes.set_yscale("log")
+        _scale(axes, [*largest, *smallest])
         axes.set_xlabel("factor, from the input on")
         axes.set_ylabel("singular value")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -13,6 +13,7 @@ from unbraid.form._form import ResidualForm
 from unbraid.form._heads import Split
 from unbraid.form._log import Log, ScalarWriter
 from unbraid.form._place import scope
+from unbraid.form._result import Result, as_html
 from unbraid.form._signature import Signature, as_call
 from unbraid.form._stateful import refuse_stateful
 from unbraid.form._sweep import Feed, Swept, lesioned, sweep
@@ -30,6 +31,7 @@ __all__ = [
     "Metric",
     "Objective",
     "ResidualForm",
+    "Result",
     "ScalarWriter",
     "Signature",
     "Split",
@@ -37,6 +39,7 @@ __all__ = [
     "Target",
     "Verification",
     "as_call",
+    "as_html",
     "chain",
     "channel_dimension",
     "classification_loss",

@@ -9,12 +9,14 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from unbraid.form import Result
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
-class Autocorrelation:
+class Autocorrelation(Result):
     """How alike the gradients at neighbouring inputs are: the autocorrelation of dy/dx along a line (figure 11.3).
 
     Attributes:

@@ -10,7 +10,7 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, relative_error, tolerance
+from unbraid.form import ResidualForm, Result, relative_error, tolerance
 from unbraid.gradients._lanczos import extreme_singular_values
 from unbraid.graph import Graph, Segment, makes, reads, subgraph
 from unbraid.walk import run
@@ -39,7 +39,7 @@ class Factor:
 
 
 @dataclass(frozen=True, eq=False)
-class DerivativeChain:
+class DerivativeChain(Result):
     """The derivative of the output as a product of one factor a block.
 
     In a plain network ∂h_k/∂h_{k−1} is the layer's Jacobian (Equation 11.3 of Prince 2023); in a residual one it is I +

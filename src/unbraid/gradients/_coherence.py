@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 from torch.utils import _pytree as pytree
 
-from unbraid.form import Batch, Batches, ResidualForm, classification_loss, each_batch
+from unbraid.form import Batch, Batches, ResidualForm, Result, classification_loss, each_batch
 from unbraid.walk import run
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _EPS = 1e-30
 
 
 @dataclass(frozen=True, eq=False)
-class Coherence:
+class Coherence(Result):
     """How alike the gradients of different examples are, block by block.
 
     Attributes:
@@ -116,7 +116,7 @@ def example_coherence(
 
 
 @dataclass(frozen=True, eq=False)
-class Predictiveness:
+class Predictiveness(Result):
     """How far a step for one example changes the gradient of another.
 
     Attributes:

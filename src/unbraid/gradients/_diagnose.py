@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor, nn
 
-from unbraid.form import Batches, ResidualForm, classification_loss, each_batch, trace
+from unbraid.form import Batches, ResidualForm, Result, classification_loss, each_batch, trace
 from unbraid.gradients._coherence import Coherence, example_coherence
 from unbraid.gradients._signal import Signal, signal
 
@@ -42,7 +42,7 @@ class Finding:
 
 
 @dataclass(frozen=True, eq=False)
-class Diagnosis:
+class Diagnosis(Result):
     """What a network's signals and gradients look like through depth, in words and numbers.
 
     Attributes:

@@ -12,6 +12,7 @@ from unbraid.form import (
     Batch,
     Batches,
     ResidualForm,
+    Result,
     channel_dimension,
     classification_loss,
     each_batch,
@@ -53,7 +54,7 @@ class NotFinite:
 
 
 @dataclass(frozen=True, eq=False)
-class Signal:
+class Signal(Result):
     """How the signal travels through depth: signal propagation plots (Brock, De and Smith 2021) of any traced model.
 
     Attributes:

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from unbraid.form import ResidualForm, Split, Target, objective
+from unbraid.form import ResidualForm, Result, Split, Target, objective
 from unbraid.graph import subgraph
 from unbraid.paths._by_length import effective, mean_length, per_example
 from unbraid.paths._check import measured, model_error
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class GradientSpectrum:
+class GradientSpectrum(Result):
     """∂target/∂source split by the number of branches that a path passes (Equation 11.6, summed by length).
 
     Attributes:

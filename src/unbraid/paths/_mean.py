@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from unbraid.form import Batch, Batches, ResidualForm, Split, classification_loss, each_batch
+from unbraid.form import Batch, Batches, ResidualForm, Result, Split, classification_loss, each_batch
 from unbraid.paths._by_length import effective, mean_length
 from unbraid.paths._gradient import GradientSpectrum, gradient_spectrum
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class MeanSpectrum:
+class MeanSpectrum(Result):
     """The gradient of a loss by path length, averaged over the examples of a data set.
 
     Attributes:

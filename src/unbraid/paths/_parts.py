@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from unbraid.form import ResidualForm, Target, objective
+from unbraid.form import ResidualForm, Result, Target, objective
 from unbraid.paths._by_length import per_example
 from unbraid.paths._check import parts_error
 from unbraid.paths._place import place_of
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class GradientParts:
+class GradientParts(Result):
     """The parts of ∂target/∂source that travel through given blocks: g_S = Σ over the paths that pass every block of S.
 
     A path belongs to the part of every block that it passes, so the parts overlap: over single blocks they sum to

@@ -1,5 +1,5 @@
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int8, Int64
@@ -7,9 +7,17 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from unbraid.form import Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+_DRAWN = 64
+
 
 @dataclass(frozen=True, eq=False)
-class Paths:
+class Paths(Result):
     """Single paths from the sources to the target, by the choice that each makes at every block.
 
     Attributes:
@@ -75,6 +83,14 @@ class Paths:
         for mask, length, value, norm in rows:
             table.add_row(shown(mask), str(int(length)), f"{value:+.4g}", f"{norm:.4g}")
         return table
+
+    def plot(self) -> "Figure":
+        """One bar a path, the 64 largest where there are more, averaged over the batch."""
+        from unbraid.draw import paths
+
+        means = self.values.mean(1)
+        chosen = means.abs().argsort(descending=True)[:_DRAWN]
+        return paths(self.lengths[chosen.cpu()].tolist(), means[chosen].tolist())
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain lists."""

@@ -8,7 +8,7 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, Split, Target, objective, relative_error, tolerance
+from unbraid.form import ResidualForm, Result, Split, Target, objective, relative_error, tolerance
 from unbraid.walk import Polynomial, Polynomials, constants, freeze, record, walk
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class ValueSpectrum:
+class ValueSpectrum(Result):
     """A target split by the length of the paths that make it, every non-linear factor held at its value.
 
     Attributes:

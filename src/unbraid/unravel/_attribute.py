@@ -1,5 +1,5 @@
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -8,14 +8,17 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid.errors import InexactError
-from unbraid.form import Target, objective, relative_error, tolerance
+from unbraid.form import Result, Target, objective, relative_error, tolerance
 from unbraid.graph import subgraph
 from unbraid.unravel._push import Run
 from unbraid.walk import Cotangents, freeze, record, run, walk
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 @dataclass(frozen=True, eq=False)
-class Attribution:
+class Attribution(Result):
     """A scalar of the output split over the terms of the stream, the head frozen at the input: direct attribution.
 
     Attributes:
@@ -44,6 +47,13 @@ class Attribution:
         for name, value in zip((*self.names, "head"), (*self.values.mean(1), self.constants.mean()), strict=True):
             table.add_row(name, f"{value:+.4g}")
         return table
+
+    def plot(self) -> "Figure":
+        """What each term and the head add, averaged over the batch."""
+        from unbraid.draw import contributions
+
+        means = [*self.values.mean(1).tolist(), float(self.constants.mean())]
+        return contributions((*self.names, "head"), means)
 
     def to_dict(self) -> dict[str, Any]:
         """All contributions as plain values."""

@@ -1,17 +1,23 @@
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
+from rich import box
+from rich.table import Table
 from torch import Tensor
 
+from unbraid.form import Result
 from unbraid.graph import subgraph
 from unbraid.unravel._push import Run
 from unbraid.walk import freeze, run
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 @dataclass(frozen=True, eq=False)
-class Lens:
+class Lens(Result):
     """The head applied to the partial sums of the terms: what the model would say after each block (the logit lens).
 
     Attributes:
@@ -24,6 +30,43 @@ class Lens:
     names: tuple[str, ...]
     outputs: Float[Tensor, "terms *output"]
     scale: Literal["recomputed", "frozen"]
+
+    @property
+    def agreement(self) -> Float[Tensor, " terms"]:
+        """The share of predictions, the classes of the largest output, that are the model's own."""
+        predicted = self.outputs.argmax(-1)
+        return (predicted == predicted[-1]).double().flatten(1).mean(1)
+
+    @property
+    def divergence(self) -> Float[Tensor, " terms"]:
+        """KL(model ‖ partial sum) of the classes' distributions in nats, averaged over examples and positions."""
+        logs = self.outputs.double().log_softmax(-1)
+        return (logs[-1].exp() * (logs[-1] - logs)).sum(-1).flatten(1).mean(1)
+
+    def table(self) -> Table:
+        """One row a partial sum."""
+        table = Table(box=box.SIMPLE_HEAD, caption=f"the head's scale is {self.scale}")
+        table.caption_justify = "left"
+        for column in ("up to", "same prediction", "divergence in nats"):
+            table.add_column(column, justify="left" if column == "up to" else "right")
+        for name, share, far in zip(self.names, self.agreement, self.divergence, strict=True):
+            table.add_row(name, f"{100 * share:.1f} %", f"{far:.4g}")
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Names, agreement and divergence as plain values."""
+        return {
+            "names": list(self.names),
+            "agreement": self.agreement.tolist(),
+            "divergence": self.divergence.tolist(),
+            "scale": self.scale,
+        }
+
+    def plot(self) -> "Figure":
+        """Agreement and divergence by term."""
+        from unbraid.draw import agreement
+
+        return agreement(self.agreement.tolist(), self.divergence.tolist())
 
 
 def lens(

@@ -1,6 +1,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -9,12 +9,15 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, Split, Target, relative_error, tolerance
+from unbraid.form import ResidualForm, Result, Split, Target, relative_error, tolerance
 from unbraid.graph import Add, subgraph
 from unbraid.unravel._attribute import Attribution, attribution
 from unbraid.unravel._lens import Lens, lens
 from unbraid.unravel._push import CONSTANTS, INPUT, Origin, Run
 from unbraid.walk import run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +71,7 @@ class Term:
 
 
 @dataclass(frozen=True, eq=False)
-class Terms:
+class Terms(Result):
     """The stream as a sum: the input's term, one term a block, and the trunk's own constants (Equation 11.5).
 
     Attributes:
@@ -124,6 +127,12 @@ class Terms:
         for k, (name, norm) in enumerate(zip(self.names, norms, strict=True)):
             table.add_row(str(k), name, f"{norm:.4g}", f"{norm / whole:.3f}")
         return table
+
+    def plot(self) -> "Figure":
+        """The root mean square of each term."""
+        from unbraid.draw import terms
+
+        return terms(self.names, self.norms.tolist())
 
     def to_dict(self) -> dict[str, Any]:
         """Names, sizes and error as plain values."""
