@@ -228,7 +228,8 @@ class _Part:
         weights = sum(tensor.numel() * tensor.element_size() for tensor in state)
         widest = max(found.working for found in self.sizes.values())
         cache = _CACHE if all(tensor.device.type == "cpu" for tensor in state) else float("inf")
-        return Budget(max(_FLOOR, _SHARE * (weights + scale * widest)), cache).room(self.merged, self.sizes, scale)
+        share = _SHARE * (weights + scale * widest)
+        return Budget(max(_FLOOR, share), max(2 * _FLOOR, share), cache).room(self.merged, self.sizes, scale)
 
 
 def _stacked(parts: Sequence[_Part]) -> bool:

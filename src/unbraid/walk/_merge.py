@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from unbraid.graph import Add, Graph, Segment, Step, Stream, makes, reads
+from unbraid.graph import Add, Graph, Step, Stream, makes, reads
 
 _BATCH = re.compile(r"\bbatch\b")
 ALONE = -1
@@ -38,7 +38,8 @@ class Merged:
     Attributes:
         graph: the graph that the variants derive from.
         nodes: the distinct computations.
-        needs: [variants, places], the node that each variant runs at each place of its steps; −1 for none.
+        needs: [variants, places], the node at each place of each variant's steps; −1 where there is none. A variant
+            that lacks a branch still lists its nodes where others need them.
         inputs: the number of each input stream's value.
         outputs: for each variant the numbers of its outputs' values, in the order of the graph's.
         dimensions: for each value the dimension that counts the examples; None where there is none.
@@ -73,6 +74,17 @@ def dimension(stream: Stream) -> int | None:
     return found[0] if len(found) == 1 else None
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Part:
+    """What a step reads and makes, looked up once: many variants have the step."""
+
+    reads: tuple[str, ...]
+    makes: tuple[str, ...]
+    adds: bool
+    code: tuple[object, ...]
+    along: tuple[int | None, ...]
+
+
 @dataclass(eq=False)
 class _Merger:
     graph: Graph
@@ -81,6 +93,7 @@ class _Merger:
     known: dict[tuple[object, ...], int] = field(default_factory=dict)
     kinds: dict[tuple[object, ...], int] = field(default_factory=dict)
     outputs: list[tuple[int, ...]] = field(default_factory=list)
+    parts: dict[int, _Part] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.along = {name: dimension(stream) for name, stream in self.graph.streams.items()}
@@ -98,48 +111,58 @@ class _Merger:
         del run[common:]
         self.before = steps
         for step in steps[common:]:
-            operands = tuple([values[stream] for stream in reads(step)])
-            if isinstance(step, Add) and len(operands) == 1:
-                values[step.output] = operands[0]  # a sum of one operand is that operand
+            found = self.parts.get(id(step)) or self._part(step)
+            operands = tuple([values[stream] for stream in found.reads])
+            if len(operands) == 1 and found.adds:
+                values[found.makes[0]] = operands[0]  # a sum of one operand is that operand
                 run.append(-1)
                 continue
-            number = self._node(step, operands)
-            values.update(zip(makes(step), self.nodes[number].makes, strict=True))
+            number = self._node(step, found, operands)
+            values.update(zip(found.makes, self.nodes[number].makes, strict=True))
             run.append(number)
-        self.outputs.append(tuple(values[stream] for stream in self.graph.outputs))
-        self.needs[variant, : len(run)] = self._pruned(run, set(self.outputs[-1]))
+        self.outputs.append(tuple([values[stream] for stream in self.graph.outputs]))
+        self.needs[variant, : len(run)] = run
 
-    def _node(self, step: Step, operands: tuple[int, ...]) -> int:
-        key = (id(step.code), step.params, operands) if isinstance(step, Segment) else operands
+    def _part(self, step: Step) -> _Part:
+        adds = isinstance(step, Add)
+        code = (step.block, step.output) if isinstance(step, Add) else (id(step.code), step.params)
+        made = tuple(self.along[stream] for stream in makes(step))
+        self.parts[id(step)] = found = _Part(reads(step), makes(step), adds, code, made)
+        return found
+
+    def _node(self, step: Step, found: _Part, operands: tuple[int, ...]) -> int:
+        key = operands if found.adds else (found.code, operands)
         number = self.known.get(key)
         if number is None:
             number = self.known[key] = len(self.nodes)
             first = len(self.dimensions)
-            self.dimensions += [self.along[stream] for stream in makes(step)]
+            self.dimensions += found.along
             made = tuple(range(first, len(self.dimensions)))
-            self.nodes.append(Node(step, operands, made, self._kind(step, operands, made)))
+            self.nodes.append(Node(step, operands, made, self._kind(found, operands)))
         return number
 
-    def _kind(self, step: Step, operands: tuple[int, ...], made: tuple[int, ...]) -> int:
+    def _kind(self, found: _Part, operands: tuple[int, ...]) -> int:
         """Nodes can be stacked if they differ in nothing but values with examples along a dimension."""
-        along = tuple(self.dimensions[value] for value in operands)
-        if None in [self.dimensions[value] for value in made] or all(place is None for place in along):
+        along = tuple([self.dimensions[value] for value in operands])
+        if None in found.along or all(place is None for place in along):
             return ALONE
-        shared = tuple(value if place is None else None for value, place in zip(operands, along, strict=True))
-        code = (id(step.code), step.params) if isinstance(step, Segment) else (step.block, step.output)
-        return self.kinds.setdefault((*code, along, shared), len(self.kinds))
-
-    def _pruned(self, run: list[int], wanted: set[int]) -> list[int]:
-        """Without that on which the outputs do not depend."""
-        kept = list(run)
-        for place in range(len(run) - 1, -1, -1):
-            if run[place] >= 0:
-                node = self.nodes[run[place]]
-                if wanted.isdisjoint(node.makes):
-                    kept[place] = -1
-                else:
-                    wanted.update(node.reads)
-        return kept
+        shared: tuple[int | None, ...] = ()
+        if None in along:
+            shared = tuple(value if place is None else None for value, place in zip(operands, along, strict=True))
+        return self.kinds.setdefault((found.code, along, shared), len(self.kinds))
 
     def merged(self) -> Merged:
+        """All variants, without the nodes on which no output depends."""
+        wanted = [False] * len(self.dimensions)
+        for outputs in self.outputs:
+            for value in outputs:
+                wanted[value] = True
+        alive = np.zeros(len(self.nodes) + 1, bool)  # the last entry is that of node −1
+        for number in range(len(self.nodes) - 1, -1, -1):  # a node reads what earlier ones make
+            node = self.nodes[number]
+            if any(wanted[value] for value in node.makes):
+                alive[number] = True
+                for value in node.reads:
+                    wanted[value] = True
+        self.needs[~alive[self.needs]] = -1
         return Merged(self.graph, self.nodes, self.needs, self.inputs, self.outputs, self.dimensions)

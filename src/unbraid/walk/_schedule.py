@@ -77,11 +77,14 @@ def _pieces(merged: Merged, nodes: Numbers, room: int) -> Iterator[list[int]]:
 def _ends(merged: Merged, groups: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
     """When each variant is finished, and when each value has been read for the last time."""
     turn = np.zeros(len(merged.nodes) + 1, np.int64)  # the last entry, 0, is that of node −1
-    last: dict[int, int] = dict.fromkeys(merged.inputs.values(), 0)
+    last = [-1] * len(merged.dimensions)
+    for value in merged.inputs.values():
+        last[value] = 0
     for number, group in enumerate(groups, start=1):
         turn[group] = number
         for node in group:
-            last.update(dict.fromkeys((*merged.nodes[node].reads, *merged.nodes[node].makes), number))
+            for value in (*merged.nodes[node].reads, *merged.nodes[node].makes):
+                last[value] = number
     finished: list[list[int]] = [[] for _ in range(len(groups) + 1)]
     ends = turn[merged.needs].max(axis=1, initial=0).tolist()
     for variant, end in enumerate(ends):
@@ -89,6 +92,7 @@ def _ends(merged: Merged, groups: list[list[int]]) -> tuple[list[list[int]], lis
         for value in merged.outputs[variant]:
             last[value] = max(last[value], end)
     gone: list[list[int]] = [[] for _ in range(len(groups) + 1)]
-    for value, number in last.items():
-        gone[number].append(value)
+    for value, number in enumerate(last):
+        if number >= 0:  # no variant needs the others
+            gone[number].append(value)
     return finished, gone

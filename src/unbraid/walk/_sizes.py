@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -61,11 +62,13 @@ class Budget:
     """Bytes that stacks may take.
 
     Attributes:
-        memory: for what is being run, and again for what waits.
+        working: for what is being run.
+        living: for what waits.
         cache: what is being run may take as much; beyond it, only some times the weights that it shares.
     """
 
-    memory: float
+    working: float
+    living: float
     cache: float
 
     def room(self, merged: Merged, sizes: Mapping[int | str, Size], scale: float) -> Room:
@@ -81,14 +84,16 @@ class Budget:
             steps = [merged.nodes[number].step for number in np.unique(merged.needs[:, place]) if number >= 0]
             met = [sizes[key] for key in set(map(_key, steps)) & sizes.keys()]
             fast = max(self.cache, _REREAD * max((size.weights for size in met), default=0))
-            run.append(_times(min(self.memory, fast), scale * max((size.working for size in met), default=0)))
-            live.append(_times(self.memory, scale * max((size.living for size in met), default=0)))
-        return Room(run, live)
+            run.append(_times(min(self.working, fast), scale * max((size.working for size in met), default=0)))
+            live.append(_times(self.living, scale * max((size.living for size in met), default=0)))
+        # More than the largest stack that is still to come need not wait: what waits long has left the cache.
+        widest = list(accumulate(reversed(run), max))[::-1]
+        return Room(run, [*map(min, live, widest)])
 
 
 # To read activations from beyond the cache costs more than the call that a larger stack saves; not so where each call
 # reads the weights anew and they weigh more.
-_REREAD = 4.0
+_REREAD = 8.0
 
 
 def _times(room: float, size: float) -> int:
@@ -101,7 +106,7 @@ def _key(step: Step) -> int | str:
 
 
 class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the largest tensor that any operator gives, views included: they stand for what they are read from."""
+    """Notes the largest tensor that any operator makes; a view, of a transposed weight say, makes none."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -109,8 +114,18 @@ class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        self.largest = max([self.largest, *map(_bytes, pytree.tree_leaves(made))])
+        given = {_memory(tensor) for tensor in _tensors((args, kwargs))}
+        new = [tensor for tensor in _tensors(made) if _memory(tensor) not in given]
+        self.largest = max([self.largest, *map(_bytes, new)])
         return made
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _bytes(value: Any) -> int:
