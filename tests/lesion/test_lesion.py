@@ -3,6 +3,7 @@
 import copy
 import math
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -13,6 +14,7 @@ from networks import Chain, Residual, error, lively, mlp, normal
 from real_models import real
 from unbraid import DataError, ShapeError, chain, lesion, trace
 from unbraid import nn as ours
+from unbraid.graph import Segment
 
 X = normal(3, 6)
 
@@ -269,6 +271,29 @@ def test_examples_that_influence_one_another_run_apart():
     assert not study.stacked
     for which, metric in zip(study.sets, study.metrics, strict=True):
         assert metric == pytest.approx(mean_over(data, form.without(*which)), rel=1e-12)
+
+
+@pytest.mark.parametrize("built_in", ["the size of the batch", "that it is not 1"])
+def test_a_graph_that_runs_at_one_batch_size_only_runs_apart(built_in):
+    """Stacks, or single examples, that the graph cannot take."""
+    form = trace(lively(Chain(*(Residual(mlp(6)) for _ in range(4)))), X)
+    data = some_batches(4, 3, out=6)
+    expected = [mean_over(data, form.without(k)) for k in range(4)]
+    codes = {id(segment): segment.code for segment in form.segments}
+
+    def choosy(segment):
+        def code(*values):
+            rows = len(values[0])
+            if rows == 1 if built_in == "that it is not 1" else rows not in (1, 3, 4):
+                raise RuntimeError("shape '[4, 6]' is invalid")
+            return codes[id(segment)](*values)
+
+        return replace(segment, code=code)
+
+    steps = tuple(choosy(step) if isinstance(step, Segment) else step for step in form.graph.steps)
+    study = lesion(replace(form, graph=replace(form.graph, steps=steps)), data, square)
+    assert not study.stacked
+    assert list(study.metrics) == pytest.approx(expected, rel=1e-12)
 
 
 def test_without_its_check_the_sweep_would_be_wrong_there(monkeypatch):

@@ -166,16 +166,17 @@ class _Part:
     def _first(self, inputs: Mapping[str, Any], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """The first batch: two variants must be what plain runs of a few examples give, else none runs together."""
         few = min(_FEW, size) if self._by_example() else size
-        alone, self.sizes = self._plainly({name: self._head(name, value, few, size) for name, value in inputs.items()})
         self.volume = _volume(inputs) * few // size or 1
         try:
+            part = {name: self._head(name, value, few, size) for name, value in inputs.items()}
+            alone, self.sizes = self._plainly(part)
             for variant, values in run_variants(self.merged, self._order(inputs, size), self.form.state, inputs):
                 if variant in alone and not self._same(values, alone[variant], few, size):
                     break
                 yield variant, values
             else:
                 return
-        except RuntimeError:  # a size that only one batch fits is built into the graph
+        except RuntimeError:  # the graph does not run at another batch size
             pass
         self.stacked = False
         self.orders.clear()
