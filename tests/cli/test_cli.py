@@ -12,7 +12,7 @@ import pytest
 from cli._run import invoke
 from unbraid.cli._model import KINDS, Wish, load, parse_shape
 
-VERBS = ["report", "train", "trace", "unravel", "paths", "lesion", "prune", "figure"]
+VERBS = ["report", "train", "sweep", "trace", "unravel", "paths", "lesion", "prune", "figure"]
 FIGURES = ["network", "unravelled", "order", "toy"]
 
 

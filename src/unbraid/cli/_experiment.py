@@ -1,20 +1,20 @@
 """The comparison behind `unbraid report`: plain and residual networks of the same layers, at several depths."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn as torch_nn
 
 from unbraid import nn
+from unbraid.cli._threads import one_thread
 from unbraid.data import Dataset
 from unbraid.draw import DepthCurve
 from unbraid.report import sections
 from unbraid.train import Recipe, Run, fit
 
-__all__ = ["Comparison", "compare", "one_thread"]
+__all__ = ["Comparison", "compare"]
 
 KINDS = ("plain", "residual")
 
@@ -94,17 +94,6 @@ def compare(
     with one_thread():
         trials = [Trial(kind, depth, _fit(kind, depth, seed, data, recipe, step)) for kind, depth, seed in wanted]
     return Comparison(data, trials)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Matrices of 100 by 100 are too small to share: two threads wait for each other longer than they compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _fit(kind: str, depth: int, seed: int, data: Dataset, recipe: Recipe, step: Callable[[str], None]) -> Run:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import nn as torch_nn
@@ -141,7 +141,7 @@ class Grid:
         return [group[at : at + together] for group in ordered for at in range(0, len(group), together)]
 
     @classmethod
-    def of(cls, table: Mapping[str, Any]) -> Self:
+    def of(cls, table: Mapping[str, Any]) -> "Grid":
         """The grid of a TOML table: a key has a value or a list of them; each [[grid]] adds a grid of its own.
 
         Raises:

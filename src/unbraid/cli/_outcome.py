@@ -50,8 +50,11 @@ class Row:
         return statistics.median(self.finite) if self.finite else math.nan
 
     def name(self, keys: Sequence[str]) -> str:
-        """Its values of these keys."""
-        return ", ".join(f"{key} {_said(getattr(self.setting, key))}" for key in keys)
+        """Its values of these keys; the kind says itself what it is."""
+        values = {key: _said(getattr(self.setting, key)) for key in keys}
+        return ", ".join(
+            value if key == "kind" else f"{key.replace('_', ' ')} {value}" for key, value in values.items()
+        )
 
 
 @dataclass(frozen=True)

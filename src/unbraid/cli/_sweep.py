@@ -82,7 +82,7 @@ def _train(grid: "Grid", examples: "Dataset", store: "Store", together: int, dev
 def _side_by_side(
     stack: Sequence[tuple["Setting", int]], examples: "Dataset", device: str, step: Callable[[str], None]
 ) -> "list[Run]":
-    from unbraid.cli._experiment import one_thread
+    from unbraid.cli._threads import one_thread
     from unbraid.train import fit, train_many
 
     networks = [setting.network(examples, seed) for setting, seed in stack]

@@ -59,7 +59,7 @@ def train(
     import torch
 
     from unbraid import nn
-    from unbraid.cli._experiment import one_thread
+    from unbraid.cli._threads import one_thread
     from unbraid.data import by_name
     from unbraid.train import Recipe, fit
 

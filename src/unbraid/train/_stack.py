@@ -134,7 +134,7 @@ class Stack:
     def finite(self) -> list[bool]:
         """Whether every parameter and buffer of each member is."""
         tensors = [tensor for tensor in (self.parameters | self._buffers).values() if tensor.is_floating_point()]
-        rows = torch.stack([tensor.flatten(1).isfinite().all(1) for tensor in tensors])
+        rows = torch.stack([tensor.reshape(len(self.members), -1).isfinite().all(1) for tensor in tensors])
         return [bool(row) for row in rows.all(0).tolist()]
 
     def _band(self, places: slice) -> tuple[slice, torch.optim.Optimizer]:

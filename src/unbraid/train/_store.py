@@ -93,7 +93,7 @@ class Store:
             self._connection.executemany("INSERT INTO runs (asked, result, finished) VALUES (?, ?, ?)", rows)
 
     def _open(self, job: str, data: Dataset) -> None:
-        about = json.dumps(describe_data(data), sort_keys=True)
+        about = json.dumps(describe_data(data))
         with self._told():
             if self._empty():
                 # A power cut must not take back what was said to be kept.
@@ -173,4 +173,4 @@ def _key(asked: Facts) -> str:
 
 def _short(value: object) -> str:
     text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:13]}…"
+    return text if len(text) <= 40 else f"{text[:13]}…{text[-1]}"
