@@ -1,36 +1,20 @@
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from unbraid.form._batches import Batch, Batches, Metric, each_batch
-from unbraid.form._edit import Part, Spared
-from unbraid.form._exactness import relative_error, tolerance
+from unbraid.form._edit import Part as Branch
+from unbraid.form._edit import Spared
 from unbraid.form._form import ResidualForm
-from unbraid.graph import Graph, Step, Stream, differentiable
-from unbraid.walk import (
-    ALONE,
-    Budget,
-    Room,
-    Schedule,
-    Size,
-    dimension,
-    measured,
-    merge,
-    run_variants,
-    schedule,
-)
+from unbraid.form._part import Part
+from unbraid.graph import Graph, Step, Stream
 
 # Values for streams that variants read and the form has not, by their names: means of branches, say.
 Feed: TypeAlias = Callable[[Batch], Mapping[str, Tensor]]
-_FEW = 1  # example that is run by itself to check that a larger batch changes it by rounding alone
 _CHUNK = 4096  # variants that are laid over one another at once
-# Bytes that stacks may take where the model itself takes less, and their share of what the model takes: one plain run
-# has its weights, its widest step, and Python with torch in memory, about 300 MB.
-_FLOOR, _SHARE, _CACHE = 48e6, 0.3, 2e6
 
 
 @dataclass(frozen=True)
@@ -86,7 +70,7 @@ def sweep(
     graph = form.graph
     wide = Graph({**graph.streams, **added}, graph.steps, (*graph.inputs, *added), graph.sources, graph.outputs)
     starts = range(0, len(variants), _CHUNK)
-    parts = [_Part(form, wide, variants[start : start + _CHUNK], max_batch, stack) for start in starts]
+    parts = [Part(form, wide, variants[start : start + _CHUNK], max_batch, stack) for start in starts]
     sums, examples = [0.0] * len(variants), 0
     for batch in each_batch(form, batches):
         inputs = {**form.inputs(batch.args, batch.kwargs), **(feed(batch) if feed else {})}
@@ -103,7 +87,7 @@ def sweep(
 
 
 def lesioned(
-    form: ResidualForm, sets: Iterable[Iterable[Part]], instead: Mapping[tuple[int, int], str] | None = None
+    form: ResidualForm, sets: Iterable[Iterable[Branch]], instead: Mapping[tuple[int, int], str] | None = None
 ) -> list[tuple[Step, ...]]:
     """The steps of a form without each of some sets of branches, as variants for a `sweep`.
 
@@ -128,122 +112,6 @@ def _number(metric: Metric, output: Any, labels: Any) -> float:
     return float(value)
 
 
-@dataclass(eq=False)
-class _Part:
-    """Variants that are laid over one another, and how they run.
-
-    Attributes:
-        form: what they are variants of.
-        graph: its graph with the streams that are given besides.
-        variants: the steps of each.
-        max_batch: how many examples run at once at most.
-        stacked: whether variants run together; False once that was seen to change them.
-    """
-
-    form: ResidualForm
-    graph: Graph
-    variants: Sequence[Sequence[Step]]
-    max_batch: int | None
-    stacked: bool
-    sizes: Mapping[int | str, Size] | None = None
-    volume: int = 1
-    orders: dict[int, Schedule] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.merged = merge(self.graph, self.variants)
-        alike = [node.kind for node in self.merged.nodes if node.kind != ALONE]
-        self.alike = len(set(alike)) < len(alike)
-        self.stacked = self.stacked and self.alike
-
-    def outputs(self, inputs: Mapping[str, Any], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Each variant with its outputs; if one is handed out twice, the later counts."""
-        if self.stacked and self.sizes is None:
-            yield from self._first(inputs, size)
-            if self.stacked:
-                return
-        yield from run_variants(self.merged, self._order(inputs, size), self.form.state, inputs)
-
-    def _first(self, inputs: Mapping[str, Any], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The first batch: two variants must be what plain runs of a few examples give, else none runs together."""
-        few = min(_FEW, size) if self._by_example() else size
-        self.volume = _volume(inputs) * few // size or 1
-        try:
-            part = {name: self._head(name, value, few, size) for name, value in inputs.items()}
-            alone, self.sizes = self._plainly(part)
-            for variant, values in run_variants(self.merged, self._order(inputs, size), self.form.state, inputs):
-                if variant in alone and not self._same(values, alone[variant], few, size):
-                    break
-                yield variant, values
-            else:
-                return
-        except RuntimeError:  # the graph does not run at another batch size
-            pass
-        self.stacked = False
-        self.orders.clear()
-
-    def _plainly(self, inputs: Mapping[str, Any]) -> tuple[dict[int, dict[str, Any]], dict[int | str, Size]]:
-        """The first variant and one that departs from it halfway, by themselves; and what each step takes."""
-        apart = (self.merged.needs != self.merged.needs[0]).sum(axis=1)
-        variants = [0, int(np.abs(apart - apart.max() / 2).argmin())]
-        values, sizes = measured(self.merged, variants, self.form.state, inputs)
-        return dict(zip(variants, values, strict=True)), sizes
-
-    def _same(self, together: Mapping[str, Any], alone: Mapping[str, Any], few: int, size: int) -> bool:
-        bound = tolerance("forward", self.form.dtype) if self.form.tolerance is None else self.form.tolerance
-        return all(
-            _close(self._head(stream, together[stream], few, size), alone[stream], bound) for stream in self._compared()
-        )
-
-    def _compared(self) -> list[str]:
-        """The outputs of floating point; whole numbers, such as the class with the largest score, may flip."""
-        floats = [stream for stream in self.graph.outputs if differentiable(self.graph.streams[stream].dtype)]
-        return floats or list(self.graph.outputs)
-
-    def _by_example(self) -> bool:
-        """Whether a few examples suffice for a comparison: not for an output such as the mean loss of a batch."""
-        return all(dimension(self.graph.streams[stream]) is not None for stream in self._compared())
-
-    def _head(self, stream: str, value: Any, few: int, size: int) -> Any:
-        along = dimension(self.graph.streams[stream])
-        if along is None or not isinstance(value, Tensor):
-            return value
-        return value.narrow(along, 0, value.shape[along] * few // size)
-
-    def _order(self, inputs: Mapping[str, Any], size: int) -> Schedule:
-        """The schedule for a batch of this size; that of the batch before if nothing has changed."""
-        volume = _volume(inputs)
-        key = volume if self.max_batch is None else size
-        if key not in self.orders:
-            self.orders = {key: schedule(self.merged, self._room(volume, size))}
-        return self.orders[key]
-
-    def _room(self, volume: int, size: int) -> Room:
-        places = self.merged.needs.shape[1]
-        if not self.stacked or self.sizes is None:
-            return Room([1] * places, [1] * places)
-        if self.max_batch is not None:
-            together = max(1, self.max_batch // size)
-            return Room([together] * places, [together] * places)
-        scale = volume / self.volume
-        state = self.form.state.values()
-        weights = sum(tensor.numel() * tensor.element_size() for tensor in state)
-        widest = max(found.working for found in self.sizes.values())
-        cache = _CACHE if all(tensor.device.type == "cpu" for tensor in state) else float("inf")
-        share = _SHARE * (weights + scale * widest)
-        return Budget(max(_FLOOR, share), max(2 * _FLOOR, share), cache).room(self.merged, self.sizes, scale)
-
-
-def _stacked(parts: Sequence[_Part]) -> bool:
+def _stacked(parts: Sequence[Part]) -> bool:
     """Whether all that is alike ran together; the last part may hold a single variant."""
     return any(part.stacked for part in parts) and all(part.stacked or not part.alike for part in parts)
-
-
-def _close(a: Tensor, b: Tensor, bound: float) -> bool:
-    distance, size = (a - b).abs().max(), b.abs().max()
-    # In the tensors' own type, as float64 copies of all logits would cost as much as a block; nan where one is not
-    # finite, or an overflow, which the careful measure tells apart.
-    return bool(distance <= bound * size) or relative_error(a, b) <= bound
-
-
-def _volume(inputs: Mapping[str, Any]) -> int:
-    return sum(value.numel() for value in inputs.values() if isinstance(value, Tensor))
