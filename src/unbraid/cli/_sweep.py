@@ -20,7 +20,7 @@ __all__ = ["sweep"]
 
 
 def sweep(
-    file: Annotated[Path, typer.Argument(help="TOML: each key has a value or a list of values; see the guide.")],
+    file: Annotated[Path, typer.Argument(help="TOML: each key has a value or a list of values.")],
     store: Annotated[
         Path | None, typer.Option(help="Where finished runs are kept; by default FILE.sqlite.", show_default=False)
     ] = None,
@@ -29,7 +29,12 @@ def sweep(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A figure, .png or .svg.")] = None,
     as_json: JSON = False,
 ) -> None:
-    """Train every combination of the settings in a TOML file, many networks at once; killed, it goes on."""
+    """Train every combination of the settings in a TOML file, many networks at once; killed, it goes on.
+
+    Such as: kind = ["plain", "residual"], depth = [10, 20, 40], lr = 0.05 and seeds = 3, each in a line of its own.
+    Keys are the options of train, and activation, stochastic_depth, init, momentum, weight_decay and halvings.
+    In an array of tables named grid each is a grid of its own, which takes from above what it does not say.
+    """
     if output is not None and output.suffix.lower() not in {".png", ".svg"}:  # known before the work, not after it
         raise ValueError(f'a figure is written as .png or .svg; got "{output}".')
     from unbraid.cli._grid import read_grid

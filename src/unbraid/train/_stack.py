@@ -61,8 +61,7 @@ class Stack:
         numbers = {
             name: torch.tensor(values, device=like.device, dtype=like.dtype) for name, values in constants.items()
         }
-        # Contiguous, because batch norm writes its running statistics through a flat view of all rows.
-        self._buffers = {name: tensor.contiguous() for name, tensor in buffers.items()}
+        self._buffers = buffers
         self._state = self.parameters | self._buffers | numbers
         self._skeleton = _skeleton(networks[0], constants)
         self._learned = [name for name, weight in networks[0].named_parameters() if weight.requires_grad]
