@@ -1,4 +1,4 @@
-"""Many networks at once against one after the other: networks trained a minute.
+"""Many networks at once against one after the other: wall time of one epoch of all.
 
     python benchmarks/many.py             32 networks of 20 blocks of width 100 on MNIST-1D, batches of 100
     python benchmarks/many.py --quick     8 networks, once
