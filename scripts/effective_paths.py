@@ -86,9 +86,7 @@ def measured(form: unbraid.ResidualForm, batches: list[tuple[torch.Tensor, torch
     found = paths.mean_spectrum(form, batches)
     inputs, labels = batches[0]
     one_batch = paths.mean_spectrum(form, batches[:1])
-    drawn = paths.sample_paths(
-        form, inputs, target=lambda output: classification_loss(output, labels), per_length=32
-    )
+    drawn = paths.sample_paths(form, inputs, target=lambda output: classification_loss(output, labels), per_length=32)
     norms = drawn.mean_norms()[:, 0]
     counts = torch.tensor(found.counts, dtype=torch.float64)
     estimate = counts * norms
