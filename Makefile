@@ -17,7 +17,7 @@ report: $(VENV)/.data
 	$(BIN)/unbraid report
 
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 # make test-slow    the rest of the tests
 test-slow: $(VENV)/.dev

@@ -214,7 +214,15 @@ def test_after_an_interrupt_what_is_finished_is_kept_and_the_same_command_goes_o
     file = tmp_path / "grid.toml"
     file.write_text("depth = 4\nwidth = 20\nepochs = 2\nseeds = 400")
     arguments, environment = command(file, "--together", "2")
-    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell starts background jobs with interrupts ignored, and children inherit that: CI may be such a job.
+    process = subprocess.Popen(
+        arguments,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     database, end = tmp_path / "grid.sqlite", time.monotonic() + 60
     while time.monotonic() < end and not (database.exists() and count(database)):
         time.sleep(0.05)

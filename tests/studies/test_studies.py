@@ -15,7 +15,6 @@ from _study import Rows, grid, markdown, rewrite, spread  # noqa: E402
 NAMES = sorted(path.stem for path in STUDIES.glob("*.py") if not path.stem.startswith("_"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_quick_variant_prints_a_table(name, tmp_path):
     done = subprocess.run(
