@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from unbraid import nn, trace
 from unbraid.errors import DataError
-from unbraid.form import each_batch
+from unbraid.form import classification_loss, each_batch
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,15 @@ def test_inputs_are_a_tensor_a_tuple_or_a_dict(form):
 def test_what_is_no_batch_is_said(form, batches, message):
     with pytest.raises(DataError, match=message):
         list(each_batch(form, batches))
+
+
+def test_the_loss_of_sequences_is_a_mean_over_positions():
+    scores, labels = torch.randn(3, 4, 5), torch.randint(5, (3, 4))
+    each = [[cross_entropy(scores[i, j], labels[i, j]) for j in range(4)] for i in range(3)]
+    assert torch.allclose(classification_loss(scores, labels), torch.tensor(each).mean(1))
+    assert torch.allclose(classification_loss(scores[:, 0], labels[:, 0]), torch.tensor(each)[:, 0])
+    with pytest.raises(ValueError, match=r"the output is \[3, 4, 5\] and the labels are \[3\]\. Give loss="):
+        classification_loss(scores, labels[:, 0])
 
 
 def test_a_spent_iterator_is_said(form):

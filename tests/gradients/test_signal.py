@@ -122,7 +122,9 @@ def test_what_does_not_fit_is_said(setting):
     _, form, x, labels = setting
     with pytest.raises(DataError, match="there was none"):
         signal(form, [])
-    with pytest.raises(ValueError, match=r"the cross-entropy takes scores .* Give loss="):
+    with pytest.raises(
+        ValueError, match=r"the cross-entropy takes scores .*\[20, 3\] and the labels are \[20, 1\]\. Give loss="
+    ):
         signal(form, [(x, labels[:, None])])
 
 

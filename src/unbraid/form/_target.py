@@ -53,14 +53,24 @@ def objective(output: Tensor, target: Target) -> Objective:
 
 
 def classification_loss(output: Tensor, labels: Tensor) -> Float[Tensor, " batch"]:
-    """The cross-entropy of scores [batch, classes] with labels [batch], one number per example."""
-    if output.ndim != 2 or labels.shape != output.shape[:1]:
+    """The cross-entropy of class scores with labels, one number per example, averaged over an example's positions.
+
+    Args:
+        output: scores, [batch, classes] or [batch, *positions, classes].
+        labels: the classes, [batch] or [batch, *positions].
+
+    Raises:
+        ValueError: the labels do not fit the scores.
+    """
+    if not isinstance(labels, Tensor) or output.ndim < 2 or labels.shape != output.shape[:-1]:
+        came = list(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
         raise ValueError(
-            f"loss: the cross-entropy takes scores [batch, classes] and labels [batch]; the output is "
-            f"{list(output.shape)} and the labels are {list(labels.shape)}. Give loss=, a function (output, labels) -> "
+            f"loss: the cross-entropy takes scores [batch, *positions, classes] and labels [batch, *positions]; the "
+            f"output is {list(output.shape)} and the labels are {came}. Give loss=, a function (output, labels) -> "
             "[batch]."
         )
-    return cross_entropy(output, labels, reduction="none")
+    each = cross_entropy(output.flatten(0, -2), labels.flatten(), reduction="none")
+    return each.reshape(len(output), -1).mean(1)
 
 
 def _pick(output: Tensor, target: Target) -> Tensor:
