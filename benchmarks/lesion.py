@@ -10,15 +10,11 @@ turn. Peak memory is that of a process of its own for each side, Python and torc
 its bar; nothing is asserted.
 """
 
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,10 +26,10 @@ from torch import Tensor
 from torch.nn import functional
 
 import _libraries  # noqa: F401
+from _rows import Row, keep
 from unbraid import ResidualForm, lesion, nn, trace
 
 RESULTS = Path(__file__).parent / "results" / "lesion.json"
-Row = dict[str, Any]
 Work = Callable[[], Sequence[float]]
 
 
@@ -227,31 +223,6 @@ def markdown(rows: list[Row]) -> str:
         value = f"{found['value']:.3g}"
         lines.append(f"| {found['case']} | {found['quantity']} | {value} | {found['bar']} | {', '.join(facts)} |")
     return "\n".join(lines)
-
-
-def keep(path: Path, rows: list[Row], device: str) -> None:
-    """Add the rows to those of other cases, devices and numbers of threads, in one step."""
-    facts = {
-        "device": device,
-        "machine": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load": os.getloadavg()[0],
-        "torch": str(torch.__version__),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    new = [{**found, **facts} for found in rows]
-    old = json.loads(path.read_text())["rows"] if path.exists() else []
-    kept = [found for found in old if _key(found) not in set(map(_key, new))]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps({"rows": [*kept, *new]}, indent=1, ensure_ascii=False) + "\n")
-    part.replace(path)
-
-
-def _key(found: Row) -> tuple[object, ...]:
-    """What tells one row from another."""
-    return tuple(found[name] for name in ("case", "quantity", "device", "threads"))
 
 
 def main(

@@ -8,15 +8,12 @@ Times are medians over repeats, taken in turn, so that a load from elsewhere mee
 parameter asks for a gradient. A ratio is printed beside its bar; nothing is asserted.
 """
 
-import json
 import math
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,13 +24,13 @@ import typer
 from torch import Tensor
 
 import _libraries  # noqa: F401
+from _rows import Row, keep
 from unbraid import nn, trace
 from unbraid.form import ResidualForm
 from unbraid.paths import all_paths, gradient_spectrum, sample_paths
 
 RESULTS = Path(__file__).parent / "results" / "paths.json"
 _MOST, _ENOUGH = 100, 2.0  # turns, and seconds after which the least number of turns is enough
-Row = dict[str, Any]
 Work = Callable[[], object]
 
 
@@ -329,31 +326,6 @@ def markdown(rows: list[Row]) -> str:
         times = ", ".join(f"{name} {1e3 * value:.3g} ms" for name, value in found["seconds"].items())
         lines.append(f"| {found['case']} | {found['quantity']} | {found['value']:.3g} | {found['bar']} | {times} |")
     return "\n".join(lines)
-
-
-def keep(path: Path, rows: list[Row], device: str) -> None:
-    """Add the rows to those of other cases and devices, in one step."""
-    facts = {
-        "device": device,
-        "machine": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load": os.getloadavg()[0],
-        "torch": str(torch.__version__),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    new = [{**found, **facts} for found in rows]
-    old = json.loads(path.read_text())["rows"] if path.exists() else []
-    kept = [found for found in old if _key(found) not in set(map(_key, new))]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps({"rows": [*kept, *new]}, indent=1, ensure_ascii=False) + "\n")
-    part.replace(path)
-
-
-def _key(found: Row) -> tuple[object, ...]:
-    """What tells one row from another."""
-    return tuple(found[name] for name in ("case", "quantity", "device", "threads"))
 
 
 def main(
