@@ -11,9 +11,10 @@
 from unbraid.gradients import theory
 from unbraid.gradients._autocorrelation import Autocorrelation, input_autocorrelation, line
 from unbraid.gradients._chain import DerivativeChain, Factor, derivative_chain
-from unbraid.gradients._coherence import Coherence, Predictiveness, example_coherence, update_predictiveness
+from unbraid.gradients._coherence import Coherence, example_coherence
 from unbraid.gradients._diagnose import Diagnosis, Finding, diagnose
 from unbraid.gradients._log import DiagnosisLog
+from unbraid.gradients._predictiveness import Predictiveness, update_predictiveness
 from unbraid.gradients._signal import Moments, NotFinite, Signal, signal
 
 __all__ = [

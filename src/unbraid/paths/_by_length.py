@@ -1,6 +1,46 @@
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from unbraid.form import Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class ByLength(Result):
+    """What follows from norms by path length alone; a spectrum declares them as fields of its own.
+
+    Attributes:
+        norms: the norm of each length 0..L, [L+1].
+        counts: the number of paths of each length, exact.
+    """
+
+    norms: Float[Tensor, " lengths"]
+    counts: tuple[int, ...]
+
+    @property
+    def share(self) -> Float[Tensor, " lengths"]:
+        """norm_m / Σ norm: the part of each length."""
+        return self.norms / self.norms.sum()
+
+    @property
+    def mean_length(self) -> float:
+        """Σ_m m · share_m."""
+        return mean_length(self.share)
+
+    @property
+    def effective(self) -> tuple[int, int]:
+        """The shortest interval of lengths that holds 95 % of Σ norm (the effective paths of Veit et al. 2016)."""
+        return effective(self.share)
+
+    def plot(self) -> "Figure":
+        """Share of the gradient and share of the paths, by length."""
+        from unbraid.draw import spectrum  # matplotlib is imported where a figure is wanted
+
+        return spectrum(self.counts, self.share.tolist(), self.effective)
 
 
 def effective(share: Float[Tensor, " lengths"], part: float = 0.95) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -8,19 +8,16 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from unbraid.form import ResidualForm, Result, Split, Target, objective
+from unbraid.form import ResidualForm, Split, Target, objective
 from unbraid.graph import subgraph
-from unbraid.paths._by_length import effective, mean_length, per_example
+from unbraid.paths._by_length import ByLength, per_example
 from unbraid.paths._check import measured, model_error
 from unbraid.paths._place import add_of, place_of
 from unbraid.walk import Polynomial, Polynomials, Tape, path_counts, run, walk
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 @dataclass(frozen=True, eq=False)
-class GradientSpectrum(Result):
+class GradientSpectrum(ByLength):
     """∂target/∂source split by the number of branches that a path passes (Equation 11.6, summed by length).
 
     Attributes:
@@ -47,21 +44,6 @@ class GradientSpectrum(Result):
         """The sum over all lengths: the gradient."""
         return self.gradients.sum(0)
 
-    @property
-    def share(self) -> Float[Tensor, " lengths"]:
-        """norm_m / Σ norm: the part of each length."""
-        return self.norms / self.norms.sum()
-
-    @property
-    def mean_length(self) -> float:
-        """Σ_m m · share_m."""
-        return mean_length(self.share)
-
-    @property
-    def effective(self) -> tuple[int, int]:
-        """The shortest interval of lengths that holds 95 % of Σ norm (the effective paths of Veit et al. 2016)."""
-        return effective(self.share)
-
     def table(self) -> Table:
         """One row a length: paths, norm and share."""
         table = Table(box=box.SIMPLE_HEAD, caption=_caption(self))
@@ -86,12 +68,6 @@ class GradientSpectrum(Result):
             "error": self.error,
             "model_error": self.model_error,
         }
-
-    def plot(self) -> "Figure":
-        """Share of the gradient and share of the paths, by length."""
-        from unbraid.draw import spectrum  # matplotlib is imported where a figure is wanted
-
-        return spectrum(self.counts, self.share.tolist(), self.effective)
 
 
 def gradient_spectrum(

@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -8,16 +8,13 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from unbraid.form import Batch, Batches, ResidualForm, Result, Split, classification_loss, each_batch
-from unbraid.paths._by_length import effective, mean_length
+from unbraid.form import Batch, Batches, ResidualForm, Split, classification_loss, each_batch
+from unbraid.paths._by_length import ByLength
 from unbraid.paths._gradient import GradientSpectrum, gradient_spectrum
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
-class MeanSpectrum(Result):
+class MeanSpectrum(ByLength):
     """The gradient of a loss by path length, averaged over the examples of a data set.
 
     Attributes:
@@ -40,21 +37,6 @@ class MeanSpectrum(Result):
     loss: float
     examples: int
     error: float
-
-    @property
-    def share(self) -> Float[Tensor, " lengths"]:
-        """norm_m / Σ norm: the part of each length."""
-        return self.norms / self.norms.sum()
-
-    @property
-    def mean_length(self) -> float:
-        """Σ_m m · share_m."""
-        return mean_length(self.share)
-
-    @property
-    def effective(self) -> tuple[int, int]:
-        """The shortest interval of lengths that holds 95 % of Σ norm (the effective paths of Veit et al. 2016)."""
-        return effective(self.share)
 
     def table(self) -> Table:
         """One row a length: paths, norm with its standard error, and shares."""
@@ -85,12 +67,6 @@ class MeanSpectrum(Result):
             "examples": self.examples,
             "error": self.error,
         }
-
-    def plot(self) -> "Figure":
-        """Share of the gradient and share of the paths, by length."""
-        from unbraid.draw import spectrum
-
-        return spectrum(self.counts, self.share.tolist(), self.effective)
 
 
 def mean_spectrum(

@@ -1,0 +1,63 @@
+"""The gradient of every example by itself."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import grad, vmap
+from torch.utils import _pytree as pytree
+
+from unbraid.form import Batch, ResidualForm
+from unbraid.walk import run
+
+Loss = Callable[[Any, Any], Tensor]
+EPS = 1e-30
+
+
+def parameters_by_block(form: ResidualForm) -> dict[int, tuple[str, ...]]:
+    """The learned parameters of each top-level block's branches and skip, nested blocks included."""
+    top = {block.index for block in form.blocks}
+    parents = {block.index: block.parent[0] for block in form.all_blocks if block.parent is not None}
+    found: dict[int, dict[str, None]] = {}
+    for segment in form.segments:
+        block = segment.block
+        while block is not None and block not in top:
+            block = parents[block]
+        if block is not None:
+            found.setdefault(block, {}).update(dict.fromkeys(n for n in segment.params if n in form.learned))
+    return {block: tuple(names) for block, names in sorted(found.items()) if names}
+
+
+def gradients_of(form: ResidualForm, batch: Batch, parameters: Mapping[str, Tensor], loss: Loss) -> dict[str, Tensor]:
+    """The gradient of each example's loss by the parameters, [examples, *parameter] each."""
+    inputs = form.inputs(batch.args, batch.kwargs)
+    moving = {name for name, value in inputs.items() if isinstance(value, Tensor) and value.ndim}
+    state = {name: tensor.detach() for name, tensor in form.state.items()}
+
+    def of_one(values: dict[str, Tensor], example: dict[str, Tensor], label: Any) -> Tensor:
+        fed = {**inputs, **{name: value[None] for name, value in example.items()}}
+        output = run(form.graph, {**state, **values}, fed)[form.output]
+        return loss(output, pytree.tree_map(lambda leaf: leaf[None], label)).sum()
+
+    examples = {name: inputs[name] for name in moving}
+    found: dict[str, Tensor] = vmap(grad(of_one), in_dims=(None, 0, 0))(dict(parameters), examples, batch.labels)
+    return found
+
+
+def rows_of(batch: Batch, rows: list[int]) -> Batch:
+    args, kwargs, labels = pytree.tree_map(
+        lambda leaf: leaf[rows] if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == batch.size else leaf,
+        (batch.args, dict(batch.kwargs), batch.labels),
+    )
+    return Batch(args, kwargs, labels, len(rows))
+
+
+def norms_of(gradients: Mapping[str, Tensor]) -> Float[Tensor, " examples"]:
+    return sum((g.double().flatten(1).square().sum(1) for g in gradients.values()), start=torch.zeros(())).sqrt()
+
+
+def cosines_of(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Float[Tensor, " examples"]:
+    products = ((a[name].double() * b[name].double()).flatten(1).sum(1) for name in a)
+    return sum(products, start=torch.zeros(())) / (norms_of(a) * norms_of(b)).clamp_min(EPS)

@@ -1,0 +1,103 @@
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from rich import box
+from rich.table import Table
+from torch import Tensor
+
+from unbraid.form import Batches, ResidualForm, Result, classification_loss, each_batch
+from unbraid.gradients._by_example import EPS, Loss, cosines_of, gradients_of, norms_of, rows_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class Predictiveness(Result):
+    """How far a step for one example changes the gradient of another.
+
+    Attributes:
+        steps: the step sizes η.
+        change: ‖g_j(θ − η g_i) − g_j(θ)‖ / ‖g_j(θ)‖ averaged over pairs i ≠ j, [steps].
+        cosine: the cosine between g_j after and before, averaged over pairs, [steps].
+        pairs: how many pairs there were.
+    """
+
+    steps: tuple[float, ...]
+    change: Float[Tensor, " steps"]
+    cosine: Float[Tensor, " steps"]
+    pairs: int
+
+    def table(self) -> Table:
+        """One row a step size."""
+        table = Table(box=box.SIMPLE_HEAD, caption=f"{self.pairs:,} pairs of examples")
+        table.caption_justify = "left"
+        for column in ("step", "relative change", "cosine"):
+            table.add_column(column, justify="right")
+        for step, change, cosine in zip(self.steps, self.change, self.cosine, strict=True):
+            table.add_row(f"{step:g}", f"{change:.3g}", f"{cosine:+.3f}")
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {
+            "steps": list(self.steps),
+            "change": self.change.tolist(),
+            "cosine": self.cosine.tolist(),
+            "pairs": self.pairs,
+        }
+
+    def plot(self) -> "Figure":
+        """Relative change by step size."""
+        from unbraid.draw import predictiveness
+
+        return predictiveness(list(self.steps), self.change.tolist(), self.cosine.tolist())
+
+
+def update_predictiveness(
+    form: ResidualForm,
+    batches: Batches,
+    steps: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1),
+    *,
+    loss: Loss = classification_loss,
+    others: int = 8,
+) -> Predictiveness:
+    """How far a gradient step for one example changes the gradients of others, against the step's size.
+
+    If gradients shatter, a small step makes the updated gradient a different one, and the last gradient says little
+    about the next (Prince 2023, section 11.1).
+
+    Args:
+        form: a traced model in eval mode, or the chain of a plain one.
+        batches: any iterable of (inputs, labels); each example of a batch takes a step, one after the other.
+        steps: the step sizes η; 0 changes nothing.
+        loss: a function (output, labels) -> [batch].
+        others: to how many of the other examples of its batch each is compared.
+
+    Raises:
+        DataError: there is no batch, or one is no pair of inputs and labels.
+        ValueError: no batch has two examples.
+    """
+    learned = {name: form.state[name].detach() for name in sorted(form.learned) if name in form.state}
+    change, cosine = torch.zeros(2, len(steps), dtype=torch.float64)
+    pairs = 0
+    for batch in each_batch(form, batches):
+        gradients = gradients_of(form, batch, learned, loss)
+        for i in range(batch.size):
+            chosen = [(i + 1 + j) % batch.size for j in range(min(others, batch.size - 1))]
+            if not chosen:
+                continue
+            rest = rows_of(batch, chosen)
+            before = {name: rows[chosen] for name, rows in gradients.items()}
+            for place, step in enumerate(steps):
+                moved = {name: learned[name] - step * gradients[name][i] for name in learned}
+                after = gradients_of(form, rest, moved, loss)
+                far = norms_of({name: after[name] - before[name] for name in learned}) / norms_of(before).clamp_min(EPS)
+                change[place] += float(far.sum())
+                cosine[place] += float(cosines_of(after, before).sum())
+            pairs += len(chosen)
+    if not pairs:
+        raise ValueError("update_predictiveness: compares examples of one batch, and no batch has two.")
+    return Predictiveness(tuple(steps), change / pairs, cosine / pairs, pairs)
