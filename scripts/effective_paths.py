@@ -9,6 +9,8 @@ runs are kept in the JSON file: a second call goes on where the first was stoppe
 """
 
 import json
+import statistics
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +19,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+sys.path.append(str(Path(__file__).parents[1] / "studies"))
 import unbraid
+from _study import markdown, rewrite
 from unbraid import data, draw, nn, paths, train
 from unbraid.form import classification_loss
 
@@ -47,7 +51,11 @@ def main(
                 part = file.with_suffix(".part")
                 part.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
                 part.replace(file)
-    Console(width=150).print(table([row for row in rows if row["epochs"] == epochs]))
+    rows = [row for row in rows if row["epochs"] == epochs]
+    Console(width=150).print(table(rows))
+    print(medians(rows))
+    if (out / "paths.md").exists():
+        rewrite(out / "paths.md", {"table": medians(rows)})
 
 
 def one_run(name: str, seed: int, epochs: int, out: Path) -> list[Row]:
@@ -100,6 +108,40 @@ def measured(form: unbraid.ResidualForm, batches: list[tuple[torch.Tensor, torch
         "overstated_in_all": float(estimate.sum() / one_batch.norms.sum()),
         "paths_within": sum(found.counts[low : high + 1]) / sum(found.counts),
     }
+
+
+def medians(rows: list[Row]) -> str:
+    """The table of the guide: medians over the seeds."""
+    lines = []
+    for name in NETWORKS:
+        for moment in ("before", "after"):
+            own = [row for row in rows if (row["network"], row["moment"]) == (name, moment)]
+            middle = {k: statistics.median(row[k] for row in own) for k in ("mean_length", "paths_within")}
+            lengths = ["{} to {}".format(*sorted(row[k] for row in own)[len(own) // 2]) for k in _INTERVALS]
+            over = statistics.median(row["overstated_in_all"] for row in own)
+            within = f"{100 * middle['paths_within']:.1g} %"
+            lines.append(
+                [
+                    f"{name}, {moment} training",
+                    f"{middle['mean_length']:.1f}",
+                    lengths[0],
+                    within,
+                    lengths[1],
+                    f"{over:,.0f} ×",
+                ]
+            )
+    return markdown(_HEADER, lines)
+
+
+_INTERVALS = ("effective", "estimated_effective")
+_HEADER = (
+    "network",
+    "mean length",
+    "95 % of the gradient in lengths",
+    "so many of all paths",
+    "count × norm says",
+    "and overstates by",
+)
 
 
 def table(rows: list[Row]) -> Table:

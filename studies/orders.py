@@ -28,7 +28,9 @@ KEY = ("data", "order", "layers", "seed", "epochs")
 
 
 def main(
-    examples: Annotated[str, typer.Option("--data", help="mnist1d, digits, or a file of images.")] = "mnist1d",
+    examples: Annotated[
+        str, typer.Option("--data", help="mnist1d, digits, a file, or a folder of images.")
+    ] = "mnist1d",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training part.")] = 15,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each.")] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="One epoch of 8 layers, nothing written.")] = False,
