@@ -16,6 +16,7 @@ from unbraid.errors import InexactError
 from unbraid.paths import (
     GradientSpectrum,
     all_paths,
+    chosen_paths,
     gradient_spectrum,
     sample_paths,
     top_paths,
@@ -245,6 +246,40 @@ def test_sampling_is_repeatable_and_its_standard_error_is_that_of_a_mean():
     mean, deviation = one.mean_norms()[2]
     assert float(mean) == pytest.approx(float(norms.mean()))
     assert float(deviation) == pytest.approx(float(norms.std() / 8**0.5))
+
+
+@pytest.mark.parametrize("linearize", ["frozen", "jacobian"])
+def test_chosen_paths_are_those_of_brute_force(linearize):
+    from paths.test_brute_force import VERBS
+
+    network, x, form = made(chain(5))
+    every = brute(network, x, VERBS[linearize])
+    masks = torch.tensor([[1, 0, 0, 1, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1], [1, 0, 0, 1, 1]])
+    found = chosen_paths(form, x, masks=masks, target=1, linearize=linearize, chunk=3)
+    assert found.lengths.tolist() == [3, 0, 5, 3]
+    for row, mask in enumerate(masks.tolist()):
+        _, gradient = every[tuple(mask)]
+        assert error(found.values[row], (gradient * x).sum(1)) < 1e-10
+        assert float(found.norms[row]) == pytest.approx(float(gradient.norm(dim=1).mean()), rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("masks", "said"),
+    [
+        ([[0, 1]], r"masks are \[paths, 5\], one choice a block; \[1, 2\] came"),
+        ([[0, 0, 0, 0, 1], [0, 0, 2, 0, 0]], r"has branches 1 to 1, and 0 is its skip; path 1 asks for 2"),
+    ],
+)
+def test_a_path_that_is_none_is_refused(masks, said):
+    _, x, form = made(chain(5))
+    with pytest.raises(ValueError, match=said):
+        chosen_paths(form, x, masks=torch.tensor(masks), target=1)
+
+
+def test_a_lower_limit_searches_sooner():
+    _, x, form = made(chain(6))
+    assert top_paths(form, x, target=1, k=3).exact
+    assert not top_paths(form, x, target=1, k=3, limit=63).exact
 
 
 @pytest.mark.parametrize("linearize", ["frozen", "jacobian"])

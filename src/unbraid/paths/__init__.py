@@ -4,11 +4,13 @@
 - `mean_spectrum`: the same for a loss over a data set; `SpectrumLog` takes it while a network is trained;
 - `gradient_parts`: the part of the gradient through each block, or each pair of blocks;
 - `value_spectrum`: the target itself by path length, with the non-linear factors held;
-- `all_paths`, `top_paths`, `sample_paths`: single paths, with their values and the norms of their gradients.
+- `all_paths`, `top_paths`, `sample_paths`, `chosen_paths`: single paths, with their values and the norms of their
+  gradients.
 """
 
 from unbraid.paths._all import all_paths, top_paths
 from unbraid.paths._by_length import effective
+from unbraid.paths._chosen import chosen_paths
 from unbraid.paths._gradient import GradientSpectrum, gradient_spectrum
 from unbraid.paths._log import SpectrumLog
 from unbraid.paths._mean import MeanSpectrum, mean_spectrum
@@ -25,6 +27,7 @@ __all__ = [
     "SpectrumLog",
     "ValueSpectrum",
     "all_paths",
+    "chosen_paths",
     "effective",
     "gradient_parts",
     "gradient_spectrum",

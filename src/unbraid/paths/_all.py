@@ -70,11 +70,12 @@ def top_paths(
     nested: bool = False,
     split: Split = None,
     beam: int = 256,
+    limit: int = _MOST,
 ) -> Paths:
     """The k paths with the largest |value|, averaged over the batch, the largest first.
 
-    Exact through `all_paths` up to 2^20 paths. Beyond, a beam search from the output keeps at each addition the `beam`
-    partial paths whose gradient times the stream is largest, and says `exact=False`.
+    Exact through `all_paths` up to `limit` paths. Beyond, a beam search from the output keeps at each addition the
+    `beam` partial paths whose gradient times the stream is largest, and says `exact=False`.
 
     Args:
         form: a traced model.
@@ -86,6 +87,7 @@ def top_paths(
         nested: open the blocks inside branches.
         split: "heads" for a branch a head in attention, where the graph shows the heads.
         beam: how many partial paths the search keeps.
+        limit: up to how many paths all of them are taken, at most 2^20; large models search sooner.
 
     Raises:
         ValueError: the target does not fit, there is nothing to split, or k < 1.
@@ -94,7 +96,7 @@ def top_paths(
         raise ValueError(f"top_paths: k must be at least 1, and {k} came.")
     setting = Setting.of(form, args, kwargs, target, linearize, nested, split)
     number = sum(path_counts(setting.graph, setting.lengths, setting.form.output))
-    if number <= _MOST:
+    if number <= min(limit, _MOST):
         found, exact = (
             all_paths(form, args, kwargs, target=target, linearize=linearize, nested=nested, split=split),
             True,

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from unbraid.form import ResidualForm, Split, Target
+from unbraid.paths._chosen import followed
 from unbraid.paths._paths import Paths
 from unbraid.paths._setting import Setting
-from unbraid.walk import Chosen, Counts, walk
+from unbraid.walk import Counts, walk
 
 
 def sample_paths(
@@ -45,35 +46,7 @@ def sample_paths(
     """
     setting = Setting.of(form, args, kwargs, target, linearize, False, split)
     masks = _draw(setting, per_length, generator or torch.Generator().manual_seed(0))
-    found = [_along(setting, part) for part in torch.split(masks, chunk)]
-    values, norms = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return Paths(
-        blocks=setting.blocks,
-        masks=masks,
-        lengths=setting.length_of(masks),
-        values=values,
-        norms=norms,
-        constants=setting.constant,
-        target=setting.aim.values,
-        linearize=linearize,
-        exact=True,
-        error=float("nan"),
-    )
-
-
-def _along(setting: Setting, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Value and mean norm of the gradient along each of these paths."""
-    algebra = Chosen(setting.graph, setting.tape, setting.columns, masks)
-    seeds = {setting.form.output: algebra.seed(setting.aim.cotangent)}
-    found = walk(setting.graph, algebra, seeds, setting.graph.sources)
-    batch = len(setting.aim.values)
-    values = setting.aim.values.new_zeros((len(masks), batch))
-    squares = torch.zeros_like(values)
-    for source, rows in found.items():
-        flat, place = rows.stack.flatten(2), rows.rows.to(values.device)
-        values.index_add_(0, place, (flat * setting.tape.values[source].flatten(1)).sum(2))
-        squares.index_add_(0, place, flat.square().sum(2))
-    return values, squares.sqrt().mean(1)
+    return followed(setting, masks, chunk)
 
 
 def _draw(setting: Setting, per_length: int, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,89 @@
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from unbraid.form import ResidualForm, Split, Target
+from unbraid.paths._paths import Paths
+from unbraid.paths._setting import Setting
+from unbraid.walk import Chosen, walk
+
+
+def chosen_paths(
+    form: ResidualForm,
+    args: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    masks: Int[Tensor, "paths blocks"],
+    target: Target,
+    linearize: Literal["frozen", "jacobian"] = "frozen",
+    split: Split = None,
+    chunk: int = 128,
+) -> Paths:
+    """Paths of one's own choice: the value and the gradient along each, whatever the number of all paths.
+
+    Args:
+        form: a traced model.
+        args: its positional inputs; a bare tensor means (tensor,).
+        kwargs: its keyword inputs.
+        masks: for each path and block 0 (the skip) or j (the block's j-th branch); what stands at a block that the
+            path does not meet does not matter.
+        target: class indices, a (position, class) pair, or a function of the output that gives one number per example.
+        linearize: "frozen", where values are shares of the target, or "jacobian" for true derivatives.
+        split: "heads" for a branch a head in attention, where the graph shows the heads.
+        chunk: how many paths are pulled back in one pass.
+
+    Raises:
+        ValueError: a mask has another number of blocks, or chooses a branch that a block does not have; the target
+            does not fit the output; or there is nothing to split.
+        InexactError: an operator has no rule.
+    """
+    setting = Setting.of(form, args, kwargs, target, linearize, False, split)
+    branches = [len(block.branches) for block in setting.form.all_blocks if block.index in setting.columns]
+    if masks.ndim != 2 or masks.shape[1] != len(branches) or not len(masks):
+        raise ValueError(
+            f"chosen_paths: masks are [paths, {len(branches)}], one choice a block; {list(masks.shape)} came."
+        )
+    wrong = ((masks < -1) | (masks > torch.tensor(branches))).nonzero()
+    if len(wrong):
+        row, column = wrong[0].tolist()
+        raise ValueError(
+            f"chosen_paths: block {setting.blocks[column]!r} has branches 1 to {branches[column]}, and 0 is its skip; "
+            f"path {row} asks for {int(masks[row, column])}."
+        )
+    return followed(setting, masks.to(torch.int8), chunk)
+
+
+def followed(setting: Setting, masks: Tensor, chunk: int) -> Paths:
+    """The paths of these masks, pulled back `chunk` at a time."""
+    found = [_along(setting, part) for part in torch.split(masks, chunk)]
+    values, norms = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return Paths(
+        blocks=setting.blocks,
+        masks=masks,
+        lengths=setting.length_of(masks),
+        values=values,
+        norms=norms,
+        constants=setting.constant,
+        target=setting.aim.values,
+        linearize=setting.linearize,
+        exact=True,
+        error=float("nan"),
+    )
+
+
+def _along(setting: Setting, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Value and mean norm of the gradient along each of these paths."""
+    algebra = Chosen(setting.graph, setting.tape, setting.columns, masks)
+    seeds = {setting.form.output: algebra.seed(setting.aim.cotangent)}
+    found = walk(setting.graph, algebra, seeds, setting.graph.sources)
+    batch = len(setting.aim.values)
+    values = setting.aim.values.new_zeros((len(masks), batch))
+    squares = torch.zeros_like(values)
+    for source, rows in found.items():
+        flat, place = rows.stack.flatten(2), rows.rows.to(values.device)
+        values.index_add_(0, place, (flat * setting.tape.values[source].flatten(1)).sum(2))
+        squares.index_add_(0, place, flat.square().sum(2))
+    return values, squares.sqrt().mean(1)
