@@ -1,4 +1,7 @@
-"""Labelled examples, standardised on their training part: built in, from arrays, a file or a folder of images."""
+"""Labelled examples, standardised on their training part: built in, from arrays, a file or a folder of images.
+
+`tokens` gives those of language models.
+"""
 
 from unbraid.data._arrays import from_arrays
 from unbraid.data._dataset import Batches, Dataset, Examples, batches
@@ -7,6 +10,7 @@ from unbraid.data._files import load
 from unbraid.data._images import images
 from unbraid.data._mnist1d import mnist1d
 from unbraid.data._names import by_name
+from unbraid.data._tokens import tokens
 
 __all__ = [
     "Batches",
@@ -19,4 +23,5 @@ __all__ = [
     "images",
     "load",
     "mnist1d",
+    "tokens",
 ]
