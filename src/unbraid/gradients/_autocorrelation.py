@@ -1,5 +1,5 @@
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,9 @@ class Autocorrelation(Result):
     Attributes:
         values: the mean over networks of the autocorrelation at each lag, 1 at lag 0, [lags].
         band: the 95 % confidence interval of that mean, [lags, 2]; nan where there was one network.
-        each: the autocorrelation of each network, [networks, lags].
-        norms: the root mean square of dy/dx along the line, for each network: it may vanish or explode.
-        spacing: the distance between neighbouring points.
+        each: the autocorrelation of each network along each line, [networks, lags].
+        norms: the root mean square of dy/dx along the line, for each of these: it may vanish or explode.
+        spacing: the distance between neighbouring points, the mean over lines.
     """
 
     values: Float[Tensor, " lags"]
@@ -35,7 +35,9 @@ class Autocorrelation(Result):
 
     def table(self) -> Table:
         """The first lags."""
-        table = Table(box=box.SIMPLE_HEAD, caption=f"{len(self.each)} networks, points {self.spacing:.3g} apart")
+        table = Table(
+            box=box.SIMPLE_HEAD, caption=f"{len(self.each)} networks or lines, points {self.spacing:.3g} apart"
+        )
         table.caption_justify = "left"
         for column in ("lag", "autocorrelation", "95 % of the mean"):
             table.add_column(column, justify="right")
@@ -61,7 +63,7 @@ class Autocorrelation(Result):
 
 def input_autocorrelation(
     networks: Iterable[Callable[[Tensor], Tensor]],
-    grid: Float[Tensor, "points *features"],
+    grid: Float[Tensor, "points *features"] | Sequence[Float[Tensor, "points *features"]],
     *,
     lags: int | None = None,
 ) -> Autocorrelation:
@@ -73,19 +75,29 @@ def input_autocorrelation(
 
     Args:
         networks: functions of a batch of points; batch norm in train mode takes the line's statistics.
-        grid: the points, the same distance apart, at least three. `line` makes them for any data set.
+        grid: the points, the same distance apart, at least three. `line` makes them for any data set. Where several
+            lines are given, of as many points, every network is followed along each.
         lags: how many lags beside 0; by default a quarter of the points.
 
     Raises:
         ValueError: the points do not lie on a line at equal distances, or there is no network.
     """
-    direction, spacing = _direction(grid)
-    count = min(lags if lags is not None else len(grid) // 4, len(grid) - 2)
+    grids = [grid] if isinstance(grid, Tensor) else list(grid)
+    if len({len(points) for points in grids}) != 1:
+        raise ValueError(
+            "input_autocorrelation: needs one line or several of as many points; there are "
+            f"{sorted({len(points) for points in grids}) or 'none'}."
+        )
+    directions = [_direction(points) for points in grids]
+    spacing = sum(distance for _, distance in directions) / len(directions)
+    points = len(grids[0])
+    count = min(lags if lags is not None else points // 4, points - 2)
     each, norms = [], []
     for network in networks:
-        slopes = _slopes(network, grid, direction).double().cpu()
-        norms.append(slopes.square().mean().sqrt())
-        each.append(_autocorrelation(slopes, count))
+        for along, (direction, _) in zip(grids, directions, strict=True):
+            slopes = _slopes(network, along, direction).double().cpu()
+            norms.append(slopes.square().mean().sqrt())
+            each.append(_autocorrelation(slopes, count))
     if not each:
         raise ValueError("input_autocorrelation: needs at least one network.")
     stack = torch.stack(each)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from unbraid.form import Batch, ResidualForm
@@ -42,7 +43,9 @@ def gradients_of(form: ResidualForm, batch: Batch, parameters: Mapping[str, Tens
         return loss(output, pytree.tree_map(lambda leaf: leaf[None], label)).sum()
 
     examples = {name: inputs[name] for name in moving}
-    found: dict[str, Tensor] = vmap(grad(of_one), in_dims=(None, 0, 0))(dict(parameters), examples, batch.labels)
+    # The fused kernels of attention have no rule for vmap: it would run them example by example, and warn each time.
+    with sdpa_kernel(SDPBackend.MATH):
+        found: dict[str, Tensor] = vmap(grad(of_one), in_dims=(None, 0, 0))(dict(parameters), examples, batch.labels)
     return found
 
 
