@@ -33,6 +33,7 @@ from unbraid.paths import (
     value_spectrum,
 )
 from unbraid.prune import Pruning, Ranking, prune, rank
+from unbraid.report import report
 from unbraid.unravel import Terms, attribute, unravel
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ __all__ = [
     "prune",
     "rank",
     "reorderings",
+    "report",
     "sample_paths",
     "signal",
     "subsets",

@@ -10,7 +10,19 @@ from unbraid.cli._experiment import compare
 from unbraid.report import sections
 from unbraid.train import Recipe
 
-PATHS = "The gradient by path length"
+TITLES = [
+    "The network",
+    "The terms",
+    "The lens",
+    "The gradient by path length",
+    "The target by path length",
+    "Single paths",
+    "Lesions",
+    "Other orders",
+    "Signal propagation",
+    "Shattering: examples",
+    "Shattering: neighbouring inputs",
+]
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +162,21 @@ def test_a_report_on_one_model(folder, tmp_path):
     result = invoke("report", str(folder), "-o", str(tmp_path / "a.html"))
     assert (result.status, result.stdout) == (0, f"{tmp_path / 'a.html'}\n")
     said = json.loads((tmp_path / "report.json").read_text())
-    assert [section["title"] for section in said["sections"]] == ["The network", "The terms", PATHS]
-    assert "3 residual blocks and 8 paths" in said["sections"][0]["finding"]
+    assert [section["title"] for section in said["sections"]] == ["What was trained", *TITLES]
+    assert "3 residual blocks and 8 paths" in said["sections"][1]["finding"]
+    assert not any("was not run" in section["finding"] for section in said["sections"])
+    assert "512 examples of the test part of mnist1d" in said["summary"]
+
+
+def test_a_report_leaves_out_what_is_not_wanted(folder, tmp_path):
+    options = ("--skip", "lens,orders", "--data", "mnist1d", "--examples", "64", "-o", str(tmp_path / "a.html"))
+    assert invoke("report", str(folder), *options).status == 0
+    said = json.loads((tmp_path / "report.json").read_text())
+    left_out = [s["title"] for s in said["sections"] if s["finding"] == "This was not run: it was left out."]
+    assert left_out == ["The lens", "Other orders"]
+    result = invoke("report", str(folder), "--skip", "lense", "-o", str(tmp_path / "b.html"))
+    assert result.status == 2
+    assert 'no analysis "lense" to skip; there are terms, lens' in result.stderr
 
 
 def test_the_default_report(tmp_path):
@@ -160,5 +185,5 @@ def test_the_default_report(tmp_path):
     assert result.stderr == "", "no bar where stderr is no terminal"
     said = json.loads(result.stdout)
     titles = [section["title"] for section in said["sections"]]
-    assert titles == ["What was trained", "Depth: plain against residual", "The network", "The terms", PATHS]
+    assert titles == ["What was trained", "Depth: plain against residual", *TITLES]
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"index.html", "report.json"}

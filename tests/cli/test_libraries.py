@@ -1,7 +1,9 @@
 """`unbraid trace` on models of other libraries, with random weights."""
 
 import json
+import re
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -128,3 +130,44 @@ def test_the_graph_is_drawn_and_the_tracer_chosen(tmp_path):
     for name in ("transformer.h.0.attn", "transformer.h.1.mlp"):
         assert name in result.stdout
     assert traced(config(tmp_path, GPT2), "--tracer", "dispatch")["tracer"] == "dispatch"
+
+
+def sections_of(folder):
+    return {s["title"]: s for s in json.loads((folder / "report.json").read_text())["sections"]}
+
+
+def test_a_report_on_a_language_model_and_tokens(tmp_path):
+    """The loss of the next token, as the model's own library computes it."""
+    model = config(tmp_path, GPT2)
+    tokens = torch.randint(30, (200,), generator=torch.Generator().manual_seed(3))
+    np.save(tmp_path / "tokens.npy", tokens.numpy())
+    data = ("--data", str(tmp_path / "tokens.npy"))
+    result = invoke("report", model, *data, "-o", str(tmp_path / "a.html"))
+    assert result.status == 0, result.stderr
+    said = sections_of(tmp_path)
+    whole = float(re.search(r"from ([\d.]+);", said["Lesions"]["finding"]).group(1))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        same = transformers.GPT2LMHeadModel(transformers.AutoConfig.for_model(**GPT2)).eval()
+    rows = tokens[: 200 // 65 * 65].reshape(-1, 65)
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(same(rows[:, :-1]).logits.flatten(0, 1), rows[:, 1:].flatten())
+    assert whole == pytest.approx(float(expected), rel=1e-3)
+    assert "3 pieces of 64 tokens" in json.loads((tmp_path / "report.json").read_text())["summary"]
+
+    np.save(tmp_path / "tokens.npy", tokens.numpy() + 1)
+    result = invoke("report", model, *data, "-o", str(tmp_path / "b.html"))
+    assert result.status == 2
+    assert "knows tokens below 30; the largest is 30" in result.stderr
+    (tmp_path / "text.txt").write_text("a text")
+    result = invoke("report", model, "--data", str(tmp_path / "text.txt"), "-o", str(tmp_path / "b.html"))
+    assert result.status == 2
+    assert "needs the tokenizer" in result.stderr
+
+
+def test_a_report_on_a_vision_model_without_data(tmp_path):
+    result = invoke("report", "timm:resnet10t", "--input-shape", "2,3,64,64", "-o", str(tmp_path / "a.html"))
+    assert result.status == 0, result.stderr
+    said = sections_of(tmp_path)
+    assert "4 residual blocks and 16 paths" in said["The network"]["finding"]
+    assert "all 16 paths" in said["Single paths"]["finding"]

@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from unbraid import draw, report
-from unbraid.report import Code, Column, Equation, Page, Picture, Section, Table, Text, sections
+from unbraid import draw
+from unbraid.report import Braid, Code, Column, Equation, Page, Picture, Section, Table, Text, render, sections, write
 
 HOSTILE = "<script>alert('x')</script>\"><img src=http://evil.example/a onerror=alert(1)>"
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -22,7 +22,7 @@ class Reader(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
-        self.elements, self.open, self.words = [], [], []
+        self.elements, self.open, self.words, self.scripts = [], [], [], []
         self.feed(html)
         self.close()
         assert self.open == [], "every element is closed"
@@ -39,7 +39,9 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if "style" not in self.open:
+        if "script" in self.open:
+            self.scripts.append((self.elements[-1][1].get("type"), data))
+        elif "style" not in self.open:
             self.words.append(data)
 
     def all(self, tag):
@@ -68,7 +70,15 @@ def full_page(name="mlp"):
     network = sections.NetworkFacts(name, blocks, 8, 1.25e-7, "float32", "y = x + f1[x]", r"y = x + f_1[x]", name)
     terms = sections.TermFacts(name, ["input", *(b.name for b in blocks)], [1.5, 2.25, 3.0, 0.125], 2.5e-7, 100)
     every = Section(
-        name, name, [Text(name), Code(name), Equation(name, name), Picture(draw.svg(draw.network(2)), name, name)]
+        name,
+        name,
+        [
+            Text(name),
+            Code(name),
+            Equation(name, name),
+            Picture(draw.svg(draw.network(2)), name, name),
+            Braid({"name": name, "blocks": [{"name": f"{name}.0"}], "values": [0.0625, None]}),
+        ],
     )
     found = [sections.training(training), sections.depth(curves), sections.network(network), sections.terms(terms)]
     return Page(name, [*found, every], name)
@@ -76,7 +86,7 @@ def full_page(name="mlp"):
 
 @pytest.fixture(scope="module")
 def html():
-    return report.render(full_page(HOSTILE))
+    return render(full_page(HOSTILE))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +95,11 @@ def read(html):
 
 
 def test_hostile_names_are_shown_and_never_run(html, read):
-    assert read.all("script") == []
+    allowed = hashes_in(html, "script-src")
+    for kind, text in read.scripts:
+        # What is not data is ours, letter by letter: the policy names it by its hash, and would stop anything else.
+        assert kind == "application/json" or digest(text) in allowed
+    assert len(read.scripts) == len(read.all("script")) == 3
     assert read.all("img") == []
     assert not any(name.startswith("on") for _, attributes in read.elements for name in attributes)
     assert HOSTILE in "".join(read.words)
@@ -102,10 +116,24 @@ def test_the_policy_forbids_every_request(html, read):
     assert html.index("Content-Security-Policy") < html.index("<style")
 
 
+def digest(text):
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def hashes_in(html, directive):
+    policy = html.replace("&#39;", "'")
+    return re.findall(r"'sha256-([^']+)'", re.search(f"{directive} ([^;]*);", policy).group(1))
+
+
+def test_the_values_of_a_braid_cannot_end_their_element(read):
+    texts = [text for kind, text in read.scripts if kind == "application/json"]
+    assert json.loads(texts[0])["name"] == HOSTILE
+    assert "<" not in texts[0]
+
+
 def test_the_policy_allows_the_pages_own_style_sheet(html):
     style = re.search("<style>(.*?)</style>", html, re.DOTALL).group(1)
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    assert f"'sha256-{digest}'" in html.replace("&#39;", "'")
+    assert hashes_in(html, "style-src") == [digest(style)]
     assert 'style="' not in html, "the policy would block it"
 
 
@@ -146,9 +174,10 @@ def numbers(data):
 
 
 def test_every_number_of_the_page_is_in_report_json(tmp_path):
-    path = report.write(full_page(), tmp_path / "new" / "index.html")
+    path = write(full_page(), tmp_path / "new" / "index.html")
     read = Reader(path.read_text(encoding="utf-8"))
     shown = [float(a["data-value"]) for _, a in read.elements if "data-value" in a]
+    shown += numbers([json.loads(text) for kind, text in read.scripts if kind == "application/json"])
     data = json.loads((path.parent / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert sorted(shown) == sorted(numbers(data))
     assert {34.5678, 45.25, 1.25e-7, 2.25, 120} <= set(shown)
@@ -157,7 +186,7 @@ def test_every_number_of_the_page_is_in_report_json(tmp_path):
 
 
 def test_a_number_changed_on_the_page_alone_would_be_seen(tmp_path):
-    path = report.write(full_page(), tmp_path / "index.html")
+    path = write(full_page(), tmp_path / "index.html")
     html = path.read_text(encoding="utf-8").replace('data-value="45.25"', 'data-value="45.26"')
     shown = [float(a["data-value"]) for _, a in Reader(html).elements if "data-value" in a]
     data = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
@@ -165,27 +194,27 @@ def test_a_number_changed_on_the_page_alone_would_be_seen(tmp_path):
 
 
 def test_writing_leaves_two_files_and_replaces_them_whole(tmp_path):
-    report.write(full_page("first"), tmp_path / "index.html")
-    report.write(full_page("second"), tmp_path / "index.html")
+    write(full_page("first"), tmp_path / "index.html")
+    write(full_page("second"), tmp_path / "index.html")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index.html", "report.json"]
     assert "second" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
 def test_a_page_that_cannot_be_rendered_leaves_the_last_good_one(tmp_path):
-    path = report.write(full_page("first"), tmp_path / "index.html")
+    path = write(full_page("first"), tmp_path / "index.html")
     bad = Page("bad", [Section("s", "f", [Picture("<svg", "c", "a")])])
     with pytest.raises(ValueError, match="does not parse"):
-        report.write(bad, path)
+        write(bad, path)
     assert "first" in path.read_text(encoding="utf-8")
 
 
 def test_the_same_page_gives_the_same_bytes():
-    assert report.render(full_page()) == report.render(full_page())
+    assert render(full_page()) == render(full_page())
 
 
 def test_other_suffixes_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"ends in \.html; got .*report\.pdf"):
-        report.write(full_page(), tmp_path / "report.pdf")
+        write(full_page(), tmp_path / "report.pdf")
 
 
 @pytest.mark.parametrize(
@@ -206,11 +235,11 @@ def test_other_suffixes_are_refused(tmp_path):
 )
 def test_a_picture_holds_shapes_alone(svg, message):
     with pytest.raises(ValueError, match=message):
-        report.render(Page("t", [Section("s", "f", [Picture(svg, "caption", "alt")])]))
+        render(Page("t", [Section("s", "f", [Picture(svg, "caption", "alt")])]))
 
 
 def test_drawings_take_the_inks_of_the_page():
-    page = report.render(Page("t", [Section("s", "f", [Picture(draw.svg(draw.network(2)), "c", "a")])]))
+    page = render(Page("t", [Section("s", "f", [Picture(draw.svg(draw.network(2)), "c", "a")])]))
     drawing = page[page.index("<svg") : page.index("</svg>")]
     assert "currentColor" in drawing
     assert "var(--hue-1)" in drawing

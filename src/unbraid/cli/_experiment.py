@@ -14,7 +14,7 @@ from unbraid.draw import DepthCurve
 from unbraid.report import sections
 from unbraid.train import Recipe, Run, fit
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "run_facts"]
 
 KINDS = ("plain", "residual")
 
@@ -126,10 +126,14 @@ def _network(kind: str, depth: int, seed: int, data: Dataset) -> torch_nn.Module
 
 
 def _facts(trial: Trial) -> sections.TrainedNetwork:
-    run = trial.run
+    return run_facts(trial.run, trial.kind, trial.depth)
+
+
+def run_facts(run: Run, name: str, depth: int) -> sections.TrainedNetwork:
+    """One run as a report shows it."""
     return sections.TrainedNetwork(
-        name=trial.kind,
-        depth=trial.depth,
+        name=name,
+        depth=depth,
         parameters=sum(parameter.numel() for parameter in run.network.parameters()),
         seed=run.seed,
         epochs=len(run.history),

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module, util
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,18 @@ def _transformers(name: str, wish: Wish) -> Loaded:
     else:
         model = family.from_pretrained(name, use_safetensors=True)
         call = f"{family.__name__}.from_pretrained({name!r})"
-    return Loaded(f"hf:{name}", model.eval(), (), _inputs_of(model, wish), f"model = transformers.{call}.eval()")
+    python = f"model = transformers.{call}.eval()"
+    encode = None if place.suffix == ".json" else partial(_encode, transformers, name)
+    return Loaded(f"hf:{name}", model.eval(), (), _inputs_of(model, wish), python, encode)
+
+
+def _encode(transformers: Any, name: str, text: str) -> Sequence[int]:
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # missing, damaged, or of a kind that needs a further package
+        raise UnbraidError(f"hf:{name} has no tokenizer that can be read: {str(error).splitlines()[0]}") from error
+    encoded: Sequence[int] = tokenizer.encode(text, add_special_tokens=False)
+    return encoded
 
 
 def _config(transformers: Any, place: Path | str) -> Any:
@@ -78,7 +90,10 @@ def _config(transformers: Any, place: Path | str) -> Any:
 def _family(transformers: Any, config: Any) -> Any:
     """The class that the configuration names, with its head; else the bare model."""
     named = (config.architectures or [None])[0]
-    return vars(transformers).get(named) or getattr(transformers, str(named), None) or transformers.AutoModel
+    try:
+        return getattr(transformers, str(named), None) or transformers.AutoModel
+    except Exception as error:  # transformers imports a family when it is first asked for, and what that needs
+        raise UnbraidError(f"transformers cannot import {named}: {str(error).splitlines()[0]}") from error
 
 
 def _built(family: Any, config: Any) -> Any:

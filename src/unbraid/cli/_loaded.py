@@ -1,6 +1,6 @@
 """A model and the inputs to trace it on, made alike each time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ class Loaded:
         args: its positional inputs.
         kwargs: its keyword inputs.
         python: code that loads the same.
+        encode: the model's tokenizer, text -> numbers; None where it has none.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Loaded:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     python: str = ""
+    encode: Callable[[str], Sequence[int]] | None = None
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,8 @@ def paths(
 def _target(text: str | None) -> "tuple[Target, str]":
     """A class, a pair, or each example's largest output; and how to call it."""
     if text is None:
-        from unbraid.cli._spectrum import LARGEST, largest
+        from unbraid.cli._spectrum import LARGEST
+        from unbraid.form import largest
 
         return largest, LARGEST
     try:

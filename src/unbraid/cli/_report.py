@@ -10,21 +10,38 @@ from unbraid.cli._model import Loaded, Wish, load, parse_shape
 from unbraid.cli._trace import Model, Pretrained, Shape, Weights
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from unbraid.cli._experiment import Comparison
-    from unbraid.report import Page
+    from unbraid.report import Page, Section
 
 __all__ = ["report"]
 
 _QUICK_DEPTHS, _QUICK_EPOCHS = "2,4", 1
-_SAMPLED = 16  # random paths of each length, beside the exact spectrum of the default page
+_INPUTS = 4  # random ones, where no data is named
 
 
 def report(
     model: Model = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="mnist1d, digits, a file, or a folder of images; tokens (.npy) or a text for a language model. By "
+            "default what it was trained on here, else random inputs."
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The page, .html.")] = Path("report/index.html"),
-    depths: Annotated[str, typer.Option(help="Numbers of blocks to compare.")] = "10,20,40",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training part.")] = 40,
-    seeds: Annotated[int, typer.Option(min=1, help="Networks of each kind and depth.")] = 1,
+    examples: Annotated[int, typer.Option(min=2, help="Of the test part of the data, how many to run.")] = 512,
+    skip: Annotated[
+        str,
+        typer.Option(
+            help="Sections to leave out, with commas: terms, lens, spectrum, values, paths, lesions, orders, signal, "
+            "examples, neighbours."
+        ),
+    ] = "",
+    depths: Annotated[str, typer.Option(help="Without MODEL: numbers of blocks to compare.")] = "10,20,40",
+    epochs: Annotated[int, typer.Option(min=1, help="Without MODEL: passes over the training part.")] = 40,
+    seeds: Annotated[int, typer.Option(min=1, help="Without MODEL: networks of each kind and depth.")] = 1,
     quick: Annotated[bool, typer.Option("--quick", help="Depths 2 and 4, one epoch: to see that it works.")] = False,
     input_shape: Shape = None,
     pretrained: Pretrained = False,
@@ -36,18 +53,20 @@ def report(
     Without MODEL: generate MNIST-1D, train plain and residual networks of the same layers at several depths, compare
     them and take the deepest residual one apart.
     """
-    if output.suffix.lower() != ".html":  # known before the training, not after it
-        raise ValueError(f'a report is written to a path that ends in .html; got "{output}".')
-    if model is None:
-        numbers = _numbers(_QUICK_DEPTHS if quick else depths)
-        page = _default_page(_compare(numbers, _QUICK_EPOCHS if quick else epochs, seeds))
-    else:
-        loaded = load(model, Wish(parse_shape(input_shape), pretrained), weights)
-        page = _model_page(loaded)
-    from unbraid import report as reports
+    from unbraid.report import check_path, to_dict, write
 
-    path = reports.write(page, output)
-    show(str(path), {"path": str(path), **reports.to_dict(page)}, as_json=as_json)
+    check_path(output)  # known before the training, not after it
+    left_out = [name.strip() for name in skip.split(",") if name.strip()]
+    if model is None:
+        if data is not None:
+            raise ValueError("--data goes with a MODEL; without one the networks learn MNIST-1D.")
+        numbers = _numbers(_QUICK_DEPTHS if quick else depths)
+        page = _default_page(_compare(numbers, _QUICK_EPOCHS if quick else epochs, seeds), examples, left_out)
+    else:
+        loaded = load(model, Wish(parse_shape(input_shape), pretrained, _INPUTS), weights)
+        page = _model_page(model, loaded, data, examples, left_out)
+    path = write(page, output)
+    show(str(path), {"path": str(path), **to_dict(page)}, as_json=as_json)
 
 
 def _numbers(text: str) -> list[int]:
@@ -66,19 +85,62 @@ def _compare(depths: list[int], epochs: int, seeds: int) -> "Comparison":
         return compare(by_name("mnist1d"), depths, range(seeds), Recipe(epochs=epochs), step)
 
 
-def _default_page(done: "Comparison") -> "Page":
-    from unbraid.cli._anatomy import anatomy
-    from unbraid.report import Page, sections
+def _default_page(done: "Comparison", examples: int, skip: "Collection[str]") -> "Page":
+    from unbraid import trace
+    from unbraid.data import Examples, batches
+    from unbraid.report import NAMES, Subject, page, sections
 
     trial = done.deepest
-    name = f"the residual network of depth {trial.depth}"
-    loaded = Loaded(name, trial.run.network.cpu(), (done.data.test.inputs,), python="model = run.network")
-    found = [sections.training(done.training()), sections.depth(done.curves()), *anatomy(loaded, _SAMPLED)]
-    return Page("Plain and residual networks on MNIST-1D", found, "Trained from the same weights, then taken apart.")
+    test = Examples(done.data.test.inputs[:examples], done.data.test.labels[:examples])
+    form = trace(trial.run.network.cpu().eval(), test.inputs[:2])
+    with progress(len(NAMES)) as step:
+        return page(
+            Subject.of(form, batches(test, 128), f"the residual network of depth {trial.depth}"),
+            before=[sections.training(done.training()), sections.depth(done.curves())],
+            python="model = run.network.eval()",
+            title="Plain and residual networks on MNIST-1D",
+            summary="Trained from the same weights, then taken apart.",
+            skip=skip,
+            step=step,
+        )
 
 
-def _model_page(loaded: Loaded) -> "Page":
-    from unbraid.cli._anatomy import anatomy
-    from unbraid.report import Page
+def _model_page(spec: str, loaded: Loaded, data: str | None, examples: int, skip: "Collection[str]") -> "Page":
+    from unbraid import trace
+    from unbraid.cli._examples import examples_of
+    from unbraid.report import NAMES, Subject, page
 
-    return Page(f"{loaded.name}, taken apart", anatomy(loaded))
+    on = examples_of(spec, loaded, data, examples)
+    form = trace(loaded.model, loaded.args, loaded.kwargs)
+    before = [_training(spec, len(form.blocks))] if Path(spec).is_dir() else []
+    with progress(len(NAMES)) as step:
+        return page(
+            Subject.of(form, on.batches, loaded.name),
+            before=before,
+            python=loaded.python,
+            summary=on.said,
+            skip=skip,
+            step=step,
+        )
+
+
+def _training(folder: str, depth: int) -> "Section":
+    """The section on how a network of `unbraid train` was trained."""
+    from dataclasses import asdict
+
+    from unbraid import draw
+    from unbraid.cli._experiment import run_facts
+    from unbraid.data import by_name
+    from unbraid.report import Picture, sections
+    from unbraid.train import load as load_run
+
+    run = load_run(folder)
+    found = by_name(run.data)
+    python = f"run = unbraid.train.load({folder!r})\nprint(run.table())"
+    facts = sections.Training(
+        run.data, (len(found.train), len(found.test)), asdict(run.recipe), [run_facts(run, folder, depth)], python
+    )
+    if not run.history:
+        return sections.training(facts)
+    curve = Picture(draw.svg(run.plot()), "Error in % after each epoch.", "Lines of train and test error by epoch.")
+    return sections.training(facts, curve)

@@ -1,11 +1,25 @@
 """What a report says, as values: pages hold sections, sections hold parts. How it looks is the template's business."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias, final
+from decimal import Decimal
+from typing import Any, ClassVar, TypeAlias, final
 
-__all__ = ["Cell", "Code", "Column", "Equation", "Page", "Part", "Picture", "Section", "Table", "Text", "finite"]
+__all__ = [
+    "Braid",
+    "Cell",
+    "Code",
+    "Column",
+    "Equation",
+    "Page",
+    "Part",
+    "Picture",
+    "Section",
+    "Table",
+    "Text",
+    "finite",
+]
 
 Cell: TypeAlias = str | int | float | None
 
@@ -13,6 +27,11 @@ Cell: TypeAlias = str | int | float | None
 def finite(cell: Cell) -> Cell:
     """The cell, or None where it is a number that is not finite: neither a page nor JSON has a way to write that."""
     return None if isinstance(cell, float) and not math.isfinite(cell) else cell
+
+
+def count(number: int) -> str:
+    """A count as text: with commas, and with four digits and an exponent where it has more than fifteen."""
+    return f"{number:,}" if abs(number) < 10**15 else f"{Decimal(number):.3e}"
 
 
 @final
@@ -43,6 +62,8 @@ class Column:
         """The cell as the page shows it: a dash where there is nothing, words for what is not finite."""
         if cell is None:
             return "–"
+        if isinstance(cell, int) and self.format == ",":
+            return count(cell)
         return cell if isinstance(cell, str) else format(cell, self.format)
 
 
@@ -114,7 +135,20 @@ class Equation:
     latex: str
 
 
-Part: TypeAlias = Text | Table | Picture | Code | Equation
+@final
+@dataclass(frozen=True)
+class Braid:
+    """The network as a braid that can be picked apart: the page draws it from these values.
+
+    Attributes:
+        data: plain values, ready for JSON; `unbraid.report` fills them and the page's script reads them.
+    """
+
+    kind: ClassVar[str] = "braid"
+    data: Mapping[str, Any]
+
+
+Part: TypeAlias = Text | Table | Picture | Code | Equation | Braid
 
 
 @final

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import math
 from functools import cache
 from typing import Any
@@ -9,33 +10,52 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from unbraid.report._content import Cell, Code, Column, Equation, Page, Part, Picture, Section, Table, Text, finite
+from unbraid.report._content import (
+    Braid,
+    Cell,
+    Code,
+    Column,
+    Equation,
+    Page,
+    Part,
+    Picture,
+    Section,
+    Table,
+    Text,
+    finite,
+)
 from unbraid.report._svg import inline
 
 __all__ = ["render", "to_dict"]
+
+_FOLD = 24  # rows beyond which a table is folded
 
 
 def render(page: Page) -> str:
     """The page as one HTML document that needs nothing else and may ask nobody for anything.
 
     Every text is escaped: names of models are not ours. The content security policy in the page forbids every
-    request, and every style but the page's own, which it names by its hash.
+    request, and every style and script but the page's own, which it names by their hashes.
 
     Raises:
         ValueError: a picture holds more than shapes.
     """
     environment = _environment()
     style = _source(environment, "style.css")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    braids = any(isinstance(part, Braid) for section in page.sections for part in section.parts)
+    scripts = [_source(environment, name) for name in ("page.js", *(["braid.js"] if braids else []))]
     drawings = _drawings(page)
     template = environment.get_template("page.html.j2")
-    # Markup marks what is not to be escaped: our own style sheet and drawings that `inline` let through.
+    # Markup marks what is not to be escaped: our own style sheet and scripts, and drawings that `inline` let through.
     return template.render(
         page=page,
         style=Markup(style),
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'",
+        scripts=[Markup(script) for script in scripts],
+        policy=_policy(style, scripts),
         drawings=drawings,
         number=_number,
+        data=_island,
+        fold=_FOLD,
     )
 
 
@@ -46,6 +66,22 @@ def to_dict(page: Page) -> dict[str, Any]:
         "summary": page.summary,
         "sections": [_section_dict(section) for section in page.sections],
     }
+
+
+def _policy(style: str, scripts: list[str]) -> str:
+    def hashes(*texts: str) -> str:
+        return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(t.encode()).digest()).decode()}'" for t in texts)
+
+    return (
+        f"default-src 'none'; style-src {hashes(style)}; script-src {hashes(*scripts)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _island(part: Braid) -> Markup:
+    """The values of a braid as JSON that cannot end the element in which it stands."""
+    text = json.dumps(part.data, ensure_ascii=False, allow_nan=False)
+    return Markup(text.replace("<", "\\u003c"))
 
 
 @cache
@@ -98,6 +134,8 @@ def _part_dict(part: Part) -> dict[str, Any]:
             said = {"python": part.python}
         case Equation():
             said = {"text": part.text, "latex": part.latex}
+        case Braid():
+            said = dict(part.data)
     return {"kind": part.kind, **said}
 
 

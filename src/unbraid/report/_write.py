@@ -7,7 +7,19 @@ from pathlib import Path
 from unbraid.report._content import Page
 from unbraid.report._render import render, to_dict
 
-__all__ = ["write"]
+__all__ = ["check_path", "write"]
+
+
+def check_path(path: str | os.PathLike[str]) -> Path:
+    """The path of a page, known to be one before the work is done, not after it.
+
+    Raises:
+        ValueError: it does not end in .html.
+    """
+    target = Path(path)
+    if target.suffix.lower() != ".html":
+        raise ValueError(f'a report is written to a path that ends in .html; got "{target}".')
+    return target
 
 
 def write(page: Page, path: str | os.PathLike[str]) -> Path:
@@ -23,9 +35,7 @@ def write(page: Page, path: str | os.PathLike[str]) -> Path:
         ValueError: the path does not end in .html, or a picture holds more than shapes.
         OSError: a file cannot be written.
     """
-    target = Path(path)
-    if target.suffix.lower() != ".html":
-        raise ValueError(f'a report is written to a path that ends in .html; got "{target}".')
+    target = check_path(path)
     html = render(page)
     numbers = json.dumps(to_dict(page), ensure_ascii=False, allow_nan=False, indent=1)
     target.parent.mkdir(parents=True, exist_ok=True)

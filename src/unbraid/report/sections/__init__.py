@@ -4,10 +4,16 @@ To add a section, write its file here and name its function below; neither pages
 """
 
 from unbraid.report.sections._depth import depth
+from unbraid.report.sections._lens import lens
+from unbraid.report.sections._lesions import lesions, reorderings
+from unbraid.report.sections._missing import missing
 from unbraid.report.sections._network import NetworkFacts, network
 from unbraid.report.sections._paths import PathFacts, overstated, paths
+from unbraid.report.sections._signal import alike, neighbours, signal
+from unbraid.report.sections._single import single
 from unbraid.report.sections._terms import TermFacts, terms
 from unbraid.report.sections._training import TrainedNetwork, Training, training
+from unbraid.report.sections._values import values
 
 __all__ = [
     "NetworkFacts",
@@ -15,10 +21,19 @@ __all__ = [
     "TermFacts",
     "TrainedNetwork",
     "Training",
+    "alike",
     "depth",
+    "lens",
+    "lesions",
+    "missing",
+    "neighbours",
     "network",
     "overstated",
     "paths",
+    "reorderings",
+    "signal",
+    "single",
     "terms",
     "training",
+    "values",
 ]

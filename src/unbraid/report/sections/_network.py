@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from unbraid.report._content import Code, Column, Equation, Part, Section, Table
+from unbraid.report._content import Braid, Cell, Code, Column, Equation, Part, Section, Table, finite
+from unbraid.report._content import count as count_of
 
 __all__ = ["BlockFacts", "NetworkFacts", "network"]
 
@@ -41,6 +42,8 @@ class NetworkFacts:
         dtype: the type in which that was measured, such as "float32".
         equation: in plain characters, and `latex`.
         python: code that gives the same.
+        braid: the drawing that can be picked apart; None leaves it out.
+        worth: what each block is worth, one column each: title, unit, one number a block.
     """
 
     name: str
@@ -51,14 +54,16 @@ class NetworkFacts:
     equation: str
     latex: str
     python: str = ""
+    braid: Braid | None = None
+    worth: Sequence[tuple[str, str, Sequence[float]]] = ()
 
 
 def network(found: NetworkFacts) -> Section:
     """The section on the network: blocks, equation, verification."""
-    count = "1 residual block" if len(found.blocks) == 1 else f"{len(found.blocks)} residual blocks"
+    blocks = "1 residual block" if len(found.blocks) == 1 else f"{len(found.blocks)} residual blocks"
     finding = (
-        f"{count} and {found.paths:,} paths from input to output were found in {found.name}; put together again, "
-        f"they give its output to a relative error of {found.error:.1e} in {found.dtype}."
+        f"{blocks} and {count_of(found.paths)} paths from input to output were found in {found.name}; put together "
+        f"again, they give its output to a relative error of {found.error:.1e} in {found.dtype}."
     )
     columns = (
         Column("Block"),
@@ -67,18 +72,24 @@ def network(found: NetworkFacts) -> Section:
         Column("Branches"),
         Column("After the addition"),
         Column("Parameters", format=","),
+        *(Column(title, unit, ".4g") for title, unit, _ in found.worth),
         Column("Added at"),
     )
-    rows = [
-        (b.index, b.name, b.skip, ", ".join(b.branches), ", ".join(b.after), b.parameters, b.where)
-        for b in found.blocks
+    rows: list[tuple[Cell, ...]] = [
+        (
+            *(b.index, b.name, b.skip, ", ".join(b.branches), ", ".join(b.after), b.parameters),
+            *(finite(values[place]) for _, _, values in found.worth),
+            b.where,
+        )
+        for place, b in enumerate(found.blocks)
     ]
     measured = Table(
         (Column("Check"), Column("Relative error", format=".2e")),
         [("form against model", found.error)],
         "‖form − model‖∞ / ‖model‖∞ at the traced input.",
     )
-    parts: list[Part] = [Table(columns, rows, "The blocks in order of execution.")]
+    parts: list[Part] = [] if found.braid is None else [found.braid]
+    parts.append(Table(columns, rows, "The blocks in order of execution."))
     parts += [Equation(found.equation, found.latex), measured]
     if found.python:
         parts.append(Code(found.python))

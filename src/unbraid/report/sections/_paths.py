@@ -3,9 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from unbraid import draw
 from unbraid.report._content import Cell, Code, Column, Part, Picture, Section, Table, finite
+from unbraid.report._content import count as count_of
+
+if TYPE_CHECKING:
+    from unbraid.paths import GradientSpectrum
 
 __all__ = ["PathFacts", "overstated", "paths"]
 
@@ -38,6 +43,24 @@ class PathFacts:
     sampled: Sequence[float] | None = None
     python: str = ""
 
+    @staticmethod
+    def of(
+        network: str, target: str, found: "GradientSpectrum", sampled: Sequence[float] | None, python: str = ""
+    ) -> "PathFacts":
+        """The facts of a spectrum, and of random paths beside it."""
+        return PathFacts(
+            network=network,
+            target=target,
+            counts=found.counts,
+            norms=found.norms.tolist(),
+            share=found.share.tolist(),
+            effective=found.effective,
+            error=found.error,
+            examples=found.gradients.shape[1],
+            sampled=sampled,
+            python=python,
+        )
+
 
 def paths(found: PathFacts) -> Section:
     """The section on paths: the spectrum as a figure and as a table, and its check.
@@ -46,10 +69,11 @@ def paths(found: PathFacts) -> Section:
         ValueError: the lists differ in length.
     """
     low, high = found.effective
+    number = count_of(sum(found.counts))
     lengths = f"{low} branches" if low == high else f"{low} to {high} branches"
     finding = (
         f"95 % of the norm of the gradient of {found.target} travels paths of {lengths}, of at most "
-        f"{len(found.counts) - 1}; all {sum(found.counts):,} paths are counted, and their sum equals autograd's "
+        f"{len(found.counts) - 1}; all {number} paths are counted, and their sum equals autograd's "
         f"gradient to {found.error:.1e}."
     )
     columns = [

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from unbraid.report._content import Code, Column, Part, Section, Table, finite
+from unbraid.report._content import Code, Column, Part, Picture, Section, Table, finite
 
 __all__ = ["TrainedNetwork", "Training", "training"]
 
@@ -53,8 +53,8 @@ class Training:
     python: str = ""
 
 
-def training(done: Training) -> Section:
-    """The section on what was trained: recipe and runs.
+def training(done: Training, curve: Picture | None = None) -> Section:
+    """The section on what was trained: recipe and runs, with a picture of how it went where one is given.
 
     Raises:
         ValueError: there are no runs.
@@ -68,7 +68,8 @@ def training(done: Training) -> Section:
         f"{count} trained on {done.examples[0]:,} examples of {done.data} in {seconds:.0f} s, "
         f"tested on {done.examples[1]:,}; {diverged or 'none'} diverged."
     )
-    parts: list[Part] = [_runs(done.networks), _recipe(done.recipe)]
+    parts: list[Part] = [] if curve is None else [curve]
+    parts += [_runs(done.networks), _recipe(done.recipe)]
     if done.python:
         parts.append(Code(done.python))
     return Section("What was trained", finding, parts)
