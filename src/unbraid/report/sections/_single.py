@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from unbraid import draw
 from unbraid.report._content import Code, Column, Picture, Section, Table
 from unbraid.report._content import count as count_of
@@ -49,5 +51,6 @@ def single(found: "Paths", all_paths: int, said: str, python: str) -> Section:
         for rank, row in enumerate(order[:_SHOWN], start=1)
     ]
     caption = "A path by its choice at each block: a dot for the skip, a number for the branch. Mean over examples."
-    figure = Picture(draw.svg(found.plot()), "Bars of what the largest paths add, by length.", "One bar a path.")
+    drawn = found[torch.tensor(order[:_SHOWN])]
+    figure = Picture(draw.svg(drawn.plot()), "What the largest paths add, one bar a path.", "Bars by length of path.")
     return Section("Single paths", finding, [figure, Table(columns, rows, caption), Code(python)])
