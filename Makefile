@@ -1,6 +1,7 @@
 # make report   from nothing to report/index.html
 # make test     every test that CI runs
 # make check    format, lint, types
+# make docs     the pages of docs/ as a site in site/, strictly: a broken link is an error
 # make help     all targets
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: studies help report test test-slow check format zoo depth clean
+.PHONY: studies help report test test-slow check docs format zoo depth clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -27,6 +28,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The notice is about the future of the site's generator.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # make format   write the code in the common form
 format: $(VENV)/.dev
@@ -47,7 +52,7 @@ zoo: $(VENV)/.dev
 
 # make clean    remove the environment and what was made
 clean:
-	rm -rf $(VENV) report runs build dist
+	rm -rf $(VENV) report runs build dist site
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "unbraid needs Python 3.11 or newer")'

@@ -1,6 +1,5 @@
-"""The Python blocks of the documents are tests."""
+"""The blocks of the documents are tests."""
 
-from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser
+from documents import documents
 
-pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["README.md", "docs/*.md"]).pytest()
+pytest_collect_file = documents().pytest()

@@ -41,6 +41,14 @@ def test_network_is_readable_and_has_one_box_a_block(k):
 
 
 @pytest.mark.parametrize("k", range(1, 7))
+def test_plain_is_readable_and_has_one_path_through_all_boxes(k):
+    figure = draw.plain(k)
+    assert_readable(figure)
+    assert boxes(figure) == k
+    assert "1 path " in " ".join(words(figure))
+
+
+@pytest.mark.parametrize("k", range(1, 7))
 def test_unravelled_is_readable_and_shows_every_path(k):
     """Term t of Equation 11.5 holds 2^(t-1) boxes, so K of them hold 2^K − 1."""
     figure = draw.unravelled(k)

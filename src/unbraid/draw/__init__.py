@@ -5,9 +5,9 @@ writes it as PNG or SVG and `svg` gives its text.
 
     draw.save(draw.unravelled(4), "figure.svg")
 
-`network` (figure 11.4a), `unravelled` (11.4b), `order` (11.5); `terms`, `paths`, `spectrum`, `spectra`, `parts`,
-`values` and `depth` for results. `INK`, `PAPER`, `MUTED` and `PALETTE` are the colours that a page with a theme of its
-own exchanges.
+`plain` (figure 11.1), `network` (11.4a), `unravelled` (11.4b), `order` (11.5); `terms`, `paths`, `spectrum`,
+`spectra`, `parts`, `values` and `depth` for results. `INK`, `PAPER`, `MUTED` and `PALETTE` are the colours that a page
+with a theme of its own exchanges.
 """
 
 from unbraid.draw._contributions import agreement, contributions
@@ -18,6 +18,7 @@ from unbraid.draw._network import network
 from unbraid.draw._order import order
 from unbraid.draw._parts import parts
 from unbraid.draw._paths import paths
+from unbraid.draw._plain import plain
 from unbraid.draw._ranking import ranking
 from unbraid.draw._save import save, svg
 from unbraid.draw._spectra import spectra
@@ -45,6 +46,7 @@ __all__ = [
     "order",
     "parts",
     "paths",
+    "plain",
     "predictiveness",
     "ranking",
     "reorderings",

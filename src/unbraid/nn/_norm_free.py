@@ -91,7 +91,7 @@ def predicted_variances(changes: Iterable[bool], alpha: float) -> Iterator[float
         alpha: α.
 
     Example:
-        >>> [round(v, 2) for v in predicted_variances([False, False, True, False], 0.5)]
+        >>> list(predicted_variances([False, False, True, False], alpha=0.5))
         [1.0, 1.25, 1.5, 1.25]
     """
     variance = 1.0

@@ -1,0 +1,36 @@
+"""What a page says its code prints is compared with what the code prints: roundings may differ, numbers may not."""
+
+import pytest
+
+from documents import alike
+
+
+@pytest.mark.parametrize(
+    ("page", "printed"),
+    [
+        ("16 blocks, error 2.3e-07", "16 blocks, error 8.0e-08"),
+        ("lag 1: 0.92", "lag 1: 0.91"),
+        ("measured  274.2", "measured  280.1"),
+        ("equals model(x) to 0.0e+00", "equals model(x) to 3.1e-16"),
+        ("1,234.50 rows", "1,234.49 rows"),
+        (" ────\n  1.0", " ─────\n  1.01"),
+    ],
+)
+def test_roundings_may_differ(page, printed):
+    assert alike(page, printed)
+
+
+@pytest.mark.parametrize(
+    ("page", "printed"),
+    [
+        ("16 blocks, error 2.3e-07", "17 blocks, error 2.3e-07"),
+        ("error 2.3e-07", "error 2.3e-04"),
+        ("lag 1: 0.92", "lag 1: 0.85"),
+        ("(1, 4, 6, 4, 1)", "(1, 4, 6, 4)"),
+        ("blocks.0", "blocks.1"),
+        ("layer 1", "block 1"),
+        ("-0.50", "0.50"),
+    ],
+)
+def test_a_page_that_says_something_else_is_found(page, printed):
+    assert not alike(page, printed)
