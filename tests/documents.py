@@ -71,7 +71,7 @@ def _setup(namespace: dict[str, Any]) -> None:
 
 
 def _plain(text: str) -> str:
-    return "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
+    return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n")
 
 
 def _columns(text: str) -> str:
