@@ -1,8 +1,13 @@
 """What a page says its code prints is compared with what the code prints: roundings may differ, numbers may not."""
 
+import runpy
+from pathlib import Path
+
 import pytest
 
 from documents import alike
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -34,3 +39,10 @@ def test_roundings_may_differ(page, printed):
 )
 def test_a_page_that_says_something_else_is_found(page, printed):
     assert not alike(page, printed)
+
+
+def test_the_page_of_benchmarks_holds_what_was_measured():
+    script = runpy.run_path(str(ROOT / "scripts" / "benchmarks_page.py"))
+    page = script["PAGE"].read_text(encoding="utf-8")
+    for name, table in script["tables"]().items():
+        assert table in page, f"{name} was measured anew: run `python scripts/benchmarks_page.py`"
