@@ -53,8 +53,12 @@ def traced(found: Row) -> str:
     layers = [row for row in found["depth"] if isinstance(row["layers"], int)]
     growth = [row["layers"] for row in found["depth"] if not isinstance(row["layers"], int)]
     lines = [
-        [f"{row['layers']} layers", f"{row['export s']:.2f}", f"{row['find and cut s']:.3f}"]
-        + [f"{100 * row['find and cut / export']:.1f} %"]
+        [
+            f"{row['layers']} layers",
+            f"{row['export s']:.2f}",
+            f"{row['find and cut s']:.3f}",
+            f"{100 * row['find and cut / export']:.1f} %",
+        ]
         for row in layers
     ]
     [large], [real] = found["meta"], found["resnet"]
@@ -71,8 +75,11 @@ def traced(found: Row) -> str:
 def together(rows: list[Row]) -> str:
     """How many times faster many networks train at once."""
     lines = [
-        [f"{row['networks']} networks, {row['norm'] or 'no'} norm, {row['device']}"]
-        + [f"{row['times']:.2f} ({row['times_least']:.2f} to {row['times_most']:.2f})", f"{row['times_1_thread']:.2f}"]
+        [
+            f"{row['networks']} networks, {row['norm'] or 'no'} norm, {row['device']}",
+            f"{row['times']:.2f} ({row['times_least']:.2f} to {row['times_most']:.2f})",
+            f"{row['times_1_thread']:.2f}",
+        ]
         for row in rows
     ]
     return markdown(["what", "times faster", "on one thread"], lines)

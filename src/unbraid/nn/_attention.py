@@ -26,7 +26,7 @@ class SelfAttention(nn.Module):
     Shape: [batch, positions, width], kept.
     Raises: ValueError for sizes below 1, or a width that the heads do not divide.
 
-    Example:
+    Examples:
         >>> SelfAttention(8, heads=2)(torch.randn(3, 5, 8)).shape
         torch.Size([3, 5, 8])
     """
@@ -70,7 +70,7 @@ class SequenceEmbedding(nn.Module):
     Shape: [batch, positions, *inputs] -> [batch, positions, width].
     Raises: ShapeError where a sequence is longer than `positions`.
 
-    Example:
+    Examples:
         >>> SequenceEmbedding(nn.Linear(3, 8), positions=5, width=8)(torch.randn(2, 4, 3)).shape
         torch.Size([2, 4, 8])
     """

@@ -25,7 +25,7 @@ class ResidualBlock(nn.Module):
     Shape: [batch, *features] -> [batch, *features'].
     Raises: ShapeError at the first call where skip and branch disagree in shape; they are never broadcast.
 
-    Example:
+    Examples:
         >>> block = ResidualBlock(nn.Sequential(nn.ReLU(), nn.Linear(100, 100)), scale=0.5)
     """
 

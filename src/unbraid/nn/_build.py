@@ -38,7 +38,7 @@ def build(config: Mapping[str, Any], *, generator: torch.Generator | None = None
         ValueError: the constructor is missing or unknown, or it has no argument of some name.
         IndexError: the network has no block that it is to lack.
 
-    Example:
+    Examples:
         >>> network = mlp(depth=3)
         >>> build(network.config).config == network.config
         True

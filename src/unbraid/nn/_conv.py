@@ -77,7 +77,7 @@ def conv2d(
         ValueError: an option that does not exist, a token that is not for images, a size below 1, or a number
             of layers that does not fit, with the nearest that do.
 
-    Example:
+    Examples:
         >>> network = conv2d(inputs=1, layers=8, generator=torch.Generator().manual_seed(0))
         >>> network(torch.randn(3, 1, 8, 8)).shape
         torch.Size([3, 10])
@@ -146,7 +146,7 @@ def conv1d(
     Raises:
         ValueError: as for `conv2d`.
 
-    Example:
+    Examples:
         >>> network = conv1d(layers=8, order="norm act conv norm act conv +")
         >>> network(torch.randn(3, 1, 40)).shape
         torch.Size([3, 10])

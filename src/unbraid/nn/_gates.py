@@ -53,7 +53,7 @@ class GatedSkip(nn.Module):
         skip: what is gated; it must have the shape of g.
     Shape: [batch, *features] -> [batch, *features'].
 
-    Example:
+    Examples:
         >>> gate = Gate(8, 8, dims=0)
         >>> exclusive = {"branch": GatedBranch(gate, nn.Linear(8, 8)), "skip": GatedSkip(gate, nn.Identity())}
         >>> shortcut_only = {"branch": nn.Linear(8, 8), "skip": GatedSkip(gate, nn.Identity())}

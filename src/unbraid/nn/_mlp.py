@@ -64,7 +64,7 @@ def mlp(
     Raises:
         ValueError: an option that does not exist, a token that is not for features, or a size below 1.
 
-    Example:
+    Examples:
         >>> network = mlp(depth=20, scale="1/sqrt(K)", generator=torch.Generator().manual_seed(0))
         >>> network(torch.randn(3, 40)).shape
         torch.Size([3, 10])

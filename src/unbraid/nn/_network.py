@@ -64,7 +64,7 @@ class ResidualNetwork(nn.Module):
     Raises: ShapeError at the first call where a block's skip and branch disagree in shape; it names the
         block.
 
-    Example:
+    Examples:
         >>> blocks = [ResidualBlock(nn.Linear(100, 100)) for _ in range(3)]
         >>> network = ResidualNetwork(nn.Linear(40, 100), blocks, nn.Linear(100, 10))
     """

@@ -26,7 +26,7 @@ class WeightStandardised(nn.Module):
         eps: added to σ².
     Shape: as of the layer.
 
-    Example:
+    Examples:
         >>> WeightStandardised(nn.Linear(5, 3))(torch.randn(2, 5)).shape
         torch.Size([2, 3])
     """
@@ -90,7 +90,7 @@ def predicted_variances(changes: Iterable[bool], alpha: float) -> Iterator[float
         changes: of each block, whether the size changes.
         alpha: α.
 
-    Example:
+    Examples:
         >>> list(predicted_variances([False, False, True, False], alpha=0.5))
         [1.0, 1.25, 1.5, 1.25]
     """

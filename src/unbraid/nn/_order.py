@@ -36,7 +36,7 @@ class Order:
     Raises:
         ValueError: the pattern is none of the above; the message shows it with the wrong place marked.
 
-    Example:
+    Examples:
         >>> order = Order("norm act linear norm act linear +")
         >>> order.before
         ('norm', 'act', 'linear', 'norm', 'act', 'linear')

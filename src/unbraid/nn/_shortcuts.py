@@ -31,7 +31,7 @@ class Projection(nn.Module):
     Shape: [batch, inputs, *positions] -> [batch, outputs, *⌈positions / stride⌉].
     Raises: ValueError for sizes below 1, an unknown norm, or a stride where there are no positions.
 
-    Example:
+    Examples:
         >>> skip = Projection(64, 128, stride=2, norm="batch")
     """
 
@@ -68,7 +68,7 @@ class ZeroPad(nn.Module):
     Shape: [batch, inputs, *positions] -> [batch, outputs, *⌈positions / stride⌉].
     Raises: ValueError for sizes below 1, fewer outputs than inputs, or a stride where there are no positions.
 
-    Example:
+    Examples:
         >>> skip = ZeroPad(64, 128, stride=2)
     """
 

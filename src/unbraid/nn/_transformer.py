@@ -74,7 +74,7 @@ def transformer(
     Raises:
         ValueError: an option that does not exist, no order, heads that do not divide the width, or a size below 1.
 
-    Example:
+    Examples:
         >>> network = transformer(inputs=8, positions=8, depth=2, generator=torch.Generator().manual_seed(0))
         >>> network(torch.randn(3, 8, 8)).shape
         torch.Size([3, 10])
