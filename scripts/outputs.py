@@ -35,10 +35,10 @@ def rewritten(page: Path) -> str:
         if example.region.evaluator is not compare:
             example.evaluate()
             continue
-        source = example.region.lexemes["source"]
-        start = example.region.start + source.offset
+        # Not the length of what was parsed: a fence whose lines all begin with a space is parsed without it.
+        start = document.text.index("\n", example.region.start) + 1
         parts += [document.text[done:start], document.namespace["_printed"], "\n"]
-        done = start + len(source.text)
+        done = document.text.rindex("```", start, example.region.end)
     return "".join(parts) + document.text[done:]
 
 

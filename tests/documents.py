@@ -75,8 +75,8 @@ def _plain(text: str) -> str:
 
 
 def _columns(text: str) -> str:
-    """A number that is one digit longer moves what stands behind it, and draws a longer rule."""
-    return re.sub(r"─+", "─", re.sub(r" +", " ", text))
+    """A number that is one digit longer moves what stands around it, and draws a longer rule."""
+    return re.sub(r"─+", "─", re.sub(r" +", " ", re.sub(r"^ +", "", text, flags=re.MULTILINE)))
 
 
 def _close(wanted: str, got: str) -> bool:

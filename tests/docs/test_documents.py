@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
         ("measured  274.2", "measured  280.1"),
         ("equals model(x) to 0.0e+00", "equals model(x) to 3.1e-16"),
         ("1,234.50 rows", "1,234.49 rows"),
+        ("  a\n b", "a\nb"),
         (" ────\n  1.0", " ─────\n  1.01"),
     ],
 )
