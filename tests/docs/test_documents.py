@@ -1,13 +1,15 @@
 """What a page says its code prints is compared with what the code prints: roundings may differ, numbers may not."""
 
+import re
 import runpy
 from pathlib import Path
 
 import pytest
 
-from documents import alike
+from documents import DOCUMENTS, alike
 
 ROOT = Path(__file__).parents[2]
+FENCE = re.compile(r"^ *```(.*)\n(?:.*\n)*?^ *```$", re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -47,3 +49,10 @@ def test_the_page_of_benchmarks_holds_what_was_measured():
     page = script["PAGE"].read_text(encoding="utf-8")
     for name, table in script["tables"]().items():
         assert table in page, f"{name} was measured anew: run `python scripts/benchmarks_page.py`"
+
+
+def test_no_block_escapes_by_its_language():
+    """A fence marked `py`, or not at all, would not be run and nobody would know."""
+    pages = [page for pattern in [*DOCUMENTS, "docs/**/*.md"] for page in ROOT.glob(pattern)]
+    fences = {mark for page in pages for mark in FENCE.findall(page.read_text(encoding="utf-8"))}
+    assert fences <= {"python", "output", "text", "console", "toml"}
