@@ -1,8 +1,11 @@
 """Every result has a table, plain values, a figure, and a table for notebooks in which names cannot run."""
 
 import json
+import math
 from html.parser import HTMLParser
 
+import matplotlib as mpl
+import pandas
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -11,8 +14,10 @@ from rich.table import Table
 import unbraid
 from draw._geometry import assert_readable
 from networks import Chain, Residual, lively, mlp, normal
-from unbraid import gradients, paths
+from unbraid import data, gradients, paths, train
+from unbraid.errors import UnbraidError
 from unbraid.form import Result, as_html
+from unbraid.prune import angular_distance, pruning
 
 F32 = torch.float32
 
@@ -41,7 +46,34 @@ MAKE = {
     ),
     "DerivativeChain": lambda form, x, _: unbraid.derivative_chain(form, x),
     "Diagnosis": lambda form, _, batches: unbraid.diagnose(form, batches),
+    "ResidualForm": lambda form, *_: form,
+    "LesionStudy": lambda form, _, batches: unbraid.lesion(form, batches, loss),
+    "ReorderStudy": lambda form, _, batches: unbraid.reorderings(form, batches, loss, swaps=[1, 2], repeats=2),
+    "SubsetStudy": lambda form, _, batches: unbraid.subsets(form, batches, loss),
+    "Ranking": lambda form, _, batches: unbraid.rank(form, batches, by="gradient", metric=loss),
+    "AngularDistances": lambda form, _, batches: angular_distance(form, batches, span=2),
+    "Pruning": lambda form, x, _: pruning(form.origin.model, form, [1]),
+    "Run": lambda form, x, batches: trained(x, batches),
+    "SpectrumLog": lambda form, _, batches: recorded(paths.SpectrumLog(form, batches)),
+    "DiagnosisLog": lambda form, _, batches: recorded(gradients.DiagnosisLog(form, batches)),
 }
+
+
+def loss(output, labels):
+    return torch.nn.functional.cross_entropy(output, labels)
+
+
+def trained(x, batches):
+    network = lively(Chain(Residual(mlp(5)), torch.nn.Linear(5, 3)), dtype=F32)
+    labels = batches[0][1]
+    part = data.Dataset("thirds", x, labels, x, labels, 3, torch.zeros(()), torch.ones(()))
+    return train.fit(network, part, train.Recipe(epochs=2, batch_size=3))
+
+
+def recorded(log):
+    log(0)
+    log(5)
+    return log
 
 
 def kinds(parent):
@@ -61,12 +93,76 @@ def test_a_result_shows_itself(name, setting):
     assert isinstance(table, Table)
     assert table.row_count > 0
     json.dumps(result.to_dict())
-    figure = result.plot()
-    assert isinstance(figure, Figure)
-    assert_readable(figure)
     cells = Cells()
     cells.feed(result._repr_html_())
     assert cells.count == table.row_count * len(table.columns)
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_result_draws_itself_on_a_page_or_where_it_is_told(name, setting):
+    result = MAKE[name](*setting)
+    figure = result.plot()
+    assert isinstance(figure, Figure)
+    assert_readable(figure)
+    assert figure._repr_png_().startswith(b"\x89PNG")  # a notebook shows it
+    whole = Figure(figsize=(13, 9), layout="constrained")
+    ours, theirs = whole.subplots(1, 2)
+    theirs.plot([0, 1])
+    theirs.set_title("theirs")
+    before = dict(mpl.rcParams)
+    assert result.plot(ax=ours) is whole
+    assert mpl.rcParams == before
+    assert len(theirs.lines) == 1
+    assert any(axes.has_data() for axes in (ours, *ours.child_axes))
+    assert ours.get_title(loc="left") or ours.child_axes[0].get_title(loc="left")
+    assert_readable(whole)
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_result_becomes_a_data_frame(name, setting):
+    result = MAKE[name](*setting)
+    frame, rows = result.to_pandas(), result.rows()
+    assert len(frame) == len(rows)
+    assert len(frame) or name == "Diagnosis"  # where nothing stands out
+    for column in frame:
+        for cell, row in zip(frame[column], rows, strict=True):
+            assert pandas.api.types.is_scalar(cell)
+            assert cell == row[column] or pandas.isna(cell) == pandas.isna(row[column])
+    assert all(set(row) == set(frame.columns) for row in rows)
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_result_logs_its_single_numbers(name, setting):
+    result = MAKE[name](*setting)
+    found = {}
+    result.log(Writer(found), 7)
+    assert found == {f"unbraid/{name}": (7, value) for name, value in result.scalars().items()}
+    assert found
+    assert all(type(value) is float and math.isfinite(value) for _, value in found.values())
+
+
+def test_tensorboard_keeps_what_is_logged(setting, tmp_path):
+    tensorboard = pytest.importorskip("torch.utils.tensorboard")
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    terms = unbraid.unravel(setting[0], setting[1])
+    with tensorboard.SummaryWriter(tmp_path) as writer:
+        terms.log(writer, 3, under="model")
+    kept = reader.EventAccumulator(str(tmp_path)).Reload().Scalars("model/error")
+    assert [(event.step, event.value) for event in kept] == [(3, pytest.approx(terms.error))]
+
+
+class Writer:
+    def __init__(self, found):
+        self.found = found
+
+    def add_scalar(self, tag, scalar_value, global_step):
+        self.found[tag] = global_step, scalar_value
+
+
+def test_without_pandas_it_says_what_to_install(setting, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UnbraidError, match=r'needs the package pandas: pip install "unbraid\[pandas\]"'):
+        unbraid.unravel(setting[0], setting[1]).to_pandas()
 
 
 class Cells(HTMLParser):
@@ -106,4 +202,4 @@ def test_the_figure_of_many_paths_shows_the_largest(setting):
     x = normal(2, 4, dtype=F32)
     found = paths.all_paths(unbraid.trace(network, x), x, target=0)
     assert len(found) == 128
-    assert "64 paths" in found.plot()._suptitle.get_text()
+    assert "64 paths" in found.plot().get_suptitle()

@@ -18,7 +18,8 @@ def texts(figure: Figure) -> dict[str, Bbox]:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         renderer = canvas.get_renderer()
-        hidden = {text for axes in figure.axes for text in _undrawn(axes)}
+        every_axes = [axes for outer in figure.axes for axes in (outer, *outer.child_axes)]
+        hidden = {text for axes in every_axes for text in _undrawn(axes)}
         every = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
         shown = [text for text in every if text not in hidden]
         return {f"{number}: {text.get_text()}": text.get_window_extent(renderer) for number, text in enumerate(shown)}

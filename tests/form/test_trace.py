@@ -119,7 +119,7 @@ def test_what_a_form_prints(transformer):
     assert lines[0] == "4 blocks (skips: 4 identity)"
     assert lines[3].split()[:4] == ["1", "blocks.0.mlp", "identity", "1"]
     assert lines[-1].startswith("form(x) equals model(x) to ")
-    assert "<td>blocks.0.mlp</td>" in form._repr_html_()
+    assert ">blocks.0.mlp</td>" in form._repr_html_()
     assert [b["name"] for b in form.to_dict()["blocks"]] == [b.name for b in form.blocks]
 
 

@@ -139,4 +139,4 @@ def test_a_chain_speaks():
     found = derivative_chain(trace(network, x), x)
     assert found.table().row_count == 4
     assert len(found.to_dict()["factors"][0]["largest"]) == 2
-    assert "The largest stretch" in found.plot().axes[0].get_title(loc="left")
+    assert "The largest stretch" in found.plot().get_suptitle()

@@ -111,7 +111,7 @@ def test_a_log_sees_the_network_of_its_moment(tmp_path):
         f"unbraid/{n}" for n in ("loss", "mean length", "95 % from", "95 % to")
     }
     assert log.table().row_count == 2
-    assert log.plot().axes[0].get_title(loc="left").startswith("Mean path length")
+    assert log.plot().get_suptitle().startswith("Mean path length")
 
 
 def test_a_log_in_a_loop_of_one_s_own(setting):

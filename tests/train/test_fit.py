@@ -189,8 +189,7 @@ def test_the_result_shows_itself():
     assert json.loads(json.dumps(run.to_dict(), allow_nan=False))["history"][3]["test_error"] == run.test_error
     curves = {line.get_label(): line.get_ydata() for line in run.plot().axes[0].lines}
     assert list(curves["test"]) == [epoch.test_error for epoch in seen]
-    picture = run._repr_html_()
-    assert picture.startswith("<figure><svg")
+    assert run._repr_html_().count("<tr>") == 5
 
 
 def test_a_diverged_result_shows_itself_too():
@@ -207,13 +206,3 @@ def test_a_name_cannot_smuggle_markup():
     console = Console(record=True, width=100)
     console.print(run.table())
     assert "[bold]" in console.export_text()
-
-
-def test_progress_shows_each_run_on_the_console_given():
-    console = Console(record=True, width=100, force_terminal=True)
-    with train.progress(console) as bars:
-        run = train.fit(network(), examples(), SHORT, on_epoch=bars.track("4 [blocks]", 4))
-    text = console.export_text()
-    assert "4 [blocks]" in text
-    assert "4/4" in text
-    assert f"test error {run.test_error:.1f} %" in text

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from unbraid._progress import progress as bar
 
 __all__ = ["JSON", "progress", "show", "tell"]
 
@@ -45,13 +46,10 @@ def tell(line: str) -> None:
 
 @contextmanager
 def progress(total: int) -> Iterator[Callable[[str], None]]:
-    """A bar with the time left on stderr, gone when done and never drawn where stderr is no terminal.
+    """The library's bar, for work that a verb does in many calls.
 
     Yields:
         A function that takes one step; its text says what is being done.
     """
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn(), TextColumn("left"))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda text: bar.update(task, advance=1, description=text)
+    with bar("", total) as step:
+        yield lambda text: step(text=text)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unbraid.cli._console import JSON, progress, show
+from unbraid.cli._console import JSON, show
 
 if TYPE_CHECKING:
-    from unbraid.train import Epoch
+    pass
 
 __all__ = ["train"]
 
@@ -78,12 +78,8 @@ def train(
         generator=torch.Generator().manual_seed(seed),
     )
     network = residual if kind is _Kind.RESIDUAL else residual.plain()
-    with one_thread(), progress(epochs) as step:
-
-        def on_epoch(done: "Epoch") -> None:
-            step(f"epoch {done.epoch}, test error {done.test_error:.1f} %")
-
-        run = fit(network, examples, recipe, seed=seed, device=device, folder=folder, resume=resume, on_epoch=on_epoch)
+    with one_thread():
+        run = fit(network, examples, recipe, seed=seed, device=device, folder=folder, resume=resume)
     show(run.table(), run.to_dict(), as_json=as_json)
 
 

@@ -5,13 +5,15 @@ writes it as PNG or SVG and `svg` gives its text.
 
     draw.save(draw.unravelled(4), "figure.svg")
 
-`plain` (figure 11.1), `network` (11.4a), `unravelled` (11.4b), `order` (11.5); `terms`, `paths`, `spectrum`,
-`spectra`, `parts`, `values` and `depth` for results. `INK`, `PAPER`, `MUTED` and `PALETTE` are the colours that a page
-with a theme of its own exchanges.
+`plain` (figure 11.1), `network` (11.4a), `unravelled` (11.4b), `order` (11.5); the others show results, and draw into
+`ax` where it is given. `INK`, `PAPER`, `MUTED` and `PALETTE` are the colours that a page with a theme of its own
+exchanges.
 """
 
+from unbraid.draw._blocks import blocks, left
 from unbraid.draw._contributions import agreement, contributions
 from unbraid.draw._depth import DepthCurve, depth
+from unbraid.draw._epochs import epochs
 from unbraid.draw._gradients import autocorrelation, chain, coherence, predictiveness, signal
 from unbraid.draw._lesion import lesion_pairs, lesions, reorderings, subsets
 from unbraid.draw._network import network
@@ -36,10 +38,13 @@ __all__ = [
     "DepthCurve",
     "agreement",
     "autocorrelation",
+    "blocks",
     "chain",
     "coherence",
     "contributions",
     "depth",
+    "epochs",
+    "left",
     "lesion_pairs",
     "lesions",
     "network",

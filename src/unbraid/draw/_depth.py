@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from unbraid.draw._style import PALETTE, plain_text, shorten, style
+from unbraid.draw._sheet import sheet
+from unbraid.draw._style import PALETTE, plain_text, shorten
 
 __all__ = ["DepthCurve", "depth"]
 
@@ -54,13 +55,14 @@ class DepthCurve:
         return [error for error in self.errors[at] if math.isfinite(error)]
 
 
-def depth(curves: Sequence[DepthCurve]) -> Figure:
+def depth(curves: Sequence[DepthCurve], *, ax: Axes | None = None) -> Figure:
     """Test error against depth, a line for each kind of network, with the spread over seeds as bars.
 
     A depth at which every run of a kind diverged has no point; the lines are named at their ends.
 
     Args:
         curves: plain and residual, or any others; at most six.
+        ax: where to draw; by default a figure of its own.
 
     Returns:
         A matplotlib figure whose title states the errors at the greatest depth.
@@ -70,18 +72,14 @@ def depth(curves: Sequence[DepthCurve]) -> Figure:
     """
     if not 1 <= len(curves) <= len(PALETTE):
         raise ValueError(f"depth: draws 1 to {len(PALETTE)} curves; got {len(curves)}.")
-    with style():
-        figure = Figure(figsize=(7.2, 4.2))
-        figure.set_layout_engine("constrained")
-        axes = figure.add_subplot()
-        text = figure.suptitle(_finding(curves), x=0.02, ha="left")
-        text.set(size=11.5, weight="bold")
-        plain_text(text, limit=84)
+    with sheet(7.2, 4.2, ax) as page:
+        axes = page.axes
+        page.title(shorten(_finding(curves), 84))
         for number, curve in enumerate(curves):
             _draw_curve(axes, curve, _COLOURS[number], _MARKERS[number])
         _frame(axes, curves)
         _name_lines(axes, curves)
-    return figure
+    return page.figure
 
 
 def _finding(curves: Sequence[DepthCurve]) -> str:

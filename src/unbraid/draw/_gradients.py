@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from unbraid.draw._style import INK, MUTED, PALETTE, style
+from unbraid.draw._sheet import sheet
+from unbraid.draw._style import INK, MUTED, PALETTE
 
 __all__ = ["autocorrelation", "chain", "coherence", "predictiveness", "signal"]
 
@@ -19,6 +20,8 @@ def signal(
     branch: Sequence[float],
     gradient: Sequence[float],
     expected: Sequence[float] | None = None,
+    *,
+    ax: Axes | None = None,
 ) -> Figure:
     """Variance of the stream and of the branches by block, and below the gradient's norm.
 
@@ -27,6 +30,7 @@ def signal(
         branch: the variance of its branch.
         gradient: the norm of the gradient at the sum; not finite where it was not taken.
         expected: a closed form of `unbraid.gradients.theory` for the variance after each block.
+        ax: where to draw; by default a figure of its own.
 
     Raises:
         ValueError: nothing is given, or the lengths differ.
@@ -34,9 +38,8 @@ def signal(
     if not total or len(total) != len(branch) or len(total) != len(gradient):
         raise ValueError(f"signal: needs as many variances as gradients; got {[*map(len, (total, branch, gradient))]}.")
     known = any(map(math.isfinite, gradient))
-    with style():
-        figure = Figure(figsize=(7.2, 5.4 if known else 3.6), layout="constrained")
-        rows = figure.subplots(2 if known else 1, 1, sharex=True, squeeze=False)[:, 0]
+    with sheet(7.2, 5.4 if known else 3.6, ax, panels=2 if known else 1) as page:
+        rows = page.panels
         blocks = range(len(total))
         if expected is not None:
             rows[0].plot(range(len(expected)), expected, color=MUTED, linewidth=4, alpha=0.5, label="closed form")
@@ -44,15 +47,15 @@ def signal(
         _curve(rows[0], blocks, branch, "branch", PALETTE[3], "s")
         _scale(rows[0], [*total, *branch])
         rows[0].set_ylabel("variance")
-        rows[0].set_title(_growth(total))
+        page.title(_growth(total))
         rows[0].legend(frameon=False, labelcolor=INK)
         if known:
             _curve(rows[1], blocks, gradient, "gradient", PALETTE[2], "^")
             _scale(rows[1], gradient)
             rows[1].set_ylabel("‖∂loss/∂sum‖")
-        rows[-1].set_xlabel("block")
+        rows[-1].set_xlabel("block, in order of execution")
         rows[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure
+    return page.figure
 
 
 def _growth(total: Sequence[float]) -> str:
@@ -75,40 +78,43 @@ def _scale(axes: Axes, values: Sequence[float]) -> None:
         axes.set_ylim(bottom=0)
 
 
-def coherence(cosine: Sequence[float], ratio: Sequence[float]) -> Figure:
+def coherence(cosine: Sequence[float], ratio: Sequence[float], *, ax: Axes | None = None) -> Figure:
     """How alike the gradients of different examples are, by block.
 
     Args:
         cosine: the mean cosine of two examples' gradients.
         ratio: ‖mean gradient‖ / mean ‖gradient‖.
+        ax: where to draw; by default a figure of its own.
 
     Raises:
         ValueError: nothing is given, or the lengths differ.
     """
     if not cosine or len(cosine) != len(ratio):
         raise ValueError(f"coherence: needs a ratio for every cosine; got {len(ratio)} for {len(cosine)}.")
-    with style():
-        figure = Figure(figsize=(7.2, 3.6), layout="constrained")
-        axes = figure.subplots()
+    with sheet(7.2, 3.6, ax) as page:
+        axes = page.axes
         axes.plot(range(len(cosine)), cosine, color=PALETTE[0], marker="o", markersize=4, label="mean cosine")
         axes.plot(range(len(ratio)), ratio, color=PALETTE[3], marker="s", markersize=4, label="‖mean‖ / mean norm")
         axes.axhline(0, color=MUTED, linewidth=0.8)
         axes.set_ylim(top=1.05)
-        axes.set_xlabel("block")
-        axes.set_ylabel("agreement of examples")
+        axes.set_xlabel("block, in order of execution")
+        axes.set_ylabel("agreement of examples (1: alike)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_title(f"Mean cosine {cosine[0]:.2f} in the first block, {cosine[-1]:.2f} in the last")
-        figure.legend(loc="outside lower left", ncols=2, frameon=False, labelcolor=INK)
-    return figure
+        page.title(f"Mean cosine {cosine[0]:.2f} in the first block, {cosine[-1]:.2f} in the last")
+        page.legend()
+    return page.figure
 
 
-def predictiveness(steps: Sequence[float], change: Sequence[float], cosine: Sequence[float]) -> Figure:
+def predictiveness(
+    steps: Sequence[float], change: Sequence[float], cosine: Sequence[float], *, ax: Axes | None = None
+) -> Figure:
     """How far a step for one example changes another's gradient, against the step's size.
 
     Args:
         steps: the step sizes, positive.
         change: the relative change of the gradient.
         cosine: the cosine between the gradients after and before.
+        ax: where to draw; by default a figure of its own.
 
     Raises:
         ValueError: nothing is given, or the lengths differ.
@@ -117,36 +123,37 @@ def predictiveness(steps: Sequence[float], change: Sequence[float], cosine: Sequ
         raise ValueError(
             f"predictiveness: needs two numbers a step; got {len(change)}, {len(cosine)} for {len(steps)}."
         )
-    with style():
-        figure = Figure(figsize=(7.2, 3.6), layout="constrained")
-        axes = figure.subplots()
+    with sheet(7.2, 3.6, ax) as page:
+        axes = page.axes
         axes.plot(steps, change, color=PALETTE[3], marker="s", markersize=4, label="relative change")
         axes.plot(steps, cosine, color=PALETTE[0], marker="o", markersize=4, label="cosine with the gradient before")
         axes.set_xscale("log")
         axes.set_ylim(bottom=min(0.0, *cosine))
-        axes.set_xlabel("step size")
+        axes.set_xlabel("step size η")
         axes.set_ylabel("another example's gradient")
-        axes.set_title(f"A step of {steps[-1]:g} changes other gradients by {100 * change[-1]:.0f} %")
-        figure.legend(loc="outside lower left", ncols=2, frameon=False, labelcolor=INK)
-    return figure
+        page.title(f"A step of {steps[-1]:g} changes other gradients by {100 * change[-1]:.0f} %")
+        page.legend()
+    return page.figure
 
 
-def autocorrelation(values: Sequence[float], band: Sequence[Sequence[float]], spacing: float) -> Figure:
+def autocorrelation(
+    values: Sequence[float], band: Sequence[Sequence[float]], spacing: float, *, ax: Axes | None = None
+) -> Figure:
     """The autocorrelation of dy/dx by lag, with the band of its mean (figure 11.3 of Prince 2023).
 
     Args:
         values: at each lag, 1 at lag 0.
         band: low and high at each lag; not finite where there is none.
         spacing: the distance of one lag.
+        ax: where to draw; by default a figure of its own.
 
     Raises:
         ValueError: nothing is given, or the lengths differ.
     """
     if len(values) < 2 or len(values) != len(band):
         raise ValueError(f"autocorrelation: needs a band for each of two lags or more; got {len(band)}, {len(values)}.")
-    with style():
-        figure = Figure(figsize=(7.2, 3.6), layout="constrained")
-        axes = figure.subplots()
+    with sheet(7.2, 3.6, ax) as page:
+        axes = page.axes
         places = [lag * spacing for lag in range(len(values))]
         low, high = zip(*band, strict=True)
         if all(map(math.isfinite, low)):
@@ -154,28 +161,30 @@ def autocorrelation(values: Sequence[float], band: Sequence[Sequence[float]], sp
         axes.plot(places, values, color=PALETTE[0])
         axes.axhline(0, color=MUTED, linewidth=0.8)
         axes.set_ylim(min(-0.3, *values), 1.05)
-        axes.set_xlabel("distance along the line")
+        axes.set_xlabel("distance along the line (units of the input)")
         axes.set_ylabel("autocorrelation of dy/dx")
-        axes.set_title(f"Neighbouring gradients correlate {values[1]:.2f}")
-    return figure
+        page.title(f"Neighbouring gradients correlate {values[1]:.2f}")
+    return page.figure
 
 
-def chain(names: Sequence[str], largest: Sequence[float], smallest: Sequence[float]) -> Figure:
+def chain(
+    names: Sequence[str], largest: Sequence[float], smallest: Sequence[float], *, ax: Axes | None = None
+) -> Figure:
     """The extreme singular values of every factor of the chain rule.
 
     Args:
         names: of the factors, in order.
         largest: the largest singular value of each.
         smallest: the smallest of each.
+        ax: where to draw; by default a figure of its own.
 
     Raises:
         ValueError: nothing is given, or the lengths differ.
     """
     if not names or len(names) != len(largest) or len(names) != len(smallest):
         raise ValueError(f"chain: needs two values for each of {len(names)} factors.")
-    with style():
-        figure = Figure(figsize=(7.2, 3.6), layout="constrained")
-        axes = figure.subplots()
+    with sheet(7.2, 3.6, ax) as page:
+        axes = page.axes
         places = range(len(names))
         axes.vlines(places, smallest, largest, color=MUTED, linewidth=2)
         axes.plot(places, largest, color=PALETTE[3], marker="^", linestyle="", label="largest singular value")
@@ -186,6 +195,6 @@ def chain(names: Sequence[str], largest: Sequence[float], smallest: Sequence[flo
         axes.set_ylabel("singular value")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         top = max(places, key=lambda k: largest[k])
-        axes.set_title(f"The largest stretch is {largest[top]:.3g}-fold, in factor {top}")
-        figure.legend(loc="outside lower left", ncols=2, frameon=False, labelcolor=INK)
-    return figure
+        page.title(f"The largest stretch is {largest[top]:.3g}-fold, in factor {top}")
+        page.legend()
+    return page.figure

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from unbraid.draw._style import INK, MUTED, PALETTE, shorten, style
+from unbraid.draw._sheet import sheet
+from unbraid.draw._style import INK, MUTED, PALETTE, shorten
 
 __all__ = ["lesion_pairs", "lesions", "reorderings", "subsets"]
 
@@ -16,7 +17,13 @@ _LABELS = 40  # more than these under one axis cannot be read
 
 
 def lesions(
-    whole: float, labels: Sequence[str], names: Sequence[str], metrics: Sequence[float], quantity: str = "metric"
+    whole: float,
+    labels: Sequence[str],
+    names: Sequence[str],
+    metrics: Sequence[float],
+    quantity: str = "metric",
+    *,
+    ax: Axes | None = None,
 ) -> Figure:
     """The metric without each set of blocks, beside that of the whole model.
 
@@ -26,10 +33,10 @@ def lesions(
         names: the name of what was deleted.
         metrics: the metric without it.
         quantity: what the metric is, with its unit.
+        ax: where to draw; by default a figure of its own.
     """
-    with style():
-        figure = Figure(figsize=(7.2, 3.9), layout="constrained")
-        axes = figure.subplots()
+    with sheet(7.2, 3.9, ax) as page:
+        axes = page.axes
         places = range(len(metrics))
         _whole(axes, whole, len(metrics) - 0.5)
         axes.vlines(places, whole, metrics, color=PALETTE[0], linewidth=1.2)
@@ -43,12 +50,17 @@ def lesions(
         axes.margins(y=0.12)
         axes.set_xlabel("deleted block")
         axes.set_ylabel(quantity)
-        axes.set_title(_most(whole, names, metrics)).set_parse_math(False)
-    return figure
+        page.title(_most(whole, names, metrics))
+    return page.figure
 
 
 def lesion_pairs(
-    whole: float, pairs: Sequence[tuple[int, ...]], metrics: Sequence[float], quantity: str = "metric"
+    whole: float,
+    pairs: Sequence[tuple[int, ...]],
+    metrics: Sequence[float],
+    quantity: str = "metric",
+    *,
+    ax: Axes | None = None,
 ) -> Figure:
     """The metric without each pair of blocks, as a map.
 
@@ -57,15 +69,15 @@ def lesion_pairs(
         pairs: the two blocks of each pair, as numbers.
         metrics: the metric without them.
         quantity: what the metric is, with its unit.
+        ax: where to draw; by default a figure of its own.
     """
     blocks = sorted({block for pair in pairs for block in pair})
     place = {block: number for number, block in enumerate(blocks)}
     grid = np.full((len(blocks), len(blocks)), np.nan)
     for (a, b), metric in zip(pairs, metrics, strict=True):
         grid[place[a], place[b]] = grid[place[b], place[a]] = metric
-    with style():
-        figure = Figure(figsize=(7.2, 5.8), layout="constrained")
-        axes = figure.subplots()
+    with sheet(7.2, 5.8, ax) as page:
+        axes = page.axes
         image = axes.imshow(np.ma.masked_invalid(grid), cmap="cividis", origin="lower")
         axes.spines[["top", "right"]].set_visible(True)
         every = max(1, math.ceil(len(blocks) / 20))
@@ -73,14 +85,20 @@ def lesion_pairs(
             axis.set_ticks(list(range(len(blocks)))[::every], [str(block) for block in blocks][::every])
         axes.set_xlabel("deleted block")
         axes.set_ylabel("deleted block")
-        figure.colorbar(image, ax=axes, label=f"{quantity} without both (whole model: {whole:.4g})", shrink=0.85)
+        page.figure.colorbar(image, ax=axes, label=f"{quantity} without both (whole model: {whole:.4g})", shrink=0.85)
         names = [f"blocks {a} and {b}" for a, b in pairs]
-        title = figure.suptitle(_most(whole, names, metrics), x=0.02, ha="left")
-        title.set(size=11.5, weight="bold")
-    return figure
+        page.title(_most(whole, names, metrics))
+    return page.figure
 
 
-def subsets(kept: Sequence[int], metrics: Sequence[float], whole: float, quantity: str = "metric") -> Figure:
+def subsets(
+    kept: Sequence[int],
+    metrics: Sequence[float],
+    whole: float,
+    quantity: str = "metric",
+    *,
+    ax: Axes | None = None,
+) -> Figure:
     """The metric of subnetworks by the number of blocks they keep: mean, median and the range of all.
 
     Args:
@@ -88,12 +106,12 @@ def subsets(kept: Sequence[int], metrics: Sequence[float], whole: float, quantit
         metrics: its metric.
         whole: the metric of the whole model.
         quantity: what the metric is, with its unit.
+        ax: where to draw; by default a figure of its own.
     """
     numbers = sorted(set(kept))
     groups = [[metric for count, metric in zip(kept, metrics, strict=True) if count == n] for n in numbers]
-    with style():
-        figure = Figure(figsize=(7.2, 3.9), layout="constrained")
-        axes = figure.subplots()
+    with sheet(7.2, 3.9, ax) as page:
+        axes = page.axes
         low, high = [min(group) for group in groups], [max(group) for group in groups]
         axes.fill_between(numbers, low, high, color=PALETTE[4], alpha=0.25, lw=0, label="range")
         axes.plot(numbers, [float(np.median(group)) for group in groups], "--", color=PALETTE[3], label="median")
@@ -108,11 +126,18 @@ def subsets(kept: Sequence[int], metrics: Sequence[float], whole: float, quantit
         axes.legend(frameon=False, labelcolor=INK, loc="best")
         shown = [numbers[place] for place in dict.fromkeys((-1, len(numbers) // 2, 0))]
         means = {number: float(np.mean(group)) for number, group in zip(numbers, groups, strict=True)}
-        axes.set_title("Mean by blocks kept: " + ", ".join(f"{means[number]:.3g} of {number}" for number in shown))
-    return figure
+        page.title("Mean by blocks kept: " + ", ".join(f"{means[number]:.3g} of {number}" for number in shown))
+    return page.figure
 
 
-def reorderings(tau: Sequence[float], metrics: Sequence[float], whole: float, quantity: str = "metric") -> Figure:
+def reorderings(
+    tau: Sequence[float],
+    metrics: Sequence[float],
+    whole: float,
+    quantity: str = "metric",
+    *,
+    ax: Axes | None = None,
+) -> Figure:
     """The metric of reordered models against Kendall's τ of their order.
 
     Args:
@@ -120,10 +145,10 @@ def reorderings(tau: Sequence[float], metrics: Sequence[float], whole: float, qu
         metrics: the metric of the reordered model.
         whole: the metric of the model as it is.
         quantity: what the metric is, with its unit.
+        ax: where to draw; by default a figure of its own.
     """
-    with style():
-        figure = Figure(figsize=(7.2, 3.9), layout="constrained")
-        axes = figure.subplots()
+    with sheet(7.2, 3.9, ax) as page:
+        axes = page.axes
         axes.plot(tau, metrics, "o", color=PALETTE[0], markersize=4, alpha=0.6)
         low = min(tau, default=0.0)
         axes.set_xlim(1.0 + 0.03 * (1.0 - low) + 0.005, low - 0.03 * (1.0 - low) - 0.005)  # from order to disorder
@@ -132,10 +157,8 @@ def reorderings(tau: Sequence[float], metrics: Sequence[float], whole: float, qu
         axes.set_ylabel(quantity)
         axes.margins(y=0.12)
         worst = max(range(len(metrics)), key=lambda number: abs(metrics[number] - whole))
-        axes.set_title(
-            f"At τ = {tau[worst]:.2f} the order alone moves the metric from {whole:.3g} to {metrics[worst]:.3g}"
-        )
-    return figure
+        page.title(f"At τ = {tau[worst]:.2f} the order alone moves the metric from {whole:.3g} to {metrics[worst]:.3g}")
+    return page.figure
 
 
 def _whole(axes: Axes, whole: float, right: float) -> None:

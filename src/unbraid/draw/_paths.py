@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from unbraid.draw._style import INK, PALETTE, style
+from unbraid.draw._sheet import sheet
+from unbraid.draw._style import INK, PALETTE
 
 __all__ = ["paths"]
 
 _MOST = 64
 
 
-def paths(lengths: Sequence[int], values: Sequence[float]) -> Figure:
+def paths(lengths: Sequence[int], values: Sequence[float], *, ax: Axes | None = None) -> Figure:
     """One bar a path, grouped by the number of branches it goes through, with each group's sum.
 
     Args:
         lengths: the number of branches of each path.
         values: what each path adds to the output, in the output's units.
+        ax: where to draw; by default a figure of its own.
 
     Returns:
         A matplotlib figure whose title states the sum over all paths.
@@ -31,14 +33,10 @@ def paths(lengths: Sequence[int], values: Sequence[float]) -> Figure:
     if not all(math.isfinite(value) for value in values):
         raise ValueError("paths: a value is not finite.")
     ordered = sorted(zip(lengths, values, strict=True), key=lambda path: path[0])
-    with style():
-        figure = Figure(figsize=(max(5.6, 1.6 + 0.36 * len(values)), 4.2))
-        figure.set_layout_engine("constrained")
-        axes = figure.add_subplot()
-        text = figure.suptitle(f"{len(values)} paths add up to {math.fsum(values):.6g}", x=0.02, ha="left")
-        text.set(size=11.5, weight="bold")
-        _bars(axes, ordered)
-    return figure
+    with sheet(max(5.6, 1.6 + 0.36 * len(values)), 4.2, ax) as page:
+        page.title(f"{len(values)} paths add up to {math.fsum(values):.6g}")
+        _bars(page.axes, ordered)
+    return page.figure
 
 
 def _bars(axes: Axes, ordered: Sequence[tuple[int, float]]) -> None:

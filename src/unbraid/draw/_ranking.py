@@ -6,20 +6,22 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from unbraid.draw._style import MUTED, PALETTE, shorten, style
+from unbraid.draw._sheet import sheet
+from unbraid.draw._style import MUTED, PALETTE, shorten
 
 __all__ = ["ranking"]
 
 _MOST_NAMED = 24  # bars that still carry their names on half a page
 
 
-def ranking(names: Sequence[str], scores: Sequence[float], label: str) -> Figure:
+def ranking(names: Sequence[str], scores: Sequence[float], label: str, *, ax: Axes | None = None) -> Figure:
     """One bar a block in order of execution, the least in another colour; names are left out beyond 24.
 
     Args:
         names: what each score belongs to; shown as they stand.
         scores: the scores; not finite where there is none.
         label: what the scores are, for the axis.
+        ax: where to draw; by default a figure of its own.
 
     Returns:
         A matplotlib figure whose title names the least.
@@ -33,15 +35,11 @@ def ranking(names: Sequence[str], scores: Sequence[float], label: str) -> Figure
     least = min(known, key=lambda place: scores[place], default=None)
     heights = [score if math.isfinite(score) else 0.0 for score in scores]
     colors = [PALETTE[3] if place == least else PALETTE[0] for place in range(len(names))]
-    with style():
-        named = len(names) <= _MOST_NAMED
-        figure = Figure(figsize=(7.2, min(1.35 + 0.3 * len(names), 13.4) if named else 4.2))
-        figure.set_layout_engine("constrained")
-        axes = figure.add_subplot()
+    named = len(names) <= _MOST_NAMED
+    with sheet(7.2, 1.35 + 0.3 * len(names) if named else 4.2, ax) as page:
+        axes = page.axes
         found = "no score" if least is None else f"{shorten(names[least], 24)} counts least: {scores[least]:.3g}"
-        text = figure.suptitle(found, x=0.02, ha="left")
-        text.set(size=11.5, weight="bold")
-        text.set_parse_math(False)
+        page.title(found)
         if named:
             _bars(axes, names, heights, colors, label)
         else:
@@ -49,7 +47,7 @@ def ranking(names: Sequence[str], scores: Sequence[float], label: str) -> Figure
             axes.set_xlabel("in order of execution")
             axes.set_ylabel(label)
         axes.margins(x=0.02)
-    return figure
+    return page.figure
 
 
 def _bars(axes: Axes, names: Sequence[str], heights: Sequence[float], colors: Sequence[str], label: str) -> None:

@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from unbraid.draw._style import INK, MUTED, PALETTE, style
+from unbraid.draw._sheet import sheet
+from unbraid.draw._style import INK, MUTED, PALETTE
 
 __all__ = ["spectrum", "values"]
 
@@ -17,6 +18,8 @@ def spectrum(
     share: Sequence[float],
     effective: tuple[int, int],
     sampled: Sequence[float] | None = None,
+    *,
+    ax: Axes | None = None,
 ) -> Figure:
     """Share of the paths and share of the gradient by length, the effective lengths shaded.
 
@@ -26,12 +29,12 @@ def spectrum(
         effective: the shortest interval of lengths that holds 95 % of the share.
         sampled: the mean norm of single paths of each length (Veit et al. 2016), drawn as it is and times the count,
             each over its sum; not finite where a length has no path; None where nothing was sampled.
+        ax: where to draw; by default a figure of its own.
     """
     lengths = range(len(counts))
     low, high = effective
-    with style():
-        figure = Figure(figsize=(7.2, 3.9), layout="constrained")
-        axes = figure.subplots()
+    with sheet(7.2, 3.9, ax) as page:
+        axes = page.axes
         axes.axvspan(low - 0.5, high + 0.5, color=MUTED, alpha=0.15, lw=0)
         _line(axes, lengths, _shares(counts), "number of paths", PALETTE[0], "--", "s")
         if sampled is not None:
@@ -40,14 +43,14 @@ def spectrum(
             products = [count * norm for count, norm in zip(counts, norms, strict=True)]
             _line(axes, lengths, _shares(products), "count × norm of one path", PALETTE[2], ":", "D")
         _line(axes, lengths, [100 * part for part in share], "gradient, exact", PALETTE[3], "-", "o")
-        axes.set_xlabel("branches on the path")
-        axes.set_ylabel("share of the sum over lengths in %")
+        axes.set_xlabel("length of the path (branches)")
+        axes.set_ylabel("share of the sum over lengths (%)")
         axes.set_xlim(-0.5, len(counts) - 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(bottom=0)
-        figure.legend(loc="outside lower left", ncols=2, frameon=False, labelcolor=INK)
-        axes.set_title(_finding(low, high, len(counts) - 1))
-    return figure
+        page.legend()
+        page.title(_finding(low, high, len(counts) - 1))
+    return page.figure
 
 
 def _finding(low: int, high: int, longest: int) -> str:
@@ -61,26 +64,26 @@ def _shares(parts: Sequence[int] | Sequence[float]) -> list[float]:
     return [100 * (part / total) if total else 0.0 for part in parts]
 
 
-def values(from_input: Sequence[float], from_constants: Sequence[float]) -> Figure:
+def values(from_input: Sequence[float], from_constants: Sequence[float], *, ax: Axes | None = None) -> Figure:
     """What the paths of each length add to the target: those from the input, and those from constants.
 
     Args:
         from_input: the sum over paths from the sources, by length.
         from_constants: the sum over paths from every constant, by length.
+        ax: where to draw; by default a figure of its own.
     """
     lengths = range(len(from_input))
-    with style():
-        figure = Figure(figsize=(7, 3.6), layout="constrained")
-        axes = figure.subplots()
+    with sheet(7.2, 3.6, ax) as page:
+        axes = page.axes
         axes.axhline(0, color=INK, lw=0.8)
         axes.bar([m - 0.2 for m in lengths], from_input, 0.4, color=PALETTE[0], label="from the input")
         axes.bar([m + 0.2 for m in lengths], from_constants, 0.4, color=PALETTE[1], label="from constants")
-        axes.set_xlabel("branches on the path")
-        axes.set_ylabel("part of the target")
-        axes.legend(frameon=False, labelcolor=INK)
+        axes.set_xlabel("length of the path (branches)")
+        axes.set_ylabel("part of the target (its units)")
+        page.legend()
         total = sum(from_input) + sum(from_constants)
-        axes.set_title(f"The lengths sum to the target, {total:.4g}")
-    return figure
+        page.title(f"The lengths sum to the target, {total:.4g}")
+    return page.figure
 
 
 def _line(axes: Axes, lengths: range, shares: list[float], label: str, colour: str, dash: str, marker: str) -> None:

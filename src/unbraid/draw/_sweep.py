@@ -7,18 +7,20 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from unbraid.draw._style import MUTED, PALETTE, plain_text, shorten, style
+from unbraid.draw._sheet import sheet
+from unbraid.draw._style import MUTED, PALETTE, shorten
 
 __all__ = ["sweep"]
 
 
-def sweep(names: Sequence[str], errors: Sequence[Sequence[float]]) -> Figure:
+def sweep(names: Sequence[str], errors: Sequence[Sequence[float]], *, ax: Axes | None = None) -> Figure:
     """A row for each setting: a dot for each seed, a bar from the least to the greatest, a tick at the median.
 
     Args:
         names: what each setting is called; shown as they stand.
         errors: for each setting the test errors in percent, one a seed; nan for a run that diverged, which has no dot
             and is counted beside the row.
+        ax: where to draw; by default a figure of its own.
 
     Returns:
         A matplotlib figure whose title names the setting of the least median.
@@ -31,13 +33,9 @@ def sweep(names: Sequence[str], errors: Sequence[Sequence[float]]) -> Figure:
             f"sweep: needs errors for every name; got {len(names)} names and {len(errors)} rows of errors."
         )
     finite = [[error for error in row if math.isfinite(error)] for row in errors]
-    with style():
-        figure = Figure(figsize=(7.2, 1.35 + 0.3 * len(names)))
-        figure.set_layout_engine("constrained")
-        axes = figure.add_subplot()
-        text = figure.suptitle(_finding(names, finite), x=0.02, ha="left")
-        text.set(size=11.5, weight="bold")
-        plain_text(text, limit=84)
+    with sheet(7.2, 1.35 + 0.3 * len(names), ax) as page:
+        axes = page.axes
+        page.title(shorten(_finding(names, finite), 84))
         for place, row in enumerate(finite):
             _draw_row(axes, place, row, len(errors[place]) - len(row))
         axes.set_yticks(range(len(names)), [shorten(name, 44) for name in names])
@@ -48,7 +46,7 @@ def sweep(names: Sequence[str], errors: Sequence[Sequence[float]]) -> Figure:
         axes.set_xlim(0, 100)
         axes.set_xlabel("test error (%)")
         axes.grid(axis="x", alpha=0.25, linewidth=0.6)
-    return figure
+    return page.figure
 
 
 def _finding(names: Sequence[str], finite: Sequence[Sequence[float]]) -> str:

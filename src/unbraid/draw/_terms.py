@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from unbraid.draw._style import MUTED, PALETTE, shorten, style
+from unbraid.draw._sheet import Sheet, sheet
+from unbraid.draw._style import MUTED, PALETTE, shorten
 
 __all__ = ["terms"]
 
 _MOST_NAMED = 24  # bars that still carry their names on half a page
 
 
-def terms(names: Sequence[str], norms: Sequence[float]) -> Figure:
+def terms(names: Sequence[str], norms: Sequence[float], *, ax: Axes | None = None) -> Figure:
     """The norm of every term of a stream: one bar a term, in order of execution; thin ones without names beyond 24.
 
     Args:
         names: the terms' names, the input's first; shown as they stand.
         norms: their norms, in the units of the stream, none negative.
+        ax: where to draw; by default a figure of its own.
 
     Returns:
         A matplotlib figure whose title names the largest term and its share of the sum of all norms.
@@ -27,16 +29,13 @@ def terms(names: Sequence[str], norms: Sequence[float]) -> Figure:
         ValueError: nothing is given, the lengths differ, or a norm is negative or not finite.
     """
     _check(names, norms)
-    with style():
-        figure = Figure(figsize=(7.2, min(1.35 + 0.3 * len(names), 13.4) if len(names) <= _MOST_NAMED else 4.2))
-        figure.set_layout_engine("constrained")
-        axes = figure.add_subplot()
-        _heading(figure, names, norms)
+    with sheet(7.2, 1.35 + 0.3 * len(names) if len(names) <= _MOST_NAMED else 4.2, ax) as page:
+        _heading(page, names, norms)
         if len(names) <= _MOST_NAMED:
-            _bars(axes, names, norms)
+            _bars(page.axes, names, norms)
         else:
-            _line(axes, norms)
-    return figure
+            _line(page.axes, norms)
+    return page.figure
 
 
 def _check(names: Sequence[str], norms: Sequence[float]) -> None:
@@ -47,13 +46,11 @@ def _check(names: Sequence[str], norms: Sequence[float]) -> None:
             raise ValueError(f"terms: a norm is finite and not negative; that of {name!r} is {norm}.")
 
 
-def _heading(figure: Figure, names: Sequence[str], norms: Sequence[float]) -> None:
+def _heading(page: Sheet, names: Sequence[str], norms: Sequence[float]) -> None:
     largest = max(range(len(norms)), key=lambda term: norms[term])
     total = sum(norms)
     share = f"{100 * norms[largest] / total:.0f} % of all norms together" if total else "all terms are zero"
-    text = figure.suptitle(f"The largest term is {shorten(names[largest], 24)}: {share}", x=0.02, ha="left")
-    text.set(size=11.5, weight="bold")
-    text.set_parse_math(False)
+    page.title(f"The largest term is {shorten(names[largest], 24)}: {share}")
 
 
 def _bars(axes: Axes, names: Sequence[str], norms: Sequence[float]) -> None:

@@ -11,9 +11,9 @@ from unbraid.form._equation import Equation
 from unbraid.form._exactness import relative_error, tolerance
 from unbraid.form._form import ResidualForm
 from unbraid.form._heads import Split
-from unbraid.form._log import Log, ScalarWriter
+from unbraid.form._log import Log
 from unbraid.form._place import scope
-from unbraid.form._result import Result, as_html
+from unbraid.form._result import Result, ScalarWriter, as_html, finite
 from unbraid.form._signature import Signature, as_call
 from unbraid.form._stateful import refuse_stateful
 from unbraid.form._sweep import Feed, Swept, lesioned, sweep
@@ -44,6 +44,7 @@ __all__ = [
     "channel_dimension",
     "classification_loss",
     "each_batch",
+    "finite",
     "largest",
     "lesioned",
     "objective",

@@ -2,7 +2,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.table import Table
@@ -14,16 +14,21 @@ from unbraid.form._edit import coarsest, deleted, widened
 from unbraid.form._equation import Equation, equation
 from unbraid.form._heads import Split, by_heads
 from unbraid.form._order import interchangeable, reorder
-from unbraid.form._show import form_html, form_table, form_text, form_tree
+from unbraid.form._result import Result, finite
+from unbraid.form._show import block_row, form_html, form_rows, form_table, form_text, form_tree
 from unbraid.form._signature import Signature, as_call
 from unbraid.form._store import load, save
 from unbraid.form._verify import Origin, Verification, verify
 from unbraid.graph import Add, Graph, Segment, Stream
 from unbraid.walk import Lengths, State, Tape, path_counts, record, run
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ResidualForm:
+class ResidualForm(Result):
     """The residual form of a model: h_k = P_k(S_k h_{k−1} + Σ_j f_{k,j}(h_{k−1})) for any graph of such blocks.
 
     It is a weighted graph that is never changed: every edit returns another form. Parameters are shared with the model.
@@ -268,26 +273,29 @@ class ResidualForm:
 
     __repr__ = __str__
 
+    def rows(self) -> list[dict[str, Any]]:
+        """One a block."""
+        return form_rows(self)
+
+    def scalars(self) -> dict[str, float]:
+        """How many blocks there are, what they learn, and the error where it was measured."""
+        parameters = sum(block.parameters for block in self.blocks)
+        return finite({"blocks": len(self.blocks), "parameters": parameters, "error": self.error})
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+        """What each block learns, and the kind of its skip, in order of execution."""
+        from unbraid.draw import blocks  # matplotlib is imported where a figure is wanted
+
+        found = [self.blocks[index] for index in self.order]
+        return blocks([b.name for b in found], [b.parameters for b in found], [b.skip for b in found], ax=ax)
+
     def _repr_html_(self) -> str:
         return form_html(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The blocks and the measured error as plain values."""
         return {
-            "blocks": [
-                {
-                    "index": block.index,
-                    "name": block.name,
-                    "skip": block.skip,
-                    "branches": list(block.branches),
-                    "after": list(block.after),
-                    "nested": len(block.nested),
-                    "shape": list(block.shape),
-                    "parameters": block.parameters,
-                    "where": block.where,
-                }
-                for block in self.blocks
-            ],
+            "blocks": [block_row(block) for block in self.blocks],
             "sources": list(self.sources),
             "dtype": str(self.dtype).removeprefix("torch."),
             "tracer": self.tracer,

@@ -1,39 +1,25 @@
 import json
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
 from unbraid.errors import UnbraidError
 from unbraid.form._batches import Batches
 from unbraid.form._form import ResidualForm
+from unbraid.form._result import Result, ScalarWriter
 from unbraid.form._target import classification_loss
 
-
-@runtime_checkable
-class ScalarWriter(Protocol):
-    """What takes single numbers: torch.utils.tensorboard.SummaryWriter, for one."""
-
-    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> Any:
-        """Write one number."""
-        ...
-
-
-@runtime_checkable
-class _Result(Protocol):
-    def to_dict(self) -> dict[str, Any]: ...
-
-
-R = TypeVar("R", bound=_Result)
+R = TypeVar("R", bound=Result)
 
 
 @dataclass(eq=False)
-class Log(ABC, Generic[R]):
+class Log(Result, Generic[R]):
     """An analysis of a network that is being trained, from time to time.
 
     The form shares its parameters with the model, so each record sees the weights of its moment. Trace the network on
@@ -45,7 +31,7 @@ class Log(ABC, Generic[R]):
         every: a record at every so many calls, the first among them.
         loss: a function (output, labels) -> [batch].
         file: a file to which each record is appended at once, as a line of JSON; an interrupted run keeps them.
-        writer: a TensorBoard writer, which gets a few numbers of each record.
+        writer: a TensorBoard writer, which gets the single numbers of each record.
         records: the steps and their results so far.
     """
 
@@ -67,10 +53,6 @@ class Log(ABC, Generic[R]):
     @abstractmethod
     def take(self) -> R:
         """The analysis of this moment."""
-
-    @abstractmethod
-    def scalars(self, found: R) -> Mapping[str, float]:
-        """The numbers of a record that a writer gets."""
 
     def __call__(self, step: object = None) -> None:
         """Take a record, if it is time.
@@ -107,13 +89,20 @@ class Log(ABC, Generic[R]):
         """Every record as plain values."""
         return {"records": [{"step": step, **found.to_dict()} for step, found in self.records]}
 
+    def rows(self) -> list[dict[str, Any]]:
+        """One a record: its step and its single numbers."""
+        return [{"step": step, **found.scalars()} for step, found in self.records]
+
+    def scalars(self) -> dict[str, float]:
+        """The single numbers of the last record."""
+        return self.records[-1][1].scalars() if self.records else {}
+
     def _write(self, step: int, found: R) -> None:
         if self.file is not None:
             with Path(self.file).open("a") as lines:
                 lines.write(json.dumps({"step": step, **_known(found.to_dict())}) + "\n")
         if self.writer is not None:
-            for name, value in self.scalars(found).items():
-                self.writer.add_scalar(f"unbraid/{name}", float(value), step)
+            found.log(self.writer, step)
 
 
 def _known(value: Any) -> Any:

@@ -1,12 +1,13 @@
 """How a form is shown: text, a table for the terminal, HTML for a notebook."""
 
-import html
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
+
+from unbraid.form._result import as_html
 
 if TYPE_CHECKING:
     from unbraid.form._block import Block
@@ -70,14 +71,29 @@ def _sizes(shape: tuple[int | str, ...]) -> str:
 
 def form_html(form: "ResidualForm") -> str:
     """The table as HTML; names come from the model and are escaped."""
-    head = "".join(f'<th scope="col">{column}</th>' for column in _COLUMNS)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells(block)) + "</tr>" for block in form.blocks
-    )
-    return (
-        f"<table><caption>{html.escape(headline(form))}</caption><thead><tr>{head}</tr></thead>"
-        f"<tbody>{body}</tbody></table><p>{html.escape(footline(form))}</p>"
-    )
+    return as_html(form_table(form))
+
+
+def form_rows(form: "ResidualForm") -> list[dict[str, Any]]:
+    """One dict a block, in the order in which they run; lists as text."""
+    rows = [block_row(block) for block in _running(form)]
+    joined = {"branches": ", ", "after": ", ", "shape": "×"}
+    return [{k: joined[k].join(map(str, v)) if k in joined else v for k, v in row.items()} for row in rows]
+
+
+def block_row(block: "Block") -> dict[str, Any]:
+    """A block as plain values."""
+    return {
+        "index": block.index,
+        "name": block.name,
+        "skip": block.skip,
+        "branches": list(block.branches),
+        "after": list(block.after),
+        "nested": len(block.nested),
+        "shape": list(block.shape),
+        "parameters": block.parameters,
+        "where": block.where,
+    }
 
 
 def headline(form: "ResidualForm") -> str:

@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from unbraid._progress import how_many, progress
 from unbraid.form._batches import Batch, Batches, Metric, each_batch
 from unbraid.form._edit import Part as Branch
 from unbraid.form._edit import Spared
@@ -43,7 +44,7 @@ def sweep(
     stack: bool = True,
     given: Iterable[Stream] = (),
     feed: Feed | None = None,
-    step: Callable[[int], object] | None = None,
+    text: str = "variants",
 ) -> Swept:
     """The metric of many variants of a form, what they have in common being computed once.
 
@@ -60,7 +61,7 @@ def sweep(
         stack: whether variants may run together.
         given: streams that the variants read and the form has not.
         feed: the values of `given` for a batch.
-        step: called with the number of variants that are done, after each.
+        text: what a progress bar calls the variants.
 
     Raises:
         DataError: there is no batch, or one is no pair of inputs and labels.
@@ -72,17 +73,19 @@ def sweep(
     starts = range(0, len(variants), _CHUNK)
     parts = [Part(form, wide, variants[start : start + _CHUNK], max_batch, stack) for start in starts]
     sums, examples = [0.0] * len(variants), 0
-    for batch in each_batch(form, batches):
-        inputs = {**form.inputs(batch.args, batch.kwargs), **(feed(batch) if feed else {})}
-        for start, part in zip(starts, parts, strict=True):
-            found: dict[int, float] = {}
-            for number, values in part.outputs(inputs, batch.size):
-                if step is not None and number not in found:
-                    step(1)
-                found[number] = _number(metric, form.signature.result(values), batch.labels)
-            for number, value in found.items():
-                sums[start + number] += batch.size * value
-        examples += batch.size
+    known = how_many(batches)
+    with progress(text, None if known is None else known * len(variants)) as step:
+        for batch in each_batch(form, batches):
+            inputs = {**form.inputs(batch.args, batch.kwargs), **(feed(batch) if feed else {})}
+            for start, part in zip(starts, parts, strict=True):
+                found: dict[int, float] = {}
+                for number, values in part.outputs(inputs, batch.size):
+                    if number not in found:
+                        step()
+                    found[number] = _number(metric, form.signature.result(values), batch.labels)
+                for number, value in found.items():
+                    sums[start + number] += batch.size * value
+            examples += batch.size
     return Swept(tuple(total / examples for total in sums), examples, _stacked(parts))
 
 

@@ -9,9 +9,11 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from unbraid._progress import how_many, progress
 from unbraid.form import Result
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -54,11 +56,22 @@ class Autocorrelation(Result):
             "spacing": self.spacing,
         }
 
-    def plot(self) -> "Figure":
+    def rows(self) -> list[dict[str, Any]]:
+        """One a lag."""
+        return [
+            {"lag": lag, "distance": lag * self.spacing, "autocorrelation": value, "low": low, "high": high}
+            for lag, (value, (low, high)) in enumerate(zip(self.values.tolist(), self.band.tolist(), strict=True))
+        ]
+
+    def scalars(self) -> dict[str, float]:
+        """The autocorrelation at lag 1, and the root mean square of dy/dx, a mean over networks."""
+        return {"autocorrelation at lag 1": float(self.values[1]), "gradient rms": float(self.norms.mean())}
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
         """The autocorrelation by lag, with its band."""
         from unbraid.draw import autocorrelation
 
-        return autocorrelation(self.values.tolist(), self.band.tolist(), self.spacing)
+        return autocorrelation(self.values.tolist(), self.band.tolist(), self.spacing, ax=ax)
 
 
 def input_autocorrelation(
@@ -93,11 +106,13 @@ def input_autocorrelation(
     points = len(grids[0])
     count = min(lags if lags is not None else points // 4, points - 2)
     each, norms = [], []
-    for network in networks:
-        for along, (direction, _) in zip(grids, directions, strict=True):
-            slopes = _slopes(network, along, direction).double().cpu()
-            norms.append(slopes.square().mean().sqrt())
-            each.append(_autocorrelation(slopes, count))
+    with progress("networks", how_many(networks)) as step:
+        for network in networks:
+            for along, (direction, _) in zip(grids, directions, strict=True):
+                slopes = _slopes(network, along, direction).double().cpu()
+                norms.append(slopes.square().mean().sqrt())
+                each.append(_autocorrelation(slopes, count))
+            step()
     if not each:
         raise ValueError("input_autocorrelation: needs at least one network.")
     stack = torch.stack(each)

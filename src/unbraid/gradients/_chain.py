@@ -16,6 +16,7 @@ from unbraid.graph import Graph, Segment, makes, reads, subgraph
 from unbraid.walk import run
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _SMALL = 512  # elements of one example's stream up to which its Jacobian is written out
@@ -74,13 +75,20 @@ class DerivativeChain(Result):
             "error": self.error,
         }
 
-    def plot(self) -> "Figure":
+    def rows(self) -> list[dict[str, Any]]:
+        """One a factor: its extreme singular values, averaged over the batch."""
+        return [
+            {"factor": f.name, "largest": float(f.largest.mean()), "smallest": float(f.smallest.mean())}
+            for f in self.factors
+        ]
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
         """The extreme singular values of the factors, averaged over the batch."""
         from unbraid.draw import chain
 
         names = [factor.name for factor in self.factors]
         largest, smallest = ([float(v.mean()) for v in side] for side in zip(*map(_ends, self.factors), strict=True))
-        return chain(names, largest, smallest)
+        return chain(names, largest, smallest, ax=ax)
 
 
 def derivative_chain(

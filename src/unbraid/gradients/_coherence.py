@@ -8,10 +8,12 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from unbraid._progress import how_many, progress
 from unbraid.form import Batches, ResidualForm, Result, classification_loss, each_batch
 from unbraid.gradients._by_example import EPS, Loss, gradients_of, norms_of, parameters_by_block, rows_of
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -53,11 +55,22 @@ class Coherence(Result):
             "examples": self.examples,
         }
 
-    def plot(self) -> "Figure":
+    def rows(self) -> list[dict[str, Any]]:
+        """One a block."""
+        columns = zip(self.names, self.cosine.tolist(), self.ratio.tolist(), self.norms.tolist(), strict=True)
+        return [
+            {"block": name, "cosine": cosine, "ratio": ratio, "norm": norm} for name, cosine, ratio, norm in columns
+        ]
+
+    def scalars(self) -> dict[str, float]:
+        """The mean cosine at the first block and at the last."""
+        return {"cosine, first block": float(self.cosine[0]), "cosine, last block": float(self.cosine[-1])}
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
         """Mean cosine and ratio by block."""
         from unbraid.draw import coherence
 
-        return coherence(self.cosine.tolist(), self.ratio.tolist())
+        return coherence(self.cosine.tolist(), self.ratio.tolist(), ax=ax)
 
 
 def example_coherence(
@@ -86,16 +99,18 @@ def example_coherence(
     sums = {k: {name: torch.zeros(()) for name in group} for k, group in groups.items()}
     lengths = dict.fromkeys(groups, 0.0)
     examples = 0
-    for gradients, size in _each_chunk(form, batches, names, loss, chunk):
-        examples += size
-        for k, group in groups.items():
-            norm = norms_of({name: gradients[name] for name in group})
-            lengths[k] += float(norm.sum())
-            inverse = torch.where(norm > 0, 1 / norm.clamp_min(EPS), torch.zeros_like(norm))
-            for name in group:
-                rows = gradients[name].double()
-                units[k][name] = units[k][name] + torch.tensordot(inverse, rows, 1)
-                sums[k][name] = sums[k][name] + rows.sum(0)
+    with progress("gradients", how_many(batches)) as step:
+        for gradients, size, last in _each_chunk(form, batches, names, loss, chunk):
+            examples += size
+            for k, group in groups.items():
+                norm = norms_of({name: gradients[name] for name in group})
+                lengths[k] += float(norm.sum())
+                inverse = torch.where(norm > 0, 1 / norm.clamp_min(EPS), torch.zeros_like(norm))
+                for name in group:
+                    rows = gradients[name].double()
+                    units[k][name] = units[k][name] + torch.tensordot(inverse, rows, 1)
+                    sums[k][name] = sums[k][name] + rows.sum(0)
+            step(int(last))
     if examples < 2:
         raise ValueError(f"example_coherence: compares examples, and {examples} came.")
     squares = torch.tensor([sum(float(t.square().sum()) for t in units[k].values()) for k in groups])
@@ -112,9 +127,9 @@ def example_coherence(
 
 def _each_chunk(
     form: ResidualForm, batches: Batches, names: set[str], loss: Loss, chunk: int
-) -> Iterator[tuple[dict[str, Tensor], int]]:
+) -> Iterator[tuple[dict[str, Tensor], int, bool]]:
     parameters = {name: form.state[name].detach() for name in sorted(names)}
     for batch in each_batch(form, batches):
         for start in range(0, batch.size, chunk):
             part = rows_of(batch, list(range(start, min(start + chunk, batch.size))))
-            yield gradients_of(form, part, parameters, loss), part.size
+            yield gradients_of(form, part, parameters, loss), part.size, start + chunk >= batch.size

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from unbraid.gradients._coherence import Coherence, example_coherence
 from unbraid.gradients._signal import Signal, signal
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Beyond these a number is a finding. Each is a rule of thumb, printed with the number that passes it.
@@ -84,9 +86,24 @@ class Diagnosis(Result):
             "coherence": None if self.coherence is None else self.coherence.to_dict(),
         }
 
-    def plot(self) -> "Figure":
+    def rows(self) -> list[dict[str, Any]]:
+        """One a finding; none where nothing stands out."""
+        return [dict(vars(found)) for found in self.findings]
+
+    def scalars(self) -> dict[str, float]:
+        """Growth of variance, first gradient over last, the loudest branch over its skip, the number of findings."""
+        found = self.signal
+        loudest = [ratio for ratio in found.ratio.tolist() if math.isfinite(ratio)]
+        return {
+            "variance grows": float(found.sum.variance[-1] / found.source.variance[0]),
+            "gradient first over last": float(found.gradient[0] / found.gradient[-1]),
+            "loudest branch over skip": max(loudest, default=math.nan),
+            "findings": float(len(self.findings)),
+        }
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
         """The signal by depth."""
-        return self.signal.plot()
+        return self.signal.plot(ax=ax)
 
 
 def diagnose(

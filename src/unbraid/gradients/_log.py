@@ -1,5 +1,3 @@
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -10,6 +8,7 @@ from unbraid.form import Log
 from unbraid.gradients._diagnose import Diagnosis, diagnose
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -29,27 +28,16 @@ class DiagnosisLog(Log[Diagnosis]):
         """The diagnosis of this moment."""
         return diagnose(self.form, self.batches, loss=self.loss)
 
-    def scalars(self, found: Diagnosis) -> Mapping[str, float]:
-        """Growth of variance, first gradient over last, the loudest branch over its skip, the number of findings."""
-        signal = found.signal
-        loudest = [ratio for ratio in signal.ratio.tolist() if math.isfinite(ratio)]
-        return {
-            "variance grows": float(signal.sum.variance[-1] / signal.source.variance[0]),
-            "gradient first over last": float(signal.gradient[0] / signal.gradient[-1]),
-            "loudest branch over skip": max(loudest, default=math.nan),
-            "findings": float(len(found.findings)),
-        }
-
     def table(self) -> Table:
         """One row a record."""
         table = Table(box=box.SIMPLE_HEAD)
         for column in ("step", "variance grows", "gradient first / last", "loudest branch / skip", "findings"):
             table.add_column(column, justify="left" if column == "findings" else "right")
         for step, found in self.records:
-            numbers = [f"{value:.3g}" for name, value in self.scalars(found).items() if name != "findings"]
+            numbers = [f"{value:.3g}" for name, value in found.scalars().items() if name != "findings"]
             table.add_row(str(step), *numbers, ", ".join(dict.fromkeys(f.what for f in found.findings)) or "none")
         return table
 
-    def plot(self) -> "Figure":
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
         """The last record: variance and gradient by depth."""
-        return self.records[-1][1].plot()
+        return self.records[-1][1].plot(ax=ax)

@@ -7,10 +7,12 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from unbraid._progress import how_many, progress
 from unbraid.form import Batches, ResidualForm, Result, classification_loss, each_batch
 from unbraid.gradients._by_example import EPS, Loss, cosines_of, gradients_of, norms_of, rows_of
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -49,11 +51,16 @@ class Predictiveness(Result):
             "pairs": self.pairs,
         }
 
-    def plot(self) -> "Figure":
+    def rows(self) -> list[dict[str, Any]]:
+        """One a step size."""
+        columns = zip(self.steps, self.change.tolist(), self.cosine.tolist(), strict=True)
+        return [{"step": step, "change": change, "cosine": cosine} for step, change, cosine in columns]
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
         """Relative change by step size."""
         from unbraid.draw import predictiveness
 
-        return predictiveness(list(self.steps), self.change.tolist(), self.cosine.tolist())
+        return predictiveness(list(self.steps), self.change.tolist(), self.cosine.tolist(), ax=ax)
 
 
 def update_predictiveness(
@@ -83,21 +90,23 @@ def update_predictiveness(
     learned = {name: form.state[name].detach() for name in sorted(form.learned) if name in form.state}
     change, cosine = torch.zeros(2, len(steps), dtype=torch.float64)
     pairs = 0
-    for batch in each_batch(form, batches):
-        gradients = gradients_of(form, batch, learned, loss)
-        for i in range(batch.size):
-            chosen = [(i + 1 + j) % batch.size for j in range(min(others, batch.size - 1))]
-            if not chosen:
-                continue
-            rest = rows_of(batch, chosen)
-            before = {name: rows[chosen] for name, rows in gradients.items()}
-            for place, step in enumerate(steps):
-                moved = {name: learned[name] - step * gradients[name][i] for name in learned}
-                after = gradients_of(form, rest, moved, loss)
-                far = norms_of({name: after[name] - before[name] for name in learned}) / norms_of(before).clamp_min(EPS)
-                change[place] += float(far.sum())
-                cosine[place] += float(cosines_of(after, before).sum())
-            pairs += len(chosen)
+    with progress("steps", how_many(batches)) as moved_on:
+        for batch in each_batch(form, batches):
+            gradients = gradients_of(form, batch, learned, loss)
+            for i in range(batch.size):
+                chosen = [(i + 1 + j) % batch.size for j in range(min(others, batch.size - 1))]
+                if not chosen:
+                    continue
+                rest = rows_of(batch, chosen)
+                before = {name: rows[chosen] for name, rows in gradients.items()}
+                for place, step in enumerate(steps):
+                    moved = {name: learned[name] - step * gradients[name][i] for name in learned}
+                    after = gradients_of(form, rest, moved, loss)
+                    far = norms_of({name: after[name] - before[name] for name in learned})
+                    change[place] += float((far / norms_of(before).clamp_min(EPS)).sum())
+                    cosine[place] += float(cosines_of(after, before).sum())
+                pairs += len(chosen)
+            moved_on()
     if not pairs:
         raise ValueError("update_predictiveness: compares examples of one batch, and no batch has two.")
     return Predictiveness(tuple(steps), change / pairs, cosine / pairs, pairs)

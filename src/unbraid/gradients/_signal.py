@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from unbraid._progress import how_many, progress
 from unbraid.form import (
     Batch,
     Batches,
@@ -16,12 +17,14 @@ from unbraid.form import (
     channel_dimension,
     classification_loss,
     each_batch,
+    finite,
     objective,
 )
 from unbraid.graph import Add, Segment, makes, reads
 from unbraid.walk import Cotangents, Tape, walk
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SUM, SKIP, BRANCH = "sum", "skip", "branch"
@@ -116,7 +119,28 @@ class Signal(Result):
             "not_finite": bad,
         }
 
-    def plot(self) -> "Figure":
+    def rows(self) -> list[dict[str, Any]]:
+        """One a block."""
+        columns = {
+            "mean²": self.sum.squared_mean,
+            "variance": self.sum.variance,
+            "skip": self.skip.variance,
+            "branch": self.branch.variance,
+            "correlation": self.correlation,
+            "gradient": self.gradient,
+        }
+        return [
+            {"block": name, **{what: float(values[k]) for what, values in columns.items()}}
+            for k, name in enumerate(self.names)
+        ]
+
+    def scalars(self) -> dict[str, float]:
+        """The variance of the stream at its two ends, and the norm of the gradient at the first and last sum."""
+        found = {"variance, source": self.source.variance[0], "variance, last block": self.sum.variance[-1]}
+        found |= {"gradient, first block": self.gradient[0], "gradient, last block": self.gradient[-1]}
+        return finite({name: float(value) for name, value in found.items()})
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
         """Variance of sum, skip and branch, and the gradient, by depth."""
         from unbraid.draw import signal as figure
 
@@ -124,6 +148,7 @@ class Signal(Result):
             self.sum.variance.tolist(),
             self.branch.variance.tolist(),
             self.gradient.tolist(),
+            ax=ax,
         )
 
 
@@ -150,8 +175,10 @@ def signal(
     """
     adds = [add for add in form.adds if add.block < len(form.blocks)]
     sums = _Sums(form, adds)
-    for batch in each_batch(form, batches):
-        sums.add(batch, loss)
+    with progress("signal", how_many(batches)) as step:
+        for batch in each_batch(form, batches):
+            sums.add(batch, loss)
+            step()
     return sums.signal()
 
 

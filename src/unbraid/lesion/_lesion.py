@@ -6,13 +6,12 @@ import torch
 from rich import box
 from rich.table import Table
 
-from unbraid.form import Batches, Metric, ResidualForm, lesioned, refuse_stateful, sweep
-from unbraid.lesion._html import html_table
+from unbraid.form import Batches, Metric, ResidualForm, Result, lesioned, refuse_stateful, sweep
 from unbraid.lesion._names import LesionSet, Sets, the_names, the_sets
-from unbraid.lesion._progress import progress
 from unbraid.lesion._replace import NOTHING, Place, Replacement, means, others
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _SAID = {
@@ -23,7 +22,7 @@ _SAID = {
 
 
 @dataclass(frozen=True)
-class LesionStudy:
+class LesionStudy(Result):
     """A metric of a model without each of some sets of blocks, beside the whole model's (Veit et al. 2016).
 
     Attributes:
@@ -64,7 +63,7 @@ class LesionStudy:
         table.add_column("", overflow="fold")
         for column in ("metric", "change"):
             table.add_column(column, justify="right")
-        for row in self._rows():
+        for row in self._cells():
             table.add_row(*row)
         return table
 
@@ -88,17 +87,25 @@ class LesionStudy:
             "stacked": self.stacked,
         }
 
-    def plot(self, quantity: str = "metric") -> "Figure":
+    def rows(self) -> list[dict[str, Any]]:
+        """One a lesion, in the order asked for."""
+        columns = zip(self.sets, self.names, self.metrics, self.delta, strict=True)
+        return [
+            {"without": ", ".join(map(_short, which)), "name": name, "metric": metric, "change": change}
+            for which, name, metric, change in columns
+        ]
+
+    def plot(self, quantity: str = "metric", *, ax: "Axes | None" = None) -> "Figure":
         """The metric without each block, pairs as a map; `quantity` says what it is, with its unit."""
         from unbraid import draw  # matplotlib is imported where a figure is wanted
 
         pairs = [tuple(part for part in which if isinstance(part, int)) for which in self.sets]
         if len(pairs) > 1 and all(len(which) == len(pair) == 2 for which, pair in zip(self.sets, pairs, strict=True)):
-            return draw.lesion_pairs(self.whole, pairs, self.metrics, quantity)
+            return draw.lesion_pairs(self.whole, pairs, self.metrics, quantity, ax=ax)
         labels = [", ".join(map(_short, which)) for which in self.sets]
-        return draw.lesions(self.whole, labels, self.names, self.metrics, quantity)
+        return draw.lesions(self.whole, labels, self.names, self.metrics, quantity, ax=ax)
 
-    def _rows(self) -> list[tuple[str, str, str, str]]:
+    def _cells(self) -> list[tuple[str, str, str, str]]:
         return [
             (
                 ", ".join(map(_short, self.sets[number])),
@@ -108,9 +115,6 @@ class LesionStudy:
             )
             for number in self.ranked
         ]
-
-    def _repr_html_(self) -> str:
-        return html_table(self.caption, ("without", "", "metric", "change"), self._rows())
 
 
 def _short(part: int | tuple[int, int]) -> str:
@@ -164,18 +168,17 @@ def lesion(
     stand_in = _replacement(form, chosen, replace, batches, generator)
     if stand_in.instead:
         variants = lesioned(form, [(), *chosen], stand_in.instead)
-    with progress("lesions", len(variants), batches) as step:
-        found = sweep(
-            form,
-            variants,
-            batches,
-            metric,
-            max_batch=max_batch,
-            stack=not stateful,
-            given=stand_in.given,
-            feed=stand_in.feed,
-            step=step,
-        )
+    found = sweep(
+        form,
+        variants,
+        batches,
+        metric,
+        max_batch=max_batch,
+        stack=not stateful,
+        given=stand_in.given,
+        feed=stand_in.feed,
+        text="lesions",
+    )
     touched = {part if isinstance(part, int) else part[0] for which in chosen for part in which}
     plain = [b.index for b in form.blocks if b.skip == "none" and b.index in touched and replace == "zero"]
     names = the_names(form, chosen)

@@ -6,18 +6,17 @@ import torch
 from rich import box
 from rich.table import Table
 
-from unbraid.form import Batches, Metric, ResidualForm, refuse_stateful, sweep
-from unbraid.lesion._html import html_table
-from unbraid.lesion._progress import progress
+from unbraid.form import Batches, Metric, ResidualForm, Result, refuse_stateful, sweep
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _COLUMNS = ("swaps", "orders", "mean τ", "mean metric", "least", "most")
 
 
 @dataclass(frozen=True)
-class ReorderStudy:
+class ReorderStudy(Result):
     """A metric of a model whose blocks run in other orders (Veit et al. 2016, section 4.3).
 
     Attributes:
@@ -44,7 +43,7 @@ class ReorderStudy:
         table.caption_justify = "left"
         for column in _COLUMNS:
             table.add_column(column, justify="right")
-        for row in self._rows():
+        for row in self._cells():
             table.add_row(*row)
         return table
 
@@ -66,13 +65,18 @@ class ReorderStudy:
             "stacked": self.stacked,
         }
 
-    def plot(self, quantity: str = "metric") -> "Figure":
+    def rows(self) -> list[dict[str, Any]]:
+        """One an order."""
+        columns = zip(self.swaps, self.tau, self.metrics, strict=True)
+        return [{"swaps": swaps, "tau": tau, "metric": metric} for swaps, tau, metric in columns]
+
+    def plot(self, quantity: str = "metric", *, ax: "Axes | None" = None) -> "Figure":
         """The metric against Kendall's τ; `quantity` says what it is, with its unit."""
         from unbraid import draw  # matplotlib is imported where a figure is wanted
 
-        return draw.reorderings(self.tau, self.metrics, self.whole, quantity)
+        return draw.reorderings(self.tau, self.metrics, self.whole, quantity, ax=ax)
 
-    def _rows(self) -> list[tuple[str, ...]]:
+    def _cells(self) -> list[tuple[str, ...]]:
         rows = []
         for count in sorted(set(self.swaps)):
             chosen = [number for number, swaps in enumerate(self.swaps) if swaps == count]
@@ -80,9 +84,6 @@ class ReorderStudy:
             numbers = (sum(tau) / len(tau), sum(metrics) / len(metrics), min(metrics), max(metrics))
             rows.append((str(count), str(len(chosen)), *(f"{number:.4g}" for number in numbers)))
         return rows
-
-    def _repr_html_(self) -> str:
-        return html_table(self.caption, _COLUMNS, self._rows())
 
 
 def reorderings(
@@ -130,8 +131,7 @@ def reorderings(
     swapped = tuple(count for count in counts for _ in range(repeats))
     forms = [form.reorder(_order(len(form.blocks), pairs, count, drawn)) for count in swapped]
     variants = [form.graph.steps, *(other.graph.steps for other in forms)]
-    with progress("orders", len(variants), batches) as step:
-        found = sweep(form, variants, batches, metric, max_batch=max_batch, stack=not stateful, step=step)
+    found = sweep(form, variants, batches, metric, max_batch=max_batch, stack=not stateful, text="orders")
     place = {block: position for position, block in enumerate(form.order)}
     tau = tuple(kendall([place[block] for block in other.order]) for other in forms)
     orders = tuple(other.order for other in forms)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from unbraid._progress import how_many, progress
 from unbraid.errors import DataError
 from unbraid.form import Batch, Batches, Feed, ResidualForm, each_batch
 from unbraid.graph import Stream
@@ -36,16 +37,13 @@ def means(form: ResidualForm, places: Iterable[Place], batches: Batches) -> Repl
     made = _standing_in(form, places, "mean of")
     sums: dict[str, Tensor] = {}
     examples = 0
-    for batch in each_batch(form, batches):
-        for stream, value in _branches(form, made, batch).items():
-            total = value.double().sum(_along(form.streams[stream], batch), keepdim=True)
-            if stream in sums and sums[stream].shape != total.shape:
-                raise DataError(
-                    f"mean: it is taken at each position, so all batches must have the same sizes; {stream!r} had "
-                    f"{list(sums[stream].shape)} and has {list(total.shape)} in a later batch (1 stands for the batch)."
-                )
-            sums[stream] = sums[stream] + total if stream in sums else total
-        examples += batch.size
+    with progress("means", how_many(batches)) as step:
+        for batch in each_batch(form, batches):
+            for stream, value in _branches(form, made, batch).items():
+                total = value.double().sum(_along(form.streams[stream], batch), keepdim=True)
+                sums[stream] = _added(sums.get(stream), total, stream)
+            examples += batch.size
+            step()
 
     def feed(batch: Batch) -> dict[str, Tensor]:
         found = {}
@@ -57,6 +55,17 @@ def means(form: ResidualForm, places: Iterable[Place], batches: Batches) -> Repl
         return found
 
     return replace(made, feed=feed)
+
+
+def _added(so_far: Tensor | None, total: Tensor, stream: str) -> Tensor:
+    if so_far is None:
+        return total
+    if so_far.shape != total.shape:
+        raise DataError(
+            f"mean: it is taken at each position, so all batches must have the same sizes; {stream!r} had "
+            f"{list(so_far.shape)} and has {list(total.shape)} in a later batch (1 stands for the batch)."
+        )
+    return so_far + total
 
 
 def others(form: ResidualForm, places: Iterable[Place], generator: torch.Generator | None) -> Replacement:

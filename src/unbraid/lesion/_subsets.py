@@ -6,11 +6,10 @@ import torch
 from rich import box
 from rich.table import Table
 
-from unbraid.form import Batches, Metric, ResidualForm, lesioned, refuse_stateful, sweep
-from unbraid.lesion._html import html_table
-from unbraid.lesion._progress import progress
+from unbraid.form import Batches, Metric, ResidualForm, Result, lesioned, refuse_stateful, sweep
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _MOST = 16
@@ -18,7 +17,7 @@ _COLUMNS = ("blocks kept", "subnetworks", "mean metric", "least", "most")
 
 
 @dataclass(frozen=True)
-class SubsetStudy:
+class SubsetStudy(Result):
     """A metric of subnetworks of a model: how the ensemble of its paths degrades (Veit et al. 2016, section 4.2).
 
     Attributes:
@@ -48,7 +47,7 @@ class SubsetStudy:
         table.caption_justify = "left"
         for column in _COLUMNS:
             table.add_column(column, justify="right")
-        for row in self._rows():
+        for row in self._cells():
             table.add_row(*row)
         return table
 
@@ -70,11 +69,18 @@ class SubsetStudy:
             "stacked": self.stacked,
         }
 
-    def plot(self, quantity: str = "metric") -> "Figure":
+    def rows(self) -> list[dict[str, Any]]:
+        """One a subnetwork."""
+        return [
+            {"kept": ", ".join(map(str, kept)), "blocks": len(kept), "metric": metric}
+            for kept, metric in zip(self.kept, self.metrics, strict=True)
+        ]
+
+    def plot(self, quantity: str = "metric", *, ax: "Axes | None" = None) -> "Figure":
         """Mean, median and range by the number of blocks; `quantity` says what the metric is, with its unit."""
         from unbraid import draw  # matplotlib is imported where a figure is wanted
 
-        return draw.subsets([len(kept) for kept in self.kept], self.metrics, self.whole, quantity)
+        return draw.subsets([len(kept) for kept in self.kept], self.metrics, self.whole, quantity, ax=ax)
 
     def _by_number(self) -> dict[int, list[float]]:
         found: dict[int, list[float]] = {}
@@ -82,14 +88,11 @@ class SubsetStudy:
             found.setdefault(len(kept), []).append(metric)
         return dict(sorted(found.items()))
 
-    def _rows(self) -> list[tuple[str, ...]]:
+    def _cells(self) -> list[tuple[str, ...]]:
         return [
             (str(count), f"{len(found):,}", *(f"{v:.4g}" for v in (sum(found) / len(found), min(found), max(found))))
             for count, found in self._by_number().items()
         ]
-
-    def _repr_html_(self) -> str:
-        return html_table(self.caption, _COLUMNS, self._rows())
 
 
 def subsets(
@@ -125,8 +128,7 @@ def subsets(
     blocks = [block.index for block in form.blocks]
     kept = _all(blocks) if count is None else _drawn(blocks, count, generator)
     variants = lesioned(form, [(), *(tuple(b for b in blocks if b not in some) for some in map(frozenset, kept))])
-    with progress("subnetworks", len(variants), batches) as step:
-        found = sweep(form, variants, batches, metric, max_batch=max_batch, stack=not stateful, step=step)
+    found = sweep(form, variants, batches, metric, max_batch=max_batch, stack=not stateful, text="subnetworks")
     return SubsetStudy(found.means[0], tuple(kept), found.means[1:], len(blocks), found.examples, found.stacked)
 
 

@@ -4,6 +4,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from unbraid._progress import progress
 from unbraid.errors import InexactError
 from unbraid.form import ResidualForm, Split, Target, relative_error, tolerance
 from unbraid.graph import Step, makes
@@ -55,7 +56,11 @@ def all_paths(
         )
     algebra = Masks(setting.graph, setting.tape, setting.columns)
     waiting = {setting.form.output: algebra.seed(setting.aim.cotangent)}
-    parts = list(_explore(setting, algebra, waiting, len(setting.graph.steps), budget))
+    parts = []
+    with progress("paths", number) as step:
+        for part in _explore(setting, algebra, waiting, len(setting.graph.steps), budget):
+            parts.append(part)
+            step(len(part[0]))
     return _whole(setting, parts)
 
 

@@ -1,4 +1,4 @@
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -7,6 +7,7 @@ from torch import Tensor
 from unbraid.form import Result
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -15,10 +16,12 @@ class ByLength(Result):
 
     Attributes:
         norms: the norm of each length 0..L, [L+1].
+        signed: ⟨g_m, g⟩/‖g‖² per length, [L+1].
         counts: the number of paths of each length, exact.
     """
 
     norms: Float[Tensor, " lengths"]
+    signed: Float[Tensor, " lengths"]
     counts: tuple[int, ...]
 
     @property
@@ -36,11 +39,24 @@ class ByLength(Result):
         """The shortest interval of lengths that holds 95 % of Σ norm (the effective paths of Veit et al. 2016)."""
         return effective(self.share)
 
-    def plot(self) -> "Figure":
+    def rows(self) -> list[dict[str, Any]]:
+        """One a length."""
+        columns = zip(self.counts, self.norms.tolist(), self.share.tolist(), self.signed.tolist(), strict=True)
+        return [
+            {"length": length, "paths": count, "norm": norm, "share": share, "signed": signed}
+            for length, (count, norm, share, signed) in enumerate(columns)
+        ]
+
+    def scalars(self) -> dict[str, float]:
+        """The mean length, and the lengths between which 95 % of the norm lies."""
+        low, high = self.effective
+        return {"mean length": self.mean_length, "95 % from": float(low), "95 % to": float(high)}
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
         """Share of the gradient and share of the paths, by length."""
         from unbraid.draw import spectrum  # matplotlib is imported where a figure is wanted
 
-        return spectrum(self.counts, self.share.tolist(), self.effective)
+        return spectrum(self.counts, self.share.tolist(), self.effective, ax=ax)
 
 
 def effective(share: Float[Tensor, " lengths"], part: float = 0.95) -> tuple[int, int]:

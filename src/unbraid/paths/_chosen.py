@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from unbraid._progress import progress
 from unbraid.form import ResidualForm, Split, Target
 from unbraid.paths._paths import Paths
 from unbraid.paths._setting import Setting
@@ -58,7 +59,11 @@ def chosen_paths(
 
 def followed(setting: Setting, masks: Tensor, chunk: int) -> Paths:
     """The paths of these masks, pulled back `chunk` at a time."""
-    found = [_along(setting, part) for part in torch.split(masks, chunk)]
+    found = []
+    with progress("paths", len(masks)) as step:
+        for part in torch.split(masks, chunk):
+            found.append(_along(setting, part))
+            step(len(part))
     values, norms = (torch.cat(parts) for parts in zip(*found, strict=True))
     return Paths(
         blocks=setting.blocks,

@@ -1,4 +1,3 @@
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -9,6 +8,7 @@ from unbraid.form import Log
 from unbraid.paths._mean import MeanSpectrum, mean_spectrum
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -33,11 +33,6 @@ class SpectrumLog(Log[MeanSpectrum]):
         """The spectrum of this moment."""
         return mean_spectrum(self.form, self.batches, loss=self.loss, at=self.at, check=False)
 
-    def scalars(self, found: MeanSpectrum) -> Mapping[str, float]:
-        """Loss, mean length, and the lengths between which 95 % of the norm lies."""
-        low, high = found.effective
-        return {"loss": found.loss, "mean length": found.mean_length, "95 % from": low, "95 % to": high}
-
     def table(self) -> Table:
         """One row a record."""
         table = Table(box=box.SIMPLE_HEAD)
@@ -49,8 +44,8 @@ class SpectrumLog(Log[MeanSpectrum]):
             table.add_row(str(step), *cells)
         return table
 
-    def plot(self) -> "Figure":
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
         """Share by length against time."""
         from unbraid.draw import spectra
 
-        return spectra([step for step, _ in self.records], [found.share.tolist() for _, found in self.records])
+        return spectra([step for step, _ in self.records], [found.share.tolist() for _, found in self.records], ax=ax)

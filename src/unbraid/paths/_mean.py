@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from unbraid._progress import how_many, progress
 from unbraid.form import Batch, Batches, ResidualForm, Split, classification_loss, each_batch
 from unbraid.paths._by_length import ByLength
 from unbraid.paths._gradient import GradientSpectrum, gradient_spectrum
@@ -68,6 +69,10 @@ class MeanSpectrum(ByLength):
             "error": self.error,
         }
 
+    def scalars(self) -> dict[str, float]:
+        """The loss, the mean length, and the lengths between which 95 % of the norm lies."""
+        return {"loss": self.loss, **super().scalars()}
+
 
 def mean_spectrum(
     form: ResidualForm,
@@ -126,8 +131,10 @@ def mean_spectrum(
         return found, float(values[0].detach().double().mean())
 
     sums = _Sums()
-    for batch in each_batch(form, batches):
-        sums.add(*of(batch), batch.size)
+    with progress("spectra", how_many(batches)) as step:
+        for batch in each_batch(form, batches):
+            sums.add(*of(batch), batch.size)
+            step()
     return sums.mean()
 
 

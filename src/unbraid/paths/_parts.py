@@ -16,6 +16,7 @@ from unbraid.paths._place import place_of
 from unbraid.walk import BlockSet, Marks, walk
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -74,11 +75,19 @@ class GradientParts(Result):
             "error": self.error,
         }
 
-    def plot(self) -> "Figure":
+    def rows(self) -> list[dict[str, Any]]:
+        """One a set of blocks."""
+        columns = zip(self.sets, self.norms.tolist(), self.signed.tolist(), strict=True)
+        return [
+            {"through": " and ".join(self.blocks[block] for block in blocks), "norm": norm, "signed": signed}
+            for blocks, norm, signed in columns
+        ]
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
         """The signed share of each block; of each pair as a matrix, where there are pairs."""
         from unbraid.draw import parts
 
-        return parts(list(self.blocks.values()), self.matrix().tolist())
+        return parts(list(self.blocks.values()), self.matrix().tolist(), ax=ax)
 
 
 def gradient_parts(

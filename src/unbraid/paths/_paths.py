@@ -10,6 +10,7 @@ from torch import Tensor
 from unbraid.form import Result
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -84,13 +85,26 @@ class Paths(Result):
             table.add_row(shown(mask), str(int(length)), f"{value:+.4g}", f"{norm:.4g}")
         return table
 
-    def plot(self) -> "Figure":
+    def rows(self) -> list[dict[str, Any]]:
+        """One a path: its choices, length, value averaged over the batch, and norm."""
+        columns = zip(self.masks, self.lengths.tolist(), self.values.mean(1).tolist(), self.norms.tolist(), strict=True)
+        return [
+            {"path": shown(mask), "length": length, "value": value, "norm": norm}
+            for mask, length, value, norm in columns
+        ]
+
+    def scalars(self) -> dict[str, float]:
+        """The mean of the target, what no path from a source adds to it, and the error where it is known."""
+        found = {"target": float(self.target.mean()), "constants": float(self.constants.mean()), "error": self.error}
+        return {name: value for name, value in found.items() if value == value}
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
         """One bar a path, the 64 largest where there are more, averaged over the batch."""
         from unbraid.draw import paths
 
         means = self.values.mean(1)
         chosen = means.abs().argsort(descending=True)[:_DRAWN]
-        return paths(self.lengths[chosen.cpu()].tolist(), means[chosen].tolist())
+        return paths(self.lengths[chosen.cpu()].tolist(), means[chosen].tolist(), ax=ax)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain lists."""

@@ -12,6 +12,7 @@ from unbraid.form import ResidualForm, Result, Split, Target, objective, relativ
 from unbraid.walk import Polynomial, Polynomials, constants, freeze, record, walk
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -59,11 +60,19 @@ class ValueSpectrum(Result):
             "error": self.error,
         }
 
-    def plot(self) -> "Figure":
+    def rows(self) -> list[dict[str, Any]]:
+        """One a length, averaged over the batch."""
+        columns = zip(self.counts, self.from_input.mean(1).tolist(), self.from_constants.mean(1).tolist(), strict=True)
+        return [
+            {"length": length, "paths": count, "from input": moving, "from constants": fixed}
+            for length, (count, moving, fixed) in enumerate(columns)
+        ]
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
         """The two parts by length, averaged over the batch."""
         from unbraid.draw import values
 
-        return values(self.from_input.mean(1).tolist(), self.from_constants.mean(1).tolist())
+        return values(self.from_input.mean(1).tolist(), self.from_constants.mean(1).tolist(), ax=ax)
 
 
 def value_spectrum(

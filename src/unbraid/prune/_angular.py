@@ -1,4 +1,3 @@
-import html
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,15 +8,16 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from unbraid.form import Batches, ResidualForm
+from unbraid.form import Batches, ResidualForm, Result
 from unbraid.prune._measure import Reading, before_and_after, cosine, follows, read, summed
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
-class AngularDistances:
+class AngularDistances(Result):
     """How far each run of n consecutive blocks turns the stream (Gromov et al. 2024).
 
     Attributes:
@@ -59,17 +59,17 @@ class AngularDistances:
             "examples": self.examples,
         }
 
-    def plot(self) -> "Figure":
+    def rows(self) -> list[dict[str, Any]]:
+        """One a run of blocks, by its first."""
+        pairs = enumerate(zip(self.names, self.distances.tolist(), strict=True))
+        return [{"first": start, "begins with": name, "distance": distance} for start, (name, distance) in pairs]
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
         """The distance of each run, by its first block."""
         from unbraid.draw import ranking  # matplotlib is imported where a figure is wanted
 
         label = f"angular distance over {self.span} blocks, in units of π"
-        return ranking(self.names, self.distances.tolist(), label)
-
-    def _repr_html_(self) -> str:
-        from unbraid.draw import svg
-
-        return f"<figure>{svg(self.plot())}<figcaption>{html.escape(_caption(self))}</figcaption></figure>"
+        return ranking(self.names, self.distances.tolist(), label, ax=ax)
 
 
 def angular_distance(form: ResidualForm, batches: Batches, *, span: int) -> AngularDistances:

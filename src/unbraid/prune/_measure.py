@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unbraid._progress import how_many, progress
 from unbraid.form import Batches, ResidualForm, each_batch
 from unbraid.graph import Add, Graph, Segment, Step, Stream, makes, needed
 from unbraid.walk import run
@@ -39,13 +40,14 @@ def read(form: ResidualForm, batches: Batches, readings: Sequence[Reading]) -> t
     """
     graph, names = _with_readings(form.graph, readings)
     sums, counts, examples = [0.0] * len(names), [0] * len(names), 0
-    with torch.no_grad():
+    with torch.no_grad(), progress("batches", how_many(batches)) as step:
         for batch in each_batch(form, batches):
             values = run(graph, form.state, form.inputs(batch.args, batch.kwargs))
             for number, name in enumerate(names):
                 sums[number] += float(values[name].double().sum())
                 counts[number] += values[name].numel()
             examples += batch.size
+            step()
     return [total / count if count else float("nan") for total, count in zip(sums, counts, strict=True)], examples
 
 

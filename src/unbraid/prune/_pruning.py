@@ -1,12 +1,17 @@
-import html
 import io
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import nn
+
+from unbraid.form import Result, finite
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 How: TypeAlias = Literal["members", "branches", "graph"]
 
@@ -18,7 +23,7 @@ _SAID = {
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Pruning:
+class Pruning(Result):
     """A smaller model, how it was made, and what it saves.
 
     Attributes:
@@ -69,13 +74,27 @@ class Pruning:
             "refused": list(self.refused),
         }
 
+    def rows(self) -> list[dict[str, Any]]:
+        """One for the parameters and one for the operations."""
+        counted = {"parameters": self.parameters, "FLOPs": self.flops}
+        return [{"what": what, "before": before, "after": after} for what, (before, after) in counted.items()]
+
+    def scalars(self) -> dict[str, float]:
+        """What is left of parameters and operations, as shares, and the error."""
+        left = {"parameters left": self.parameters, "FLOPs left": self.flops}
+        shares = {name: after / before for name, (before, after) in left.items() if before}
+        return finite({**shares, "error": self.error})
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+        """What is left of parameters and operations, in percent."""
+        from unbraid.draw import left  # matplotlib is imported where a figure is wanted
+
+        return left(["parameters", "FLOPs of the example"], [self.parameters, self.flops], ax=ax)
+
     def __repr__(self) -> str:
         console = Console(file=io.StringIO(), width=120, markup=False)
         console.print(self.table())
         return str(console.file.getvalue()) if isinstance(console.file, io.StringIO) else ""
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(repr(self))}</pre>"
 
 
 def _caption(pruning: Pruning) -> str:

@@ -5,6 +5,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from unbraid._progress import how_many, progress
 from unbraid.form import Batches, Block, Metric, ResidualForm, each_batch, lesioned, sweep
 from unbraid.graph import differentiable
 from unbraid.prune._measure import (
@@ -140,7 +141,7 @@ def _lesion(
     form: ResidualForm, batches: Batches, groups: Sequence[Sequence[Removal]], metric: Metric | None
 ) -> tuple[list[float], float, int]:
     assert metric is not None
-    swept = sweep(form, lesioned(form, [(), *groups]), batches, metric)
+    swept = sweep(form, lesioned(form, [(), *groups]), batches, metric, text="lesions")
     whole, *means = swept.means
     return [mean - whole for mean in means], whole, swept.examples
 
@@ -156,20 +157,22 @@ def _gradient(
         for name, tensor in form.state.items()
     }
     sums, whole, examples = dict.fromkeys(gates, 0.0), 0.0, 0
-    for batch in each_batch(form, batches):
-        inputs = {name: _leaf(value) for name, value in form.inputs(batch.args, batch.kwargs).items()}
-        with torch.enable_grad():
-            values = run(graph, state, inputs, keep=gates.values())
-            loss = metric(form.signature.result(values), batch.labels)
-        _check(loss)
-        wanted = [name for name in gates.values() if values[name].requires_grad]
-        found = torch.autograd.grad(loss, [values[name] for name in wanted], allow_unused=True)
-        slopes = {name: slope for name, slope in zip(wanted, found, strict=True) if slope is not None}
-        for pair, name in gates.items():
-            if name in slopes:
-                sums[pair] += batch.size * float((slopes[name].double() * values[name].detach().double()).sum())
-        whole += batch.size * float(loss.detach())
-        examples += batch.size
+    with progress("gradients", how_many(batches)) as step:
+        for batch in each_batch(form, batches):
+            inputs = {name: _leaf(value) for name, value in form.inputs(batch.args, batch.kwargs).items()}
+            with torch.enable_grad():
+                values = run(graph, state, inputs, keep=gates.values())
+                loss = metric(form.signature.result(values), batch.labels)
+            _check(loss)
+            wanted = [name for name in gates.values() if values[name].requires_grad]
+            found = torch.autograd.grad(loss, [values[name] for name in wanted], allow_unused=True)
+            slopes = {name: slope for name, slope in zip(wanted, found, strict=True) if slope is not None}
+            for pair, name in gates.items():
+                if name in slopes:
+                    sums[pair] += batch.size * float((slopes[name].double() * values[name].detach().double()).sum())
+            whole += batch.size * float(loss.detach())
+            examples += batch.size
+            step()
     means = {pair: total / examples for pair, total in sums.items()}
     return [abs(math.fsum(means[p] for p in branches_of(form, g))) for g in groups], whole / examples, examples
 

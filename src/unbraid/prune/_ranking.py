@@ -1,4 +1,3 @@
-import html
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -8,9 +7,11 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from unbraid.form import Result
 from unbraid.prune._measure import Removal
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 By: TypeAlias = Literal["influence", "lesion", "gradient"]
@@ -23,7 +24,7 @@ _LABELS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Ranking:
+class Ranking(Result):
     """What each block, or each group of blocks, is worth.
 
     Attributes:
@@ -86,16 +87,16 @@ class Ranking:
             "examples": self.examples,
         }
 
-    def plot(self) -> "Figure":
+    def rows(self) -> list[dict[str, Any]]:
+        """One a group, in order of execution."""
+        columns = zip(self.names, self.scores.tolist(), self.parameters, strict=True)
+        return [{"name": name, "score": score, "parameters": count} for name, score, count in columns]
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
         """The scores in order of execution."""
         from unbraid.draw import ranking  # matplotlib is imported where a figure is wanted
 
-        return ranking(self.names, self.scores.tolist(), _LABELS[self.by])
-
-    def _repr_html_(self) -> str:
-        from unbraid.draw import svg
-
-        return f"<figure>{svg(self.plot())}<figcaption>{html.escape(_caption(self))}</figcaption></figure>"
+        return ranking(self.names, self.scores.tolist(), _LABELS[self.by], ax=ax)
 
 
 def _caption(ranking: Ranking) -> str:

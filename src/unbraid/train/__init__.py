@@ -3,10 +3,9 @@
 from unbraid.train._fit import fit
 from unbraid.train._load import load
 from unbraid.train._many import train_many
-from unbraid.train._progress import Bars, progress
 from unbraid.train._recipe import Recipe
 from unbraid.train._run import Epoch, Run
 from unbraid.train._save import save
 from unbraid.train._store import Store
 
-__all__ = ["Bars", "Epoch", "Recipe", "Run", "Store", "fit", "load", "progress", "save", "train_many"]
+__all__ = ["Epoch", "Recipe", "Run", "Store", "fit", "load", "save", "train_many"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from unbraid._progress import progress
 from unbraid.data import Dataset, batches
 from unbraid.errors import CheckpointError
 from unbraid.train import _checkpoint
@@ -48,7 +49,7 @@ def fit(
         folder: keep a checkpoint here, replaced after each epoch at one moment: a kill leaves the last good.
         resume: carry on from the checkpoint in `folder`, if there is one, to the same bits as if never
             stopped. The network's weights are overwritten.
-        on_epoch: called after each epoch, once its checkpoint is safe; see `progress`.
+        on_epoch: called after each epoch, once its checkpoint is safe.
 
     Returns:
         The run. Where a loss or the weights stop being finite, training ends there, and `Run.diverged` says
@@ -78,21 +79,24 @@ def fit(
     learn = batches(here.train, recipe.batch_size, generator=draws.shuffle)
     # Without gradients, four times as many examples take about the memory of one step.
     test = batches(here.test, 4 * recipe.batch_size)
-    while diverged is None and len(history) < recipe.epochs:
-        start, rate = time.perf_counter(), recipe.rate(len(history))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        with draws.lent():
-            done = train_pass(network, optimizer, learn)
-        if done.diverged is not None:
-            diverged = len(history) * len(learn) + done.diverged
-            break
-        error = evaluate(network, test)
-        history.append(Epoch(len(history) + 1, rate, done.loss, done.error, error, time.perf_counter() - start))
-        if path is not None:
-            _checkpoint.write(path, description, network, optimizer, draws.state(), history)
-        if on_epoch is not None:
-            on_epoch(history[-1])
+    with progress("epochs", recipe.epochs) as step:
+        step(len(history))
+        while diverged is None and len(history) < recipe.epochs:
+            start, rate = time.perf_counter(), recipe.rate(len(history))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            with draws.lent():
+                done = train_pass(network, optimizer, learn)
+            if done.diverged is not None:
+                diverged = len(history) * len(learn) + done.diverged
+                break
+            error = evaluate(network, test)
+            history.append(Epoch(len(history) + 1, rate, done.loss, done.error, error, time.perf_counter() - start))
+            if path is not None:
+                _checkpoint.write(path, description, network, optimizer, draws.state(), history)
+            step(text=f"epochs, test error {error:.1f} %")
+            if on_epoch is not None:
+                on_epoch(history[-1])
     if path is not None and diverged is not None:
         _checkpoint.write_diverged(path, history, diverged)
     network.eval()

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from unbraid._progress import progress
 from unbraid.data import Dataset
 from unbraid.errors import CheckpointError
 from unbraid.train import _checkpoint
@@ -79,8 +80,17 @@ def train_many(
         Trainee(*one, {name: values[number] for name, values in constants.items()})
         for number, one in enumerate(zip(range(len(networks)), networks, given, seeds, paths, strict=True))
     ]
-    for start in range(0, len(trainees), together):
-        SideBySide(trainees[start : start + together], here, on_epoch).run()
+    with progress(f"epochs of {len(networks)} networks", sum(recipe.epochs for recipe in given)) as step:
+
+        def done(number: int, epoch: Epoch) -> None:
+            step()
+            if on_epoch is not None:
+                on_epoch(number, epoch)
+
+        for start in range(0, len(trainees), together):
+            stack = trainees[start : start + together]
+            SideBySide(stack, here, done).run()
+            step(sum(trainee.recipe.epochs - len(trainee.history) for trainee in stack))  # of those that diverged
     return [trainee.finished(data.name) for trainee in trainees]
 
 

@@ -1,19 +1,19 @@
 """What came of training a network."""
 
-import html
-import io
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 from torch import nn
 
+from unbraid.form import Result, finite
 from unbraid.train._recipe import Recipe
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["Epoch", "Run"]
@@ -41,7 +41,7 @@ class Epoch:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Run(Result):
     """A trained network and how it got there.
 
     Attributes:
@@ -89,7 +89,7 @@ class Run:
             table.add_row(f"{row.epoch}", f"{row.lr:.3g}", f"{row.train_loss:.4f}", *errors, f"{row.seconds:.2f}")
         return table
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """Everything but the network, ready for JSON: None stands where a number is not finite."""
         return {
             "data": self.data,
@@ -101,32 +101,21 @@ class Run:
             "folder": None if self.folder is None else str(self.folder),
         }
 
-    def plot(self) -> "Figure":
+    def rows(self) -> list[dict[str, Any]]:
+        """One an epoch."""
+        return [asdict(epoch) for epoch in self.history]
+
+    def scalars(self) -> dict[str, float]:
+        """Test error in %, and the train loss and error of the last epoch."""
+        last = asdict(self.history[-1]) if self.history else {}
+        return finite({name: last.get(name) for name in ("test_error", "train_error", "train_loss")})
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
         """Train and test error by epoch, in %."""
-        from matplotlib.figure import Figure  # here, because it takes longer to import than all of unbraid
+        from unbraid.draw import epochs  # here, because it takes longer to import than all of unbraid
 
-        figure = Figure(figsize=(6, 3.6), layout="constrained")
-        axes = figure.add_subplot()
-        epochs = [row.epoch for row in self.history]
-        lines = {
-            "train": ([row.train_error for row in self.history], "#D55E00", "--"),
-            "test": ([row.test_error for row in self.history], "#0072B2", "-"),
-        }
-        for name, (errors, colour, style) in lines.items():
-            axes.plot(epochs, errors, color=colour, linestyle=style, label=name)
-        if self.history:  # where the lines end close together, labels at their ends would overlap
-            axes.legend(frameon=False)
-        axes.set(xlabel="epoch", ylabel="error, %", title=f"{self.data}: {self.summary}")
-        axes.set_ylim(bottom=0)
-        axes.spines[["top", "right"]].set_visible(False)
-        return figure
-
-    def _repr_html_(self) -> str:
-        picture = io.StringIO()
-        self.plot().savefig(picture, format="svg")
-        drawing = picture.getvalue()
-        text = html.escape(f"{self.data}, seed {self.seed}: {self.summary}")
-        return f"<figure>{drawing[drawing.index('<svg') :]}<figcaption>{text}</figcaption></figure>"
+        train, test = [row.train_error for row in self.history], [row.test_error for row in self.history]
+        return epochs(train, test, f"{self.data}: {self.summary}", ax=ax)
 
     def __repr__(self) -> str:
         return f"Run({self.data!r}, seed {self.seed}: {self.summary})"

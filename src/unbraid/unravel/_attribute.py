@@ -14,6 +14,7 @@ from unbraid.unravel._push import Run
 from unbraid.walk import Cotangents, freeze, record, run, walk
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -48,12 +49,17 @@ class Attribution(Result):
             table.add_row(name, f"{value:+.4g}")
         return table
 
-    def plot(self) -> "Figure":
+    def rows(self) -> list[dict[str, Any]]:
+        """One a term and one for the head: what it adds, averaged over the batch."""
+        means = [*self.values.mean(1).tolist(), float(self.constants.mean())]
+        return [{"term": name, "value": value} for name, value in zip((*self.names, "head"), means, strict=True)]
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
         """What each term and the head add, averaged over the batch."""
         from unbraid.draw import contributions
 
         means = [*self.values.mean(1).tolist(), float(self.constants.mean())]
-        return contributions((*self.names, "head"), means)
+        return contributions((*self.names, "head"), means, ax=ax)
 
     def to_dict(self) -> dict[str, Any]:
         """All contributions as plain values."""

@@ -13,6 +13,7 @@ from unbraid.unravel._push import Run
 from unbraid.walk import freeze, run
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -62,11 +63,21 @@ class Lens(Result):
             "scale": self.scale,
         }
 
-    def plot(self) -> "Figure":
+    def rows(self) -> list[dict[str, Any]]:
+        """One a partial sum, by its last term."""
+        numbers = zip(self.names, self.agreement.tolist(), self.divergence.tolist(), strict=True)
+        return [{"up to": name, "agreement": share, "divergence": far} for name, share, far in numbers]
+
+    def scalars(self) -> dict[str, float]:
+        """After how many terms half of the predictions are the model's, and how far the first term is from it."""
+        half = next(k for k, share in enumerate(self.agreement.tolist()) if share >= 0.5)
+        return {"terms to half agreement": float(half), "divergence of the first": float(self.divergence[0])}
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
         """Agreement and divergence by term."""
         from unbraid.draw import agreement
 
-        return agreement(self.agreement.tolist(), self.divergence.tolist())
+        return agreement(self.agreement.tolist(), self.divergence.tolist(), ax=ax)
 
 
 def lens(

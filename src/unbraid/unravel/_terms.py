@@ -17,6 +17,7 @@ from unbraid.unravel._push import CONSTANTS, INPUT, Origin, Run
 from unbraid.walk import run
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -128,11 +129,16 @@ class Terms(Result):
             table.add_row(str(k), name, f"{norm:.4g}", f"{norm / whole:.3f}")
         return table
 
-    def plot(self) -> "Figure":
+    def rows(self) -> list[dict[str, Any]]:
+        """One a term, with its root mean square."""
+        pairs = zip(self.names, self.norms.tolist(), strict=True)
+        return [{"term": name, "rms": norm, "block": self[k].block} for k, (name, norm) in enumerate(pairs)]
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
         """The root mean square of each term."""
         from unbraid.draw import terms
 
-        return terms(self.names, self.norms.tolist())
+        return terms(self.names, self.norms.tolist(), ax=ax)
 
     def to_dict(self) -> dict[str, Any]:
         """Names, sizes and error as plain values."""
