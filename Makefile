@@ -9,7 +9,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: studies help report test test-slow check docs format zoo depth clean
+.PHONY: notebooks studies help report test test-slow check docs format zoo depth clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -45,6 +45,10 @@ depth: $(VENV)/.data
 # make studies  replications of papers: train and measure, rewrite docs/studies; goes on where it was stopped
 studies: $(VENV)/.data
 	for study in studies/[a-z]*.py; do $(BIN)/python $$study || exit 1; done
+
+# make notebooks  run the notebooks of examples/ anew and keep their outputs
+notebooks: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/notebooks.py
 
 # make zoo      trace the models of timm and transformers; writes docs/zoo.md
 zoo: $(VENV)/.dev

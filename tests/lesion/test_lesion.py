@@ -387,7 +387,7 @@ def test_a_study_is_sorted_and_says_how_it_was_made(form):
     plain = study.to_dict()
     assert [row["metric"] for row in plain["lesions"]] == list(study.metrics)
     assert plain["lesions"][2]["without"] == [(1, 0)]
-    assert study.names == ("blocks.0", "blocks.1", "blocks.1: blocks.1.a")
+    assert study.names == ("blocks.0", "blocks.1", "blocks.1.a")
     html = study._repr_html_()
     assert html.count("<tr>") == 4
     assert "output left out; 3 examples" in html

@@ -38,7 +38,7 @@ def lesions(
     with sheet(7.2, 3.9, ax) as page:
         axes = page.axes
         places = range(len(metrics))
-        _whole(axes, whole, len(metrics) - 0.5)
+        _whole(axes, whole)
         axes.vlines(places, whole, metrics, color=PALETTE[0], linewidth=1.2)
         axes.plot(places, metrics, "o", color=PALETTE[0], markersize=4)
         every = max(1, math.ceil(len(labels) / _LABELS))
@@ -118,7 +118,7 @@ def subsets(
         axes.plot(
             numbers, [float(np.mean(group)) for group in groups], "-o", color=PALETTE[0], markersize=4, label="mean"
         )
-        _whole(axes, whole, float(numbers[-1]))
+        _whole(axes, whole)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("blocks kept")
         axes.set_ylabel(quantity)
@@ -152,7 +152,7 @@ def reorderings(
         axes.plot(tau, metrics, "o", color=PALETTE[0], markersize=4, alpha=0.6)
         low = min(tau, default=0.0)
         axes.set_xlim(1.0 + 0.03 * (1.0 - low) + 0.005, low - 0.03 * (1.0 - low) - 0.005)  # from order to disorder
-        _whole(axes, whole, axes.get_xlim()[1])
+        _whole(axes, whole)
         axes.set_xlabel("Kendall's τ with the original order (1: unchanged)")
         axes.set_ylabel(quantity)
         axes.margins(y=0.12)
@@ -161,18 +161,11 @@ def reorderings(
     return page.figure
 
 
-def _whole(axes: Axes, whole: float, right: float) -> None:
+def _whole(axes: Axes, whole: float) -> None:
+    """The metric of the whole model as a line, named outside of the axes, where no point lies."""
     axes.axhline(whole, color=MUTED, linewidth=1.2, linestyle=(0, (4, 2)))
-    axes.annotate(
-        f"whole model {whole:.4g}",
-        (right, whole),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="right",
-        va="bottom",
-        color=MUTED,
-        size=9,
-    )
+    place = axes.get_yaxis_transform()
+    axes.annotate(f"whole\nmodel\n{whole:.3g}", (1.015, whole), xycoords=place, va="center", color=MUTED, size=9)
 
 
 def _most(whole: float, names: Sequence[str], metrics: Sequence[float]) -> str:

@@ -22,11 +22,15 @@ def the_sets(form: ResidualForm, sets: Sets) -> tuple[LesionSet, ...]:
 
 
 def the_names(form: ResidualForm, sets: Iterable[LesionSet]) -> tuple[str, ...]:
-    """What is deleted: "layer1.0 + layer2.1", or "h.0: attn" for a branch."""
+    """What is deleted: "layer1.0 + layer2.1"; a branch by its own name, after its block's where that says more."""
     blocks = {block.index: block for block in form.all_blocks}
 
     def name(part: Part) -> str:
         block, branch = part if isinstance(part, tuple) else (part, None)
-        return blocks[block].name if branch is None else f"{blocks[block].name}: {blocks[block].branches[branch]}"
+        whole = blocks[block].name
+        if branch is None:
+            return whole
+        own = blocks[block].branches[branch]
+        return own if own.startswith(whole) else f"{whole}: {own}"
 
     return tuple(" + ".join(map(name, which)) or "nothing" for which in sets)

@@ -87,7 +87,13 @@ def lens(
     values: Float[Tensor, "terms *stream"],
     scale: Literal["recomputed", "frozen"],
 ) -> Lens:
-    """Run the head on every partial sum."""
+    """Run the head on every partial sum.
+
+    Raises:
+        ValueError: the scale is neither "recomputed" nor "frozen".
+    """
+    if scale not in ("recomputed", "frozen"):
+        raise ValueError(f'lens: scale is "recomputed" or "frozen"; {scale!r} came.')
     form = made.form
     head = subgraph(form.graph, (form.output,), given=(stream,))
     given = {**made.inputs, stream: made.values[stream]}
