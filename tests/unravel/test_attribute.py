@@ -83,6 +83,16 @@ def test_a_pair_picks_a_position_and_a_class():
     assert error(unravel(trace(network, x), x).attribute((-3, -3)).values, found.values) < 1e-14
 
 
+def test_a_list_holds_a_target_for_every_example():
+    network, x = lively(Reader()), normal(3, 5, 6)
+    terms = unravel(trace(network, x), x)
+    found, output = terms.attribute([(0, 1), (4, 2), (-1, 0)]), network(x).detach()
+    assert error(found.total(), torch.stack([output[0, 0, 1], output[1, 4, 2], output[2, -1, 0]])) < 1e-10
+    assert error(found.values[:, 1], terms.attribute((4, 2)).values[:, 1]) < 1e-14
+    scores = normal(3, 4)
+    assert torch.equal(objective(scores, [2, 0, -1]).values, objective(scores, torch.tensor([2, 0, -1])).values)
+
+
 def test_a_loss_leaves_its_remainder_to_the_constants():
     """What the loss is not linear in: values − ⟨gradient, output⟩ joins the head's bias."""
     network = features(order=LINEAR[1])
@@ -120,6 +130,8 @@ def test_in_float32():
         (torch.tensor([0, 1, -5]), (3, 4), r"values below 4; \[0, 1, -5\] came"),
         (1, (3, 5, 4), r"a class index needs an output \[batch, classes\], and this one is \[3, 5, 4\]"),
         ((1, 1), (3, 4), r"a pair \(position, class\) needs an output .*and this one is \[3, 4\]"),
+        ([0, 1], (3, 4), r"a list holds one for each of the 3 examples; it has 2"),
+        ([0, 1, 4], (3, 4), r"values below 4; 4 came"),
         ((5, 1), (3, 5, 4), r"position 5 and class 1 must lie within 5 positions and 4 classes"),
         (lambda y: y.mean(), (3, 4), r"one number per example, a tensor \[3\]; it gave \[\] for an output \[3, 4\]"),
         (lambda y: torch.zeros(3), (3, 4), r"a differentiable function of the output, and this one is constant"),

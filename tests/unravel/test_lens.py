@@ -40,3 +40,9 @@ def test_with_a_frozen_scale_rows_differ_by_one_term_s_contribution():
             alone = (term - term.mean(-1, keepdim=True)) * scale * network.norm.weight @ network.head.weight.T
             assert error(frozen.outputs[k] - frozen.outputs[k - 1], alone) < 1e-11
     assert error(frozen.outputs[0], measured.outputs[0]) > 1e-2
+
+
+def test_the_scale_has_two_names():
+    x = normal(3, 5, 6)
+    with pytest.raises(ValueError, match='lens: scale is "recomputed" or "frozen"; \'live\' came'):
+        unravel(trace(lively(Reader()), x), x).lens("live")

@@ -1,11 +1,13 @@
 """The entry point: runs a verb and turns what goes wrong into one line and an exit status."""
 
+import os
 import sys
 from collections.abc import Sequence
 
 import typer
 
 from unbraid.cli._app import app
+from unbraid.cli._complete import for_bash
 from unbraid.cli._console import tell
 from unbraid.errors import UnbraidError
 
@@ -21,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0; 2 for bad input, with one line on stderr; 130 after Ctrl-C; 1 for a fault of unbraid's own.
         With --debug anywhere among the arguments, errors keep their traceback.
     """
+    for_bash(os.environ)
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     rest = [argument for argument in given if argument != "--debug"] or ["--help"]

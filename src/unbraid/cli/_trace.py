@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from unbraid.cli._complete import models
 from unbraid.cli._console import JSON, show, tell
 from unbraid.cli._model import Wish, explain, load, parse_shape
 
@@ -26,6 +27,7 @@ Model = Annotated[
         help="A folder made by `unbraid train`, FILE.py:FACTORY (whose code is run), timm:NAME, torchvision:NAME or "
         "hf:NAME.",
         show_default=False,
+        autocompletion=models,
     ),
 ]
 Shape = Annotated[

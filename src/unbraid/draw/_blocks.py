@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from unbraid.draw._sheet import sheet
 from unbraid.draw._style import PALETTE, shorten
@@ -45,9 +46,11 @@ def blocks(names: Sequence[str], parameters: Sequence[int], skips: Sequence[str]
                 text.set_parse_math(False)
             axes.set_ylim(len(names) - 0.5, -0.5)
             axes.tick_params(axis="y", length=0)
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 4M, not a factor of 1e6 in the corner
             axes.set_xlabel("parameters (numbers learned)")
         else:
             axes.set_xlabel("block, in order of execution")
+            axes.yaxis.set_major_formatter(EngFormatter(sep=""))
             axes.set_ylabel("parameters (numbers learned)")
         page.legend()
         page.title(f"{len(names)} blocks with {sum(parameters):,} parameters in their branches and skips")

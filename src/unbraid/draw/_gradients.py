@@ -96,7 +96,7 @@ def coherence(cosine: Sequence[float], ratio: Sequence[float], *, ax: Axes | Non
         axes.plot(range(len(cosine)), cosine, color=PALETTE[0], marker="o", markersize=4, label="mean cosine")
         axes.plot(range(len(ratio)), ratio, color=PALETTE[3], marker="s", markersize=4, label="‖mean‖ / mean norm")
         axes.axhline(0, color=MUTED, linewidth=0.8)
-        axes.set_ylim(top=1.05)
+        axes.set_ylim(min(-0.05, *cosine), 1.05)  # a cosine of 0, chance, is seen above the axis
         axes.set_xlabel("block, in order of execution")
         axes.set_ylabel("agreement of examples (1: alike)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

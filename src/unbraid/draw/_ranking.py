@@ -14,13 +14,21 @@ __all__ = ["ranking"]
 _MOST_NAMED = 24  # bars that still carry their names on half a page
 
 
-def ranking(names: Sequence[str], scores: Sequence[float], label: str, *, ax: Axes | None = None) -> Figure:
+def ranking(
+    names: Sequence[str],
+    scores: Sequence[float],
+    label: str,
+    *,
+    least: str = "counts least",
+    ax: Axes | None = None,
+) -> Figure:
     """One bar a block in order of execution, the least in another colour; names are left out beyond 24.
 
     Args:
         names: what each score belongs to; shown as they stand.
         scores: the scores; not finite where there is none.
         label: what the scores are, for the axis.
+        least: what the title says of the least score, after its name.
         ax: where to draw; by default a figure of its own.
 
     Returns:
@@ -32,13 +40,13 @@ def ranking(names: Sequence[str], scores: Sequence[float], label: str, *, ax: Ax
     if not names or len(names) != len(scores):
         raise ValueError(f"ranking: needs one score for every name; got {len(names)} names and {len(scores)} scores.")
     known = [place for place, score in enumerate(scores) if math.isfinite(score)]
-    least = min(known, key=lambda place: scores[place], default=None)
+    lowest = min(known, key=lambda place: scores[place], default=None)
     heights = [score if math.isfinite(score) else 0.0 for score in scores]
-    colors = [PALETTE[3] if place == least else PALETTE[0] for place in range(len(names))]
+    colors = [PALETTE[3] if place == lowest else PALETTE[0] for place in range(len(names))]
     named = len(names) <= _MOST_NAMED
     with sheet(7.2, 1.35 + 0.3 * len(names) if named else 4.2, ax) as page:
         axes = page.axes
-        found = "no score" if least is None else f"{shorten(names[least], 24)} counts least: {scores[least]:.3g}"
+        found = "no score" if lowest is None else f"{shorten(names[lowest], 24)} {least}: {scores[lowest]:.3g}"
         page.title(found)
         if named:
             _bars(axes, names, heights, colors, label)

@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-# What to explain, per example: class indices, a (position, class) pair, or a function of the output.
-Target: TypeAlias = int | Tensor | tuple[int, int] | Callable[[Tensor], Tensor]
+# What to explain, per example: class indices, a (position, class) pair, one of these for each example as a list, or a
+# function of the output. Indices read as in captum.
+Target: TypeAlias = int | Tensor | tuple[int, int] | list[int] | list[tuple[int, int]] | Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ def objective(output: Tensor, target: Target) -> Objective:
     Args:
         output: the model's output, [batch, classes] or [batch, positions, classes] for indices.
         target: class indices (one int, or a tensor [batch]) on [batch, classes]; a pair (position, class) on [batch,
-            positions, classes]; or a function output -> [batch], a loss per example, say.
+            positions, classes]; a list of either, one for each example; or a function output -> [batch], a loss per
+            example, say.
 
     Raises:
         ValueError: the target does not fit the output; it says which form would.
@@ -82,6 +84,8 @@ def largest(output: Float[Tensor, "batch *rest"]) -> Float[Tensor, " batch"]:
 def _pick(output: Tensor, target: Target) -> Tensor:
     if isinstance(target, tuple):
         return _entry(output, target)
+    if isinstance(target, list):
+        return _each(output, target)
     if callable(target):
         return target(output)
     if output.ndim != 2:
@@ -97,6 +101,14 @@ def _pick(output: Tensor, target: Target) -> Tensor:
             f"{index.tolist()} came."
         )
     return output.gather(1, (index % output.shape[1]).expand(len(output))[:, None])[:, 0]
+
+
+def _each(output: Tensor, targets: list[int] | list[tuple[int, int]]) -> Tensor:
+    """A target of its own for every example."""
+    if len(targets) != len(output):
+        raise ValueError(f"target: a list holds one for each of the {len(output)} examples; it has {len(targets)}.")
+    each: list[int | tuple[int, int]] = [*targets]
+    return torch.cat([_pick(output[k : k + 1], target) for k, target in enumerate(each)])
 
 
 def _entry(output: Tensor, pair: tuple[int, int]) -> Tensor:

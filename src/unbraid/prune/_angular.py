@@ -69,7 +69,8 @@ class AngularDistances(Result):
         from unbraid.draw import ranking  # matplotlib is imported where a figure is wanted
 
         label = f"angular distance over {self.span} blocks, in units of π"
-        return ranking(self.names, self.distances.tolist(), label, ax=ax)
+        rest = f"and the next {self.span - 1} turn" if self.span > 1 else "turns"
+        return ranking(self.names, self.distances.tolist(), label, least=f"{rest} the stream least", ax=ax)
 
 
 def angular_distance(form: ResidualForm, batches: Batches, *, span: int) -> AngularDistances:
