@@ -1,5 +1,6 @@
 """Every result has a table, plain values, a figure, and a table for notebooks in which names cannot run."""
 
+import functools
 import json
 import math
 from html.parser import HTMLParser
@@ -76,6 +77,12 @@ def recorded(log):
     return log
 
 
+@pytest.fixture(scope="module")
+def made(setting):
+    """Each result, made once."""
+    return functools.cache(lambda name: MAKE[name](*setting))
+
+
 def kinds(parent):
     """The classes that stand below and have none below themselves."""
     return {kind for child in parent.__subclasses__() for kind in (kinds(child) or {child})}
@@ -86,8 +93,8 @@ def test_all_results_are_among_these():
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_a_result_shows_itself(name, setting):
-    result = MAKE[name](*setting)
+def test_a_result_shows_itself(name, made):
+    result = made(name)
     assert type(result).__name__ == name
     table = result.table()
     assert isinstance(table, Table)
@@ -99,8 +106,8 @@ def test_a_result_shows_itself(name, setting):
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_a_result_draws_itself_on_a_page_or_where_it_is_told(name, setting):
-    result = MAKE[name](*setting)
+def test_a_result_draws_itself_on_a_page_or_where_it_is_told(name, made):
+    result = made(name)
     figure = result.plot()
     assert isinstance(figure, Figure)
     assert_readable(figure)
@@ -119,8 +126,8 @@ def test_a_result_draws_itself_on_a_page_or_where_it_is_told(name, setting):
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_a_result_becomes_a_data_frame(name, setting):
-    result = MAKE[name](*setting)
+def test_a_result_becomes_a_data_frame(name, made):
+    result = made(name)
     frame, rows = result.to_pandas(), result.rows()
     assert len(frame) == len(rows)
     assert len(frame) or name == "Diagnosis"  # where nothing stands out
@@ -132,8 +139,8 @@ def test_a_result_becomes_a_data_frame(name, setting):
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_a_result_logs_its_single_numbers(name, setting):
-    result = MAKE[name](*setting)
+def test_a_result_logs_its_single_numbers(name, made):
+    result = made(name)
     found = {}
     result.log(Writer(found), 7)
     assert found == {f"unbraid/{name}": (7, value) for name, value in result.scalars().items()}

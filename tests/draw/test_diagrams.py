@@ -122,3 +122,8 @@ def test_the_checks_see_a_collision_and_a_clipped_text():
     found = texts(figure)
     assert overlaps(found)
     assert any("outside" in name for name in outside(figure, found))
+
+
+def test_diagrams_show_themselves_in_notebooks():
+    for figure in (draw.network(2), draw.unravelled(2), draw.order("act linear +")):
+        assert figure._repr_png_().startswith(b"\x89PNG")

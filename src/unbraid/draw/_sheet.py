@@ -1,6 +1,5 @@
 """Where a figure of a result is drawn: on a page of its own, or in axes that are given."""
 
-import io
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,22 +8,11 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from unbraid.draw._style import INK, style
+from unbraid.draw._style import INK, Page, style
 
 __all__ = ["Sheet", "sheet"]
 
-_NOTEBOOK = 110  # dots an inch: sharp enough on a screen, some 20 kB a figure
 _OWN, _GIVEN = 11.5, 10.0  # points of a title
-
-
-class _Page(Figure):
-    """A figure that notebooks show although pyplot has not made it."""
-
-    def _repr_png_(self) -> bytes:
-        picture = io.BytesIO()
-        with style():
-            self.savefig(picture, format="png", dpi=_NOTEBOOK, metadata={"Software": None})
-        return picture.getvalue()
 
 
 @dataclass(frozen=True)
@@ -76,7 +64,7 @@ def sheet(width: float, height: float, ax: Axes | None = None, *, panels: int = 
     """
     with style():
         if ax is None:
-            figure: Figure = _Page(figsize=(width, height), layout="constrained")
+            figure: Figure = Page(figsize=(width, height), layout="constrained")
             yield Sheet(figure, tuple(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]), given=False)
             return
         whole = ax.get_figure(root=True)

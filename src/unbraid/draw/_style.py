@@ -1,5 +1,6 @@
 """The one style of every figure: fonts, inks and a palette that survives colour blindness and grey print."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,7 +9,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-__all__ = ["INK", "MUTED", "PALETTE", "PAPER", "blank", "colour", "plain_text", "shorten", "style"]
+__all__ = ["INK", "MUTED", "PALETTE", "PAPER", "Page", "blank", "colour", "plain_text", "shorten", "style"]
 
 # Every drawing uses these two for what is neither data nor block, so that a page with a dark theme can
 # exchange them (see unbraid.report) without touching the rest.
@@ -20,6 +21,8 @@ MUTED = "#6b7280"
 # neighbours differ in lightness, which is what grey print keeps. tests/draw/test_palette.py computes what
 # colour-blind readers see of it.
 PALETTE = ("#0060a8", "#d08c00", "#007a5a", "#c8400a", "#4a9fd8", "#b85aa6")
+
+_NOTEBOOK = 110  # dots an inch: sharp enough on a screen, some 20 kB a figure
 
 _RC: Any = {  # Any: matplotlib types every key by name
     "font.family": "sans-serif",
@@ -62,6 +65,16 @@ def style() -> Iterator[None]:
         yield
 
 
+class Page(Figure):
+    """A figure that notebooks show although pyplot has not made it."""
+
+    def _repr_png_(self) -> bytes:
+        picture = io.BytesIO()
+        with style():
+            self.savefig(picture, format="png", dpi=_NOTEBOOK, metadata={"Software": None})
+        return picture.getvalue()
+
+
 def colour(block: int) -> str:
     """The colour of a block, from 0; they repeat after six."""
     return PALETTE[block % len(PALETTE)]
@@ -69,7 +82,7 @@ def colour(block: int) -> str:
 
 def blank(width: float, height: float) -> Figure:
     """An empty figure of width × height inches whose one axes counts in inches and shows no frame."""
-    figure = Figure(figsize=(width, height))
+    figure = Page(figsize=(width, height))
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_xlim(0.0, width)
     axes.set_ylim(0.0, height)
