@@ -1,5 +1,5 @@
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -30,7 +30,7 @@ class Lens(Result):
 
     names: tuple[str, ...]
     outputs: Float[Tensor, "terms *output"]
-    scale: Literal["recomputed", "frozen"]
+    scale: str
 
     @property
     def agreement(self) -> Float[Tensor, " terms"]:
@@ -85,7 +85,7 @@ def lens(
     stream: str,
     names: tuple[str, ...],
     values: Float[Tensor, "terms *stream"],
-    scale: Literal["recomputed", "frozen"],
+    scale: str,
 ) -> Lens:
     """Run the head on every partial sum.
 

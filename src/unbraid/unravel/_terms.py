@@ -1,6 +1,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -108,8 +108,16 @@ class Terms(Result):
         """Split a scalar of the output over the terms, the head frozen at this input; see `Attribution`."""
         return attribution(self._run, self._of, self.names, self.values, target)
 
-    def lens(self, scale: Literal["recomputed", "frozen"] = "recomputed") -> Lens:
-        """The head applied to every partial sum of the terms; see `Lens`."""
+    def lens(self, scale: str = "recomputed") -> Lens:
+        """The head applied to every partial sum of the terms (the logit lens); see `Lens`.
+
+        Args:
+            scale: "recomputed", where the head's norms measure each partial sum; or "frozen", where they keep the scale
+                of the whole stream.
+
+        Raises:
+            ValueError: the scale is neither.
+        """
         return lens(self._run, self._of, self.names, self.values, scale)
 
     @property
