@@ -13,6 +13,7 @@ from unbraid.errors import UnbraidError
 from unbraid.form._batches import Batches
 from unbraid.form._form import ResidualForm
 from unbraid.form._target import classification_loss
+from unbraid.ranks import world
 
 
 @runtime_checkable
@@ -108,6 +109,8 @@ class Log(ABC, Generic[R]):
         return {"records": [{"step": step, **found.to_dict()} for step, found in self.records]}
 
     def _write(self, step: int, found: R) -> None:
+        if not world().first:
+            return  # every rank takes the record, for they share the work; one writes
         if self.file is not None:
             with Path(self.file).open("a") as lines:
                 lines.write(json.dumps({"step": step, **_known(found.to_dict())}) + "\n")
