@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import unbraid
 from train._small import examples
-from unbraid import RankError, gradients, ranks, train
+from unbraid import gradients, ranks, train
 from unbraid import nn as unn
 from unbraid.cli import main
 from unbraid.train import Recipe
@@ -121,7 +121,6 @@ def errors(folder):
             found[name] = "went through"
         except Exception as error:
             found[name] = f"{type(error).__name__}: {error}"
-            assert not isinstance(error, RankError) or error.rank != rank
     return found
 
 

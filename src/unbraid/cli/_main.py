@@ -26,7 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     rest = [argument for argument in given if argument != "--debug"] or ["--help"]
-    return on_ranks(lambda: _status(rest, debug=debug), rest)
+    try:
+        return on_ranks(lambda: _status(rest, debug=debug), rest)
+    except RankError as error:  # they did not find one another
+        if debug:
+            raise
+        _fail(f"unbraid: {one_line(error)}")
+        return _FAULT
 
 
 def _status(rest: list[str], *, debug: bool) -> int:

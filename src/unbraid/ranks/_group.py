@@ -6,6 +6,10 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from unbraid.ranks._gather import connected
+from unbraid.ranks._meeting import meet
 
 __all__ = ["group", "launched", "many"]
 
@@ -36,7 +40,10 @@ def group() -> Iterator[None]:
     if gpus:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % gpus)
     enough = 0 < int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= gpus
-    dist.init_process_group("cpu:gloo,cuda:nccl" if enough else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if enough else "gloo"
+    with connected():
+        store, rank, size = next(rendezvous("env://"))
+        dist.init_process_group(backend, store=meet(store, rank, size), rank=rank, world_size=size)
     try:
         yield
     finally:

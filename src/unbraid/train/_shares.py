@@ -53,8 +53,7 @@ def shared(network: nn.Module, data: Dataset) -> Iterator[nn.Module]:
         return
     unused = _unused(network, data)
     with over_all_ranks(network):
-        # Buffers need no broadcast: all that moves them is computed over the whole batch.
-        yield DistributedDataParallel(network, broadcast_buffers=False, find_unused_parameters=unused)
+        yield DistributedDataParallel(network, find_unused_parameters=unused)
 
 
 def _unused(network: nn.Module, data: Dataset) -> bool:
