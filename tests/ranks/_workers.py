@@ -68,7 +68,6 @@ def analyses():
 
 def training(folder):
     data, found = examples(), {}
-    log = None
     for name, made in {
         "sgd": (network(scale="1/sqrt(K)"), RECIPE),
         "adamw": (network(norm="layer"), Recipe(epochs=2, batch_size=50, lr=0.003, optimizer="adamw")),
@@ -76,6 +75,7 @@ def training(folder):
         "dropout": (network(stochastic_depth=0.5), RECIPE),
     }.items():
         model, recipe = made
+        log = None
         if name == "batch norm":
             form = unbraid.trace(model.eval(), data.test_inputs[:4])
             log = gradients.DiagnosisLog(form, [(data.test_inputs, data.test_labels)], file=folder / "log.jsonl")
@@ -85,9 +85,23 @@ def training(folder):
             "history": [[e.train_loss, e.train_error, e.test_error] for e in run.history],
             "modules": [type(module).__name__ for module in run.network.modules()],
         }
+    if ranks.world().size > 1:
+        found["averaged by rank"] = averaged_by_rank(data)
     wild = train.fit(network(), data, Recipe(epochs=2, batch_size=50, lr=1e30), folder=folder / "wild")
     found["diverged"] = wild.diverged
     return found
+
+
+def averaged_by_rank(data):
+    """Break the weights on purpose: each rank counts alike, whether it has 13 examples of a batch or 12."""
+    from unbraid.train import _loop
+
+    kept, _loop.weight = _loop.weight, lambda mine, batch: 1.0
+    try:
+        run = train.fit(network(scale="1/sqrt(K)"), data, RECIPE, seed=1)
+    finally:
+        _loop.weight = kept
+    return {key: value.tolist() for key, value in run.network.state_dict().items()}
 
 
 def errors(folder):
