@@ -59,7 +59,6 @@ def shared(network: nn.Module, data: Dataset) -> Iterator[nn.Module]:
 def _unused(network: nn.Module, data: Dataset) -> bool:
     """Whether a parameter has no part in the output; its gradient is then not waited for."""
     network.eval()
-    with torch.random.fork_rng():
-        loss = cross_entropy(network(data.train_inputs[:1]), data.train_labels[:1])
+    loss = cross_entropy(network(data.train_inputs[:1]), data.train_labels[:1])
     learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
     return any(gradient is None for gradient in torch.autograd.grad(loss, learned, allow_unused=True))
