@@ -3,11 +3,13 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 from cli._run import invoke
@@ -57,17 +59,17 @@ def compare(folder, other):
     assert torch.isfinite(ours["head.weight"]).all()
 
 
-def kill_after(agent, folder, *, epochs, which, but=None):
+def kill_after(agent, folder, *, epochs, which, but=None, workers=2):
     """Kill one of the agent's workers, once so many epochs are kept; its process id."""
     end = time.monotonic() + 90
     while len(lines(folder)) < epochs:
         assert agent.poll() is None, agent.communicate()[1]
         assert time.monotonic() < end, "no progress"
         time.sleep(0.02)
-    workers = [pid for pid in children(agent.pid) if pid != but]
-    assert len(workers) == 2
-    os.kill(workers[which], signal.SIGKILL)
-    return workers[which]
+    found = [pid for pid in children(agent.pid) if pid != but]
+    assert len(found) == workers
+    os.kill(found[which], signal.SIGKILL)
+    return found[which]
 
 
 def lines(folder):
@@ -92,3 +94,59 @@ def children(pid):
         if fields[1] == str(pid) and fields[0] != "Z" and b"unbraid" in command:
             found.append(int(stat.parent.name))
     return sorted(found)
+
+
+@pytest.mark.slow
+def test_a_rank_killed_on_one_of_two_machines(tmp_path):
+    """Two agents on the loopback, which count restarts each for itself: the ranks meet again all the same."""
+    folder, port = tmp_path / "run", free_port()
+    torchrun = ("--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "2", "--rdzv-backend", "c10d")
+    where = ("--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", "two")
+    program = [sys.executable, "-m", "torch.distributed.run", *torchrun, *where, "-m", "unbraid", "train", str(folder)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    agents = [subprocess.Popen([*program, *OPTIONS], **pipes) for _ in range(2)]
+    try:
+        kill_after(agents[1], folder, epochs=2, which=0, workers=1)
+        said = [agent.communicate(timeout=120) for agent in agents]
+    finally:
+        for agent in agents:
+            agent.kill()
+    assert [agent.returncode for agent in agents] == [0, 0], said
+    (printed,) = [stdout for stdout, _ in said if stdout]  # by rank 0 alone, wherever it ran in the end
+    assert len(json.loads(printed)["history"]) == 24
+
+
+@pytest.mark.slow
+def test_verbs_under_torchrun(tmp_path):
+    """One that is shared out, one that is not, and one that fails."""
+    invoke("train", str(tmp_path / "run"), *NETWORK, "--epochs", "1", "--lr", "0.005")
+    arguments = ("lesion", str(tmp_path / "run"), "--batch", "50", "--json")
+    shared = under_torchrun(4, *arguments)
+    assert shared.returncode == 0, shared.stderr
+    alone = json.loads(invoke(*arguments).stdout)
+    found = json.loads(shared.stdout)
+    assert found["examples"] == alone["examples"] == 359
+    assert found["whole"] == pytest.approx(alone["whole"], rel=1e-6)
+    for ours, theirs in zip(found["lesions"], alone["lesions"], strict=True):
+        assert ours["metric"] == pytest.approx(theirs["metric"], rel=1e-6)
+    figure = under_torchrun(2, "figure", "toy")
+    assert figure.returncode == 0, figure.stderr
+    assert figure.stdout.count("sum of the 16 paths = 12") == 1
+    wrong = under_torchrun(2, "lesion", str(tmp_path / "nothing"))
+    assert wrong.returncode == 1  # torchrun's own
+    assert wrong.stdout == ""
+    assert "exitcode  : 2" in wrong.stderr
+    assert wrong.stderr.startswith(f'unbraid: "{tmp_path / "nothing"}" is no model')
+    assert "cli/_main.py" not in wrong.stderr  # no traceback of ours
+
+
+def under_torchrun(ranks, *arguments):
+    program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    command = [*program, "-m", "unbraid", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
