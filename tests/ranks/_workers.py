@@ -29,9 +29,13 @@ from unbraid.train import Recipe
 RECIPE = Recipe(epochs=2, batch_size=50, lr=0.05)  # 330 examples: the last batch holds 30
 
 
-def network(norm=None, **options):
+def network(norm=None, seed=0, **options):
     options = {"width": 16, "depth": 4, "norm": norm} | options
-    return unn.mlp(inputs=12, classes=3, generator=torch.Generator().manual_seed(0), **options)
+    return unn.mlp(inputs=12, classes=3, generator=torch.Generator().manual_seed(seed), **options)
+
+
+def of_its_own(rank):
+    return unbraid.trace(network(seed=rank).eval().double(), examples().test_inputs[:4].double())
 
 
 def in_float64():
@@ -126,6 +130,9 @@ def errors(folder):
         "no folder": lambda: train.fit(network(), examples(), RECIPE, folder=folder / "sgd" / "config.json" / "x"),
         "too many ranks": lambda: train.fit(network(), examples(train=101), RECIPE),
         "many networks": lambda: train.train_many([network()], examples(), RECIPE, seeds=[0]),
+        "other model": lambda: unbraid.signal(of_its_own(rank), batches),
+        "other sets": lambda: unbraid.lesion(form, batches, loss, sets=[(rank,), (1,)]),
+        "other network": lambda: train.fit(network(seed=rank), examples(), RECIPE),
         "lost share": lambda: with_a_lost_share(form, batches),
     }
     found = {}

@@ -121,6 +121,9 @@ def test_errors_reach_every_rank_and_none_waits(found, size, rank):
     assert said["no batch"].startswith("DataError: batches: there was none")
     assert said["other data"].startswith("DataError: ranks: each must be given all batches, the same in the same order")
     assert "is not that of rank 0" in said["fewer batches"]
+    for what in ("other model", "other sets", "other network"):
+        assert said[what].startswith("ValueError: ranks: all share the work of one call")
+        assert "is not what rank 0 was given: rank 1." in said[what]
     failed = "MemoryError: no room on the last rank"
     assert said["one rank fails"] == (failed if rank == last else f"RankError: rank {last}: {failed}")
     assert "there is a run of 2 epochs here already" in said["run is there"]

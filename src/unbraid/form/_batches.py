@@ -13,6 +13,7 @@ from unbraid.ranks import Row, Share, in_order
 # Any iterable of (inputs, labels); inputs a tensor, a tuple of arguments, or a dict of keyword arguments.
 Batches: TypeAlias = Iterable[Any]
 Metric: TypeAlias = Callable[[Any, Any], Tensor]
+_LOOKED_AT = 64  # tensors of a form, and numbers of each, that tell it from another
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,18 +57,33 @@ def each_row(form: ResidualForm, batches: Batches, work: Callable[[Batch], Row])
     yield from each_share(form, batches, lambda batch, share: work(batch) if share.index == 0 else {})
 
 
-def each_share(form: ResidualForm, batches: Batches, work: Callable[[Batch, Share], Row]) -> Iterator[Row]:
-    """As `each_row`, for work on a batch that can be shared out further; rows of one batch are added."""
+def each_share(
+    form: ResidualForm,
+    batches: Batches,
+    work: Callable[[Batch, Share], Row],
+    same: Callable[[], object] = lambda: None,
+) -> Iterator[Row]:
+    """As `each_row`, for work on a batch that can be shared out further; rows of one batch are added.
+
+    `same` is what must be alike on all ranks besides the form and the batches.
+    """
 
     def numbered(item: tuple[int, Any], share: Share) -> Row:
         return work(_as_batch(form, item[1], item[0]), share)
 
     some = False
-    for row in in_order(enumerate(batches), numbered):
+    for row in in_order(enumerate(batches), numbered, lambda: (_looks(form), same())):
         some = True
         yield row
     if not some:
         raise _nothing()
+
+
+def _looks(form: ResidualForm) -> list[object]:
+    """Enough of a form to tell it from another: its streams, and the beginning of some of its tensors."""
+    names = sorted(form.state)
+    some = (form.state[name] for name in names[:: max(1, len(names) // _LOOKED_AT)])
+    return [*form.graph.streams, *names, *(tensor.flatten()[:_LOOKED_AT] for tensor in some)]
 
 
 def _nothing() -> DataError:

@@ -10,7 +10,7 @@ from unbraid.form._edit import Part as Branch
 from unbraid.form._edit import Spared
 from unbraid.form._form import ResidualForm
 from unbraid.form._part import Part
-from unbraid.graph import Graph, Step, Stream
+from unbraid.graph import Graph, Step, Stream, reads
 from unbraid.ranks import Row, Share, world
 
 # Values for streams that variants read and the form has not, by their names: means of branches, say.
@@ -92,13 +92,18 @@ def sweep(
         }
 
     total: dict[str, Tensor] = {}
-    for row in each_share(form, batches, work):
+    for row in each_share(form, batches, work, lambda: _said(variants)):
         total = {name: total[name] + value if total else value for name, value in row.items()}
         if not one:
             advance(len(variants))
     examples = int(total["examples"])
     stacked = bool(total["stacked"] > 0) and not total["refused"]
     return Swept(tuple((total["sums"] / examples).tolist()), examples, stacked)
+
+
+def _said(variants: Sequence[Sequence[Step]]) -> list[str]:
+    """What each variant reads, block after block: by that lesions and orders differ."""
+    return [str([(step.block, *reads(step)) for step in steps]) for steps in variants]
 
 
 class _Shares:

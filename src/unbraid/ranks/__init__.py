@@ -7,6 +7,7 @@ Nothing else of the library knows how many ranks there are: what is added up in 
 would, to the same bits.
 """
 
+from unbraid.ranks._agree import agreed
 from unbraid.ranks._first import from_first, together
 from unbraid.ranks._gather import Row
 from unbraid.ranks._group import group, launched, many
@@ -18,6 +19,7 @@ __all__ = [
     "Row",
     "Share",
     "World",
+    "agreed",
     "alone",
     "connected",
     "from_first",

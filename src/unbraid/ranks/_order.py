@@ -1,25 +1,24 @@
 """Items worked on by many ranks, their rows handed out as if one had done it all."""
 
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from unbraid.errors import DataError, RankError
+from unbraid.ranks._agree import agreed, mark
 from unbraid.ranks._gather import Message, Row, attempted, gather, raise_first
 from unbraid.ranks._world import Share, World, world
 
 __all__ = ["in_order"]
 
 T = TypeVar("T")
-_LOOKED_AT = 4096  # numbers of each tensor, spread evenly over it, that tell one item from another
 
 
-def in_order(items: Iterable[T], work: Callable[[T, Share], Row]) -> Iterator[Row]:
+def in_order(
+    items: Iterable[T], work: Callable[[T, Share], Row], same: Callable[[], object] = lambda: None
+) -> Iterator[Row]:
     """The row of each item, in the order of the items, on every rank.
 
     With W ranks items are taken W at a time; each rank works on one and all tell all. So memory does not grow with the
@@ -30,9 +29,11 @@ def in_order(items: Iterable[T], work: Callable[[T, Share], Row]) -> Iterator[Ro
     Args:
         items: the same on every rank, all of them.
         work: (item, share) -> numbers by name. With one rank the share is the whole.
+        same: what must be alike on all ranks besides the items, such as the weights of a model.
 
     Raises:
         DataError: the ranks were given different items.
+        ValueError: what must be the same differs.
         RankError: another rank's work raised; or an answer is missing.
     """
     here = world()
@@ -40,6 +41,7 @@ def in_order(items: Iterable[T], work: Callable[[T, Share], Row]) -> Iterator[Ro
         for item in items:
             yield work(item, Share(0, 1))
         return
+    agreed(same)
     source, done = iter(items), 0
     while True:
         messages = gather(_answer(source, work, here))
@@ -55,7 +57,7 @@ def _answer(source: Iterator[T], work: Callable[[T, Share], Row], here: World) -
     """This rank's part of the next items. What it raises is told like any answer, so that nobody waits for it."""
     try:
         some = list(islice(source, here.size))
-        facts: dict[str, Any] = {"met": [_mark(item) for item in some], "did": None}
+        facts: dict[str, Any] = {"met": [mark(item) for item in some], "did": None}
         row: Row = {}
         if some:
             number, share = here.task(here.rank, len(some))
@@ -103,20 +105,3 @@ def _rows(messages: list[Message], here: World, count: int, done: int) -> Iterat
         for name, value in message.row.items():
             rows[number][name] = rows[number][name] + value if name in rows[number] else value
     yield from rows
-
-
-def _mark(item: object) -> int:
-    """A checksum by which two items are told apart: shapes, types and some of the numbers; no names of objects."""
-    mark = 0
-    for leaf in pytree.tree_leaves(item):
-        if isinstance(leaf, Tensor):
-            mark = zlib.crc32(f"{list(leaf.shape)} {leaf.dtype}".encode() + _some(leaf), mark)
-        elif isinstance(leaf, str | int | float | None):
-            mark = zlib.crc32(repr(leaf).encode(), mark)
-    return mark
-
-
-def _some(tensor: Tensor) -> bytes:
-    flat = tensor.detach().reshape(-1)
-    chosen = flat[:: max(1, flat.numel() // _LOOKED_AT)].contiguous()
-    return chosen.view(torch.uint8).cpu().numpy().tobytes()

@@ -43,7 +43,9 @@ class Draws:
                 # What is kept moves on alike on all ranks, so that the run can go on with another number of them.
                 seed = int(torch.randint(2**62, ()))
                 self._layers["cpu"] = torch.get_rng_state()
-                torch.manual_seed(seed + world().rank)
+                torch.default_generator.manual_seed(seed + world().rank)
+                if cuda:
+                    torch.cuda.manual_seed(seed + world().rank)
                 yield
                 return
             yield

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unbraid.data import Dataset, batches
 from unbraid.errors import CheckpointError
-from unbraid.ranks import connected, from_first, together
+from unbraid.ranks import agreed, connected, from_first, together
 from unbraid.train import _checkpoint
 from unbraid.train._description import check_same, describe
 from unbraid.train._draws import Draws
@@ -64,7 +64,7 @@ def fit(
         CheckpointError: where `folder` holds a run and `resume` is off, or holds another run; where it
             cannot be written or read.
         ShapeError: where the network does not take such inputs, or gives fewer scores than there are classes.
-        ValueError: where there are more ranks than examples in a batch.
+        ValueError: where there are more ranks than examples in a batch, or ranks are given different networks.
         RankError: where another rank failed.
     """
     path = None if folder is None else Path(folder)
@@ -74,6 +74,7 @@ def fit(
     here = data.to(place)
     check_shapes(network, here)
     check_shares(data, recipe)
+    agreed(lambda: (repr(recipe), seed, str(path), network.state_dict(), *_tensors(here)))
     optimizer = recipe.optimizer_of(network)
     history: list[Epoch] = []
     diverged: int | None = None
@@ -111,6 +112,10 @@ def fit(
         from_first(lambda: _checkpoint.write_diverged(path, history, diverged))
     network.eval()
     return Run(network, data.name, recipe, seed, tuple(history), diverged, path)
+
+
+def _tensors(data: Dataset) -> tuple[Tensor, ...]:
+    return data.train_inputs, data.train_labels, data.test_inputs, data.test_labels
 
 
 def _continue(
