@@ -30,8 +30,8 @@ def agreed(value: Callable[[], object]) -> None:
             first = message.facts["mark"]
         elif message.facts["mark"] != first:
             raise ValueError(
-                "ranks: all share the work of one call, and what one of them was given, a model, variants or settings, is "
-                f"not what rank 0 was given: rank {rank}. Give them the same, or work inside `with ranks.alone():` "
+                "ranks: all share the work of one call, and what one of them was given, a model, variants or settings, "
+                f"is not what rank 0 was given: rank {rank}. Give them the same, or work inside `with ranks.alone():` "
                 "(unbraid.ranks)."
             )
 
