@@ -36,7 +36,7 @@ def progress(text: str, total: int | None) -> Iterator[Step]:
     """A bar on stderr, or in a notebook below the cell.
 
     Nothing is drawn in the first two seconds, where there is neither a terminal nor a notebook, inside of another bar,
-    or in a process that another one has started.
+    in a process that another one has started, or on another rank than the first.
 
     Args:
         text: what is being done.
@@ -45,7 +45,10 @@ def progress(text: str, total: int | None) -> Iterator[Step]:
     Yields:
         What takes a step.
     """
-    bar = None if _busy.get() or multiprocessing.parent_process() is not None else _bar(text, total)
+    from unbraid.ranks import world  # imports torch, which the command's help does without
+
+    silent = _busy.get() or multiprocessing.parent_process() is not None or not world().first
+    bar = None if silent else _bar(text, total)
     if bar is None:
         yield _nothing
         return

@@ -7,6 +7,7 @@ __all__ = [
     "DataError",
     "InexactError",
     "NotResidualError",
+    "RankError",
     "ShapeError",
     "TraceError",
     "UnbraidError",
@@ -88,3 +89,19 @@ class DataError(UnbraidError):
 
 class CheckpointError(UnbraidError):
     """A checkpoint cannot be read, or would run code when read."""
+
+
+class RankError(UnbraidError):
+    """Of several processes that share the work, another one failed.
+
+    Attributes:
+        rank: which; None where it is not known.
+        kind: the name of the class of its error.
+        bad_input: whether what it was given is at fault, not unbraid and not the machine.
+    """
+
+    def __init__(self, message: str, *, rank: int | None, kind: str, bad_input: bool) -> None:
+        super().__init__(message)
+        self.rank = rank
+        self.kind = kind
+        self.bad_input = bad_input

@@ -72,6 +72,7 @@ def lesion(
     import unbraid
     from unbraid.cli._pruned import Task
     from unbraid.data import Examples, batches
+    from unbraid.ranks import world
 
     task = Task.of(model, loaded, data)
     if task.data is None:
@@ -87,6 +88,8 @@ def lesion(
         replace=replace.value,
         max_batch=max_batch,
     )
+    if not world().first:
+        return  # rank 0 draws and tells what all have measured
     if output is not None:
         from unbraid import draw
 

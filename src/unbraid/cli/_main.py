@@ -9,7 +9,8 @@ import typer
 from unbraid.cli._app import app
 from unbraid.cli._complete import for_bash
 from unbraid.cli._console import tell
-from unbraid.errors import UnbraidError
+from unbraid.cli._ranks import on_ranks, report_failure
+from unbraid.errors import RankError, UnbraidError
 
 __all__ = ["main"]
 
@@ -21,12 +22,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0; 2 for bad input, with one line on stderr; 130 after Ctrl-C; 1 for a fault of unbraid's own.
-        With --debug anywhere among the arguments, errors keep their traceback.
+        With --debug anywhere among the arguments, errors keep their traceback. Started by torchrun, rank 0 speaks for
+        all.
     """
     for_bash(os.environ)
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     rest = [argument for argument in given if argument != "--debug"] or ["--help"]
+    try:
+        return on_ranks(lambda: _status(rest, debug=debug), rest)
+    except RankError as error:  # they did not find one another
+        if debug:
+            raise
+        _fail(f"unbraid: {one_line(error)}")
+        return _FAULT
+
+
+def _status(rest: list[str], *, debug: bool) -> int:
     try:
         status = app(args=rest, prog_name="unbraid", standalone_mode=False)
     except KeyboardInterrupt:
@@ -34,16 +46,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UnbraidError, ValueError, OSError, typer.TyperException) as error:
         if debug:
             raise
-        tell(f"unbraid: {one_line(error)}")
-        return _BAD_INPUT
+        _fail(f"unbraid: {one_line(error)}")
+        return _FAULT if isinstance(error, RankError) and not error.bad_input else _BAD_INPUT
     except Exception as error:
         if debug:
             raise
-        tell(f"unbraid: a fault of unbraid's own, {type(error).__name__}: {one_line(error)} (--debug shows where)")
+        _fail(f"unbraid: a fault of unbraid's own, {type(error).__name__}: {one_line(error)} (--debug shows where)")
         return _FAULT
     if status == _INTERRUPTED:
         tell("unbraid: interrupted")
     return status if isinstance(status, int) else 0
+
+
+def _fail(line: str) -> None:
+    tell(line)
+    report_failure(line)
 
 
 def one_line(error: Exception) -> str:

@@ -1,9 +1,11 @@
 """`unbraid sweep`: train every combination of some settings, and keep what is finished."""
 
+import json
 import math
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,8 @@ import typer
 from unbraid.cli._console import JSON, progress, show, tell
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from unbraid.cli._grid import Grid, Setting
     from unbraid.data import Dataset
     from unbraid.train import Run, Store
@@ -40,19 +44,22 @@ def sweep(
     from unbraid.cli._grid import read_grid
     from unbraid.cli._outcome import Outcome, Row
     from unbraid.data import by_name
-    from unbraid.train import Store
 
     grid = read_grid(file)
     examples = by_name(grid.data).flat()
     _try(grid, examples)
     path = store or file.with_suffix(".sqlite")
-    with Store(path, job="sweep", data=examples) as kept:
+    with _opened(path, examples) as kept:
         try:
             _train(grid, examples, kept, together, device)
         except KeyboardInterrupt:
+            if kept is None:
+                raise
             done = sum(kept.result(_asked(*run)) is not None for run in grid.runs)
             tell(f"{done} of {len(grid.runs)} runs are finished and kept in {path}; the same command goes on.")
             raise
+        if kept is None:
+            return
         seeds = {setting: grid.seeds(setting) for setting in grid.settings}
         found = {run: kept.result(_asked(*run)) or {} for run in grid.runs}
     rows = (Row(one, of, tuple(found[one, seed] for seed in of)) for one, of in seeds.items())
@@ -70,18 +77,67 @@ def _try(grid: "Grid", examples: "Dataset") -> None:
         setting.network(examples, 0)
 
 
-def _train(grid: "Grid", examples: "Dataset", store: "Store", together: int, device: str) -> None:
+@contextmanager
+def _opened(path: Path, examples: "Dataset") -> "Iterator[Store | None]":
+    """The store, which rank 0 alone reads and writes; None on other ranks."""
+    from unbraid.ranks import from_first
+    from unbraid.train import Store
+
+    opened: list[Store] = []
+    from_first(lambda: opened.append(Store(path, job="sweep", data=examples)))
+    with opened[0] if opened else nullcontext() as store:
+        yield store
+
+
+def _train(grid: "Grid", examples: "Dataset", store: "Store | None", together: int, device: str) -> None:
     """Train what is not finished, stack by stack; the runs of a stack finish, and are kept, together.
 
     Stacks are made of all runs, not of those left, so that a sweep that goes on computes what an unbroken one would.
+    Several ranks train a stack each; where fewer stacks are left than ranks, they share the networks of one.
     """
-    stacks = [[run for run in stack if store.result(_asked(*run)) is None] for stack in grid.stacks(together)]
+    from unbraid.ranks import Row, Share, alone, from_first, in_order, world
+
+    stacks = grid.stacks(together)
+    left = from_first(lambda: [[_missing(store, run) for run in stack] for stack in stacks])
+    stacks = [[run for run, new in zip(*both, strict=True) if new] for both in zip(stacks, left, strict=True)]
     stacks = [stack for stack in stacks if stack]
-    total = sum(setting.epochs for stack in stacks for setting, _ in stack)
-    with progress(total) as step:
-        for stack in stacks:
-            runs = _side_by_side(stack, examples, device, step)
-            store.add([(_asked(*asked), _result(run)) for asked, run in zip(stack, runs, strict=True)])
+    one = world().size == 1
+    with progress(sum(setting.epochs for stack in stacks for setting, _ in stack)) as step:
+
+        def work(stack: "Sequence[tuple[Setting, int]]", share: Share) -> Row:
+            mine = share.among(range(len(stack)))
+            if not mine:
+                return {}
+            with alone():
+                runs = _side_by_side([stack[n] for n in mine], examples, device, step if one else lambda said: None)
+            return {str(n): _as_bytes(_result(run)) for n, run in zip(mine, runs, strict=True)}
+
+        for stack, row in zip(stacks, in_order(stacks, work), strict=True):
+            found = [(_asked(*run), _from_bytes(row[str(n)])) for n, run in enumerate(stack)]
+            from_first(partial(_keep, store, found))
+            for _ in range(0 if one else sum(setting.epochs for setting, _ in stack)):
+                step(f"{stack[0][0].kind}, {stack[0][0].depth} blocks")
+
+
+def _keep(store: "Store | None", found: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    if store is not None:
+        store.add(found)
+
+
+def _missing(store: "Store | None", run: "tuple[Setting, int]") -> bool:
+    return store is None or store.result(_asked(*run)) is None
+
+
+def _as_bytes(result: dict[str, Any]) -> "Tensor":
+    """What came of a run, as ranks tell one another: JSON as a row of bytes."""
+    import torch
+
+    return torch.frombuffer(bytearray(json.dumps(result).encode()), dtype=torch.uint8)
+
+
+def _from_bytes(told: "Tensor") -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(told.numpy().tobytes())
+    return result
 
 
 def _side_by_side(

@@ -52,7 +52,9 @@ def train(
     schedule: Annotated[_Schedule, typer.Option(help="Of the learning rate.")] = _Schedule.STEP,
     seed: Annotated[int, typer.Option(help="Of the weights and of the order of examples.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in the folder; under torchrun always.")
+    ] = False,
     as_json: JSON = False,
 ) -> None:
     """Train a fully connected network, residual or plain, and keep it in a folder."""
@@ -61,6 +63,7 @@ def train(
     from unbraid import nn
     from unbraid.cli._threads import one_thread
     from unbraid.data import by_name
+    from unbraid.ranks import launched
     from unbraid.train import Recipe, fit
 
     recipe = Recipe(epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer.value, schedule=schedule.value)
@@ -78,6 +81,8 @@ def train(
         generator=torch.Generator().manual_seed(seed),
     )
     network = residual if kind is _Kind.RESIDUAL else residual.plain()
+    # Torchrun starts the same command again when a rank has died: there a run that is begun goes on.
+    resume = resume or launched()
     with one_thread():
         run = fit(network, examples, recipe, seed=seed, device=device, folder=folder, resume=resume)
     show(run.table(), run.to_dict(), as_json=as_json)

@@ -4,7 +4,7 @@
 which every analysis takes.
 """
 
-from unbraid.form._batches import Batch, Batches, Metric, each_batch
+from unbraid.form._batches import Batch, Batches, Metric, each_batch, each_row
 from unbraid.form._block import Block
 from unbraid.form._channels import channel_dimension
 from unbraid.form._equation import Equation
@@ -44,6 +44,7 @@ __all__ = [
     "channel_dimension",
     "classification_loss",
     "each_batch",
+    "each_row",
     "finite",
     "largest",
     "lesioned",

@@ -8,10 +8,12 @@ from torch.utils import _pytree as pytree
 
 from unbraid.errors import DataError
 from unbraid.form._form import ResidualForm
+from unbraid.ranks import Row, Share, in_order
 
 # Any iterable of (inputs, labels); inputs a tensor, a tuple of arguments, or a dict of keyword arguments.
 Batches: TypeAlias = Iterable[Any]
 Metric: TypeAlias = Callable[[Any, Any], Tensor]
+_LOOKED_AT = 64  # tensors of a form, and numbers of each, that tell it from another
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,12 +25,14 @@ class Batch:
         kwargs: the keyword inputs.
         labels: whatever came with them.
         size: the number of examples.
+        number: its place in the data set, counted from 0.
     """
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     labels: Any
     size: int
+    number: int
 
 
 def each_batch(form: ResidualForm, batches: Batches) -> Iterator[Batch]:
@@ -37,23 +41,65 @@ def each_batch(form: ResidualForm, batches: Batches) -> Iterator[Batch]:
     Raises:
         DataError: there is none, or one is no pair of inputs and labels.
     """
-    device = next((tensor.device for tensor in form.state.values()), torch.device("cpu"))
     number = -1
     for number, item in enumerate(batches):
-        if not isinstance(item, tuple | list) or len(item) != 2:
-            raise DataError(
-                f"batches: each must be a pair (inputs, labels), inputs a tensor, a tuple or a dict; batch {number} is "
-                f"{_described(item)}."
-            )
-        inputs, labels = pytree.tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, (*item,))
-        yield _as_batch(inputs, labels, number)
+        yield _as_batch(form, item, number)
     if number < 0:
+        raise _nothing()
+
+
+def each_row(form: ResidualForm, batches: Batches, work: Callable[[Batch], Row]) -> Iterator[Row]:
+    """What `work` gives for each batch, in order, whichever rank of several did it: sums over it are those of one.
+
+    Raises:
+        DataError: as `each_batch`, and where ranks were given different batches.
+    """
+    yield from each_share(form, batches, lambda batch, share: work(batch) if share.index == 0 else {})
+
+
+def each_share(
+    form: ResidualForm,
+    batches: Batches,
+    work: Callable[[Batch, Share], Row],
+    same: Callable[[], object] = lambda: None,
+) -> Iterator[Row]:
+    """As `each_row`, for work on a batch that can be shared out further; rows of one batch are added.
+
+    `same` is what must be alike on all ranks besides the form and the batches.
+    """
+
+    def numbered(item: tuple[int, Any], share: Share) -> Row:
+        return work(_as_batch(form, item[1], item[0]), share)
+
+    some = False
+    for row in in_order(enumerate(batches), numbered, lambda: (_looks(form), same())):
+        some = True
+        yield row
+    if not some:
+        raise _nothing()
+
+
+def _looks(form: ResidualForm) -> list[object]:
+    """Enough of a form to tell it from another: its streams, and the beginning of some of its tensors."""
+    names = sorted(form.state)
+    some = (form.state[name] for name in names[:: max(1, len(names) // _LOOKED_AT)])
+    return [*form.graph.streams, *names, *(tensor.flatten()[:_LOOKED_AT] for tensor in some)]
+
+
+def _nothing() -> DataError:
+    return DataError(
+        "batches: there was none. An iterator that has been read once is empty; give a list or a DataLoader."
+    )
+
+
+def _as_batch(form: ResidualForm, item: Any, number: int) -> Batch:
+    if not isinstance(item, tuple | list) or len(item) != 2:
         raise DataError(
-            "batches: there was none. An iterator that has been read once is empty; give a list or a DataLoader."
+            f"batches: each must be a pair (inputs, labels), inputs a tensor, a tuple or a dict; batch {number} is "
+            f"{_described(item)}."
         )
-
-
-def _as_batch(inputs: Any, labels: Any, number: int) -> Batch:
+    device = next((tensor.device for tensor in form.state.values()), torch.device("cpu"))
+    inputs, labels = pytree.tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, (*item,))
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
     if isinstance(inputs, Mapping):
@@ -65,7 +111,7 @@ def _as_batch(inputs: Any, labels: Any, number: int) -> Batch:
         raise DataError(
             f"batches: batch {number} must hold a tensor of inputs, [batch, ...]; {_described(inputs)} came."
         )
-    return Batch(args, kwargs, labels, len(first))
+    return Batch(args, kwargs, labels, len(first), number)
 
 
 def _described(value: Any) -> str:

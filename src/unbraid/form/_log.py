@@ -14,6 +14,7 @@ from unbraid.form._batches import Batches
 from unbraid.form._form import ResidualForm
 from unbraid.form._result import Result, ScalarWriter
 from unbraid.form._target import classification_loss
+from unbraid.ranks import world
 
 R = TypeVar("R", bound=Result)
 
@@ -98,6 +99,8 @@ class Log(Result, Generic[R]):
         return self.records[-1][1].scalars() if self.records else {}
 
     def _write(self, step: int, found: R) -> None:
+        if not world().first:
+            return  # every rank takes the record, for they share the work; one writes
         if self.file is not None:
             with Path(self.file).open("a") as lines:
                 lines.write(json.dumps({"step": step, **_known(found.to_dict())}) + "\n")

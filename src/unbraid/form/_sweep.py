@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from unbraid._progress import how_many, progress
-from unbraid.form._batches import Batch, Batches, Metric, each_batch
+from unbraid.form._batches import Batch, Batches, Metric, each_share
 from unbraid.form._edit import Part as Branch
 from unbraid.form._edit import Spared
 from unbraid.form._form import ResidualForm
 from unbraid.form._part import Part
-from unbraid.graph import Graph, Step, Stream
+from unbraid.graph import Graph, Step, Stream, reads
+from unbraid.ranks import Row, Share, world
 
 # Values for streams that variants read and the form has not, by their names: means of branches, say.
 Feed: TypeAlias = Callable[[Batch], Mapping[str, Tensor]]
@@ -70,23 +71,64 @@ def sweep(
     added = {stream.id: stream for stream in given}
     graph = form.graph
     wide = Graph({**graph.streams, **added}, graph.steps, (*graph.inputs, *added), graph.sources, graph.outputs)
-    starts = range(0, len(variants), _CHUNK)
-    parts = [Part(form, wide, variants[start : start + _CHUNK], max_batch, stack) for start in starts]
-    sums, examples = [0.0] * len(variants), 0
+    shares = _Shares(form, wide, variants, max_batch, stack)
+    one = world().size == 1
+
+    def work(batch: Batch, share: Share) -> Row:
+        inputs = {**form.inputs(batch.args, batch.kwargs), **(feed(batch) if feed else {})}
+        sums = [0.0] * len(variants)
+        for numbers, part in shares.parts(share):
+            seen: set[int] = set()
+            for place, values in part.outputs(inputs, batch.size):
+                value = _number(metric, form.signature.result(values), batch.labels)
+                sums[numbers[place]] = batch.size * value
+                if one and place not in seen:
+                    step()
+                seen.add(place)
+        return {
+            "sums": torch.tensor(sums, dtype=torch.float64),
+            "examples": torch.tensor(batch.size if share.index == 0 else 0),
+            **_stacked([part for _, part in shares.parts(share)]),
+        }
+
+    total: dict[str, Tensor] = {}
     known = how_many(batches)
     with progress(text, None if known is None else known * len(variants)) as step:
-        for batch in each_batch(form, batches):
-            inputs = {**form.inputs(batch.args, batch.kwargs), **(feed(batch) if feed else {})}
-            for start, part in zip(starts, parts, strict=True):
-                found: dict[int, float] = {}
-                for number, values in part.outputs(inputs, batch.size):
-                    if number not in found:
-                        step()
-                    found[number] = _number(metric, form.signature.result(values), batch.labels)
-                for number, value in found.items():
-                    sums[start + number] += batch.size * value
-            examples += batch.size
-    return Swept(tuple(total / examples for total in sums), examples, _stacked(parts))
+        for row in each_share(form, batches, work, lambda: _said(variants)):
+            total = {name: total[name] + value if total else value for name, value in row.items()}
+            if not one:
+                step(len(variants))
+    examples = int(total["examples"])
+    stacked = bool(total["stacked"] > 0) and not total["refused"]
+    return Swept(tuple((total["sums"] / examples).tolist()), examples, stacked)
+
+
+def _said(variants: Sequence[Sequence[Step]]) -> list[str]:
+    """What each variant reads, block after block: by that lesions and orders differ."""
+    return [str([(step.block, *reads(step)) for step in steps]) for steps in variants]
+
+
+class _Shares:
+    """The variants, or every so many of them where several ranks share one batch, laid over one another when needed."""
+
+    def __init__(
+        self, form: ResidualForm, graph: Graph, variants: Sequence[Sequence[Step]], max_batch: int | None, stack: bool
+    ) -> None:
+        self._form, self._graph, self._variants = form, graph, variants
+        self._max_batch, self._stack = max_batch, stack
+        self._found: dict[Share, list[tuple[Sequence[int], Part]]] = {}
+
+    def parts(self, share: Share) -> list[tuple[Sequence[int], Part]]:
+        """The numbers of variants that run together, and how."""
+        if share not in self._found:
+            mine = share.among(range(len(self._variants)))
+            groups = [mine[start : start + _CHUNK] for start in range(0, len(mine), _CHUNK)]
+            self._found[share] = [(numbers, self._part(numbers)) for numbers in groups]
+        return self._found[share]
+
+    def _part(self, numbers: Sequence[int]) -> Part:
+        chosen = [self._variants[number] for number in numbers]
+        return Part(self._form, self._graph, chosen, self._max_batch, self._stack)
 
 
 def lesioned(
@@ -115,6 +157,7 @@ def _number(metric: Metric, output: Any, labels: Any) -> float:
     return float(value)
 
 
-def _stacked(parts: Sequence[Part]) -> bool:
-    """Whether all that is alike ran together; the last part may hold a single variant."""
-    return any(part.stacked for part in parts) and all(part.stacked or not part.alike for part in parts)
+def _stacked(parts: Sequence[Part]) -> dict[str, Tensor]:
+    """How many ran together, and how many did not though they are alike; the last part may hold a single variant."""
+    stacked, refused = (part.stacked for part in parts), (part.alike and not part.stacked for part in parts)
+    return {"stacked": torch.tensor(sum(stacked)), "refused": torch.tensor(sum(refused))}

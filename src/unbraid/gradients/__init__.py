@@ -15,7 +15,8 @@ from unbraid.gradients._coherence import Coherence, example_coherence
 from unbraid.gradients._diagnose import Diagnosis, Finding, diagnose
 from unbraid.gradients._log import DiagnosisLog
 from unbraid.gradients._predictiveness import Predictiveness, update_predictiveness
-from unbraid.gradients._signal import Moments, NotFinite, Signal, signal
+from unbraid.gradients._propagated import NotFinite
+from unbraid.gradients._signal import Moments, Signal, signal
 
 __all__ = [
     "Autocorrelation",

@@ -54,7 +54,7 @@ def rows_of(batch: Batch, rows: list[int]) -> Batch:
         lambda leaf: leaf[rows] if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == batch.size else leaf,
         (batch.args, dict(batch.kwargs), batch.labels),
     )
-    return Batch(args, kwargs, labels, len(rows))
+    return Batch(args, kwargs, labels, len(rows), batch.number)
 
 
 def norms_of(gradients: Mapping[str, Tensor]) -> Float[Tensor, " examples"]:

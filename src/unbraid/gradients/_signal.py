@@ -9,25 +9,12 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid._progress import how_many, progress
-from unbraid.form import (
-    Batch,
-    Batches,
-    ResidualForm,
-    Result,
-    channel_dimension,
-    classification_loss,
-    each_batch,
-    finite,
-    objective,
-)
-from unbraid.graph import Add, Segment, makes, reads
-from unbraid.walk import Cotangents, Tape, walk
+from unbraid.form import Batches, ResidualForm, Result, classification_loss, each_row, finite
+from unbraid.gradients._propagated import BRANCH, PRODUCT, SKIP, SOURCE, SUM, NotFinite, Propagated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-SUM, SKIP, BRANCH = "sum", "skip", "branch"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,19 +28,6 @@ class Moments:
 
     squared_mean: Float[Tensor, " blocks"]
     variance: Float[Tensor, " blocks"]
-
-
-@dataclass(frozen=True)
-class NotFinite:
-    """Where nan or infinity first appears.
-
-    Attributes:
-        where: "block 3 ('layer2.0')", the trunk before a block, or the head.
-        way: "forward", or "backward" for a gradient.
-    """
-
-    where: str
-    way: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,101 +147,58 @@ def signal(
         DataError: there is no batch, or one is no pair of inputs and labels.
         ValueError: the loss does not fit the output.
     """
-    adds = [add for add in form.adds if add.block < len(form.blocks)]
-    sums = _Sums(form, adds)
+    of = Propagated(form, loss)
+    total: dict[str, Tensor] = {}
+    bad: NotFinite | None = None
     with progress("signal", how_many(batches)) as step:
-        for batch in each_batch(form, batches):
-            sums.add(batch, loss)
+        for row in each_row(form, batches, of.row):
+            bad = bad or of.not_finite(row)
+            for name, value in row.items():
+                total[name] = total[name] + value if name in total else value
             step()
-    return sums.signal()
+    return _signal(of, total, bad)
 
 
-class _Sums:
-    """Running sums over batches."""
-
-    def __init__(self, form: ResidualForm, adds: list[Add]) -> None:
-        self.form, self.adds = form, adds
-        self.channels = [channel_dimension(form, add.block) for add in adds]
-        self.moments: dict[tuple[int, str], _Channels] = {}
-        self.products: list[Tensor | float] = [0.0] * len(adds)
-        self.gradient = torch.full((len(adds),), torch.nan, dtype=torch.float64)
-        self.examples = 0
-        self.bad: NotFinite | None = None
-
-    def add(self, batch: Batch, loss: Callable[[Any, Any], Tensor] | None) -> None:
-        tape = self.form.tape(batch.args, batch.kwargs)
-        self.bad = self.bad or _first_not_finite(self.form, tape)
-        self._note(-1, "source", tape.values[self.adds[0].fork], self.channels[0])
-        for place, (add, channels) in enumerate(zip(self.adds, self.channels, strict=True)):
-            branches = [tape.values[stream] for stream in add.branches if stream is not None]
-            branch = sum(branches[1:], start=branches[0])
-            self._note(place, SUM, tape.values[add.output], channels)
-            self._note(place, BRANCH, branch, channels)
-            if add.skip is not None:
-                skip = tape.values[add.skip]
-                self._note(place, SKIP, skip, channels)
-                self.products[place] += (_rows(skip, channels) * _rows(branch, channels)).sum(1)
-        if loss is not None:
-            norms = self._gradients(tape, batch, loss)
-            kept = torch.zeros_like(norms) if self.examples == 0 else self.gradient * self.examples
-            self.gradient = (kept + batch.size * norms) / (self.examples + batch.size)
-        self.examples += batch.size
-
-    def _note(self, place: int, what: str, value: Tensor, channels: int) -> None:
-        rows = _rows(value, channels)
-        found = self.moments.setdefault((place, what), _Channels())
-        found.count += rows.shape[1]
-        found.total = found.total + rows.sum(1)
-        found.squares = found.squares + rows.square().sum(1)
-
-    def _gradients(self, tape: Tape, batch: Batch, loss: Callable[[Any, Any], Tensor]) -> Tensor:
-        """‖∂loss/∂sum‖ of each block, averaged over the batch; 0 where no gradient arrives."""
-        aim = objective(tape.values[self.form.output], lambda output: loss(output, batch.labels))
-        algebra = Cotangents(self.form.graph, tape)
-        sums = [add.output for add in self.adds]
-        found = walk(self.form.graph, algebra, {self.form.output: aim.cotangent}, sums)
-        norms = []
-        for add in reversed(self.adds):
-            gradient = found.get(add.output, torch.zeros_like(tape.values[add.output]))
-            norms.append(gradient.reshape(len(gradient), -1).double().norm(dim=1).mean())
-            if self.bad is None and not bool(gradient.isfinite().all()):
-                self.bad = NotFinite(_block(self.form, add.block), "backward")
-        return torch.stack(norms[::-1]).cpu()
-
-    def signal(self) -> Signal:
-        places = range(len(self.adds))
-        found = {what: [self.moments.get((p, what)) for p in places] for what in (SUM, SKIP, BRANCH)}
-        return Signal(
-            names=tuple(self.form.blocks[add.block].name for add in self.adds),
-            source=_moments([self.moments[-1, "source"]]),
-            sum=_moments(found[SUM]),
-            skip=_moments(found[SKIP]),
-            branch=_moments(found[BRANCH]),
-            correlation=torch.tensor(
-                [_correlation(*found_at) for found_at in zip(self.products, found[SKIP], found[BRANCH], strict=True)],
-                dtype=torch.float64,
-            ),
-            gradient=self.gradient,
-            examples=self.examples,
-            not_finite=self.bad,
-        )
+def _signal(of: Propagated, total: Mapping[str, Tensor], bad: NotFinite | None) -> Signal:
+    places = range(len(of.adds))
+    found = {what: [_Channels.of(total, p, what) for p in places] for what in (SUM, SKIP, BRANCH)}
+    examples = int(total["examples"])
+    no_loss = torch.full((len(of.adds),), torch.nan, dtype=torch.float64)
+    return Signal(
+        names=tuple(of.form.blocks[add.block].name for add in of.adds),
+        source=_moments([_Channels.of(total, 0, SOURCE)]),
+        sum=_moments(found[SUM]),
+        skip=_moments(found[SKIP]),
+        branch=_moments(found[BRANCH]),
+        correlation=torch.tensor(
+            [_correlation(total.get(f"{p} {PRODUCT}"), found[SKIP][p], found[BRANCH][p]) for p in places],
+            dtype=torch.float64,
+        ),
+        gradient=total["gradients"].cpu() / examples if "gradients" in total else no_loss,
+        examples=examples,
+        not_finite=bad,
+    )
 
 
+@dataclass(frozen=True, eq=False)
 class _Channels:
-    """Sums over examples and positions, one a channel."""
+    """Mean and mean square over examples and positions, one a channel; of how many."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.total: Tensor = torch.zeros(())
-        self.squares: Tensor = torch.zeros(())
+    count: Tensor
+    mean: Tensor
+    square: Tensor
 
-    @property
-    def mean(self) -> Tensor:
-        return self.total / self.count
+    @classmethod
+    def of(cls, total: Mapping[str, Tensor], place: int, what: str) -> "_Channels | None":
+        """From sums; None where there is no such stream."""
+        if f"{place} {what}" not in total:
+            return None
+        count = total[f"{place} {what} count"]
+        return cls(count, total[f"{place} {what}"] / count, total[f"{place} {what} squares"] / count)
 
     @property
     def variance(self) -> Tensor:
-        return (self.squares / self.count - self.mean.square()).clamp_min(0)
+        return (self.square - self.mean.square()).clamp_min(0)
 
 
 def _moments(found: list[_Channels | None]) -> Moments:
@@ -277,50 +208,9 @@ def _moments(found: list[_Channels | None]) -> Moments:
     return Moments(torch.stack(means), torch.stack(variances))
 
 
-def _correlation(products: Tensor | float, skip: _Channels | None, branch: _Channels | None) -> float:
-    if skip is None or branch is None:
+def _correlation(products: Tensor | None, skip: _Channels | None, branch: _Channels | None) -> float:
+    if products is None or skip is None or branch is None:
         return float("nan")
     covariance = (products / skip.count - skip.mean * branch.mean).sum()
     scale = (skip.variance.sum() * branch.variance.sum()).sqrt()
     return float(covariance / scale) if scale > 0 else float("nan")
-
-
-def _rows(value: Tensor, channels: int) -> Tensor:
-    """[channels, everything else], in float64."""
-    return value.movedim(channels, 0).flatten(1).double() if value.ndim > 1 else value[None].double()
-
-
-def _first_not_finite(form: ResidualForm, tape: Tape) -> NotFinite | None:
-    """The first step that makes nan or infinity of finite numbers; masks, which may hold −∞, carry no data."""
-    bad: set[str] = set()
-    for step in form.graph.steps:
-        if any(_is_bad(form, tape.values, stream) for stream in makes(step)) and bad.isdisjoint(reads(step)):
-            return NotFinite(_place(form, step), "forward")
-        bad.update(stream for stream in makes(step) if _is_bad(form, tape.values, stream))
-    return None
-
-
-def _is_bad(form: ResidualForm, values: Mapping[str, Any], stream: str) -> bool:
-    return stream in form.graph.carried and not bool(values[stream].isfinite().all())
-
-
-def _place(form: ResidualForm, step: Add | Segment) -> str:
-    top = {block.index for block in form.blocks}
-    if step.block is not None:
-        outer = step.block
-        while outer not in top:
-            parent = next(block.parent for block in form.all_blocks if block.index == outer)
-            assert parent is not None
-            outer = parent[0]
-        return _block(form, outer)
-    later = [add.block for add in form.adds[::-1] if add.block in top and _before(form, step, add)]
-    return f"the trunk before {_block(form, later[-1])}" if later else "the head"
-
-
-def _before(form: ResidualForm, step: Add | Segment, add: Add) -> bool:
-    order = {id(found): number for number, found in enumerate(form.graph.steps)}
-    return order[id(step)] < order[id(add)]
-
-
-def _block(form: ResidualForm, block: int) -> str:
-    return f"block {block} ({form.blocks[block].name!r})"

@@ -8,10 +8,12 @@ from torch import Tensor
 
 from unbraid._progress import how_many, progress
 from unbraid.errors import DataError
-from unbraid.form import Batch, Batches, Feed, ResidualForm, each_batch
+from unbraid.form import Batch, Batches, Feed, ResidualForm, each_row
 from unbraid.graph import Stream
+from unbraid.ranks import Row
 
 Place = tuple[int, int]
+_EXAMPLES = "number of examples"  # among sums that have the names of streams
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,26 @@ def means(form: ResidualForm, places: Iterable[Place], batches: Batches) -> Repl
     """Each branch's mean over all examples, at each position, from a first pass over the data."""
     made = _standing_in(form, places, "mean of")
     sums: dict[str, Tensor] = {}
-    examples = 0
+
+    def work(batch: Batch) -> Row:
+        totals = {
+            stream: value.double().sum(_along(form.streams[stream], batch), keepdim=True)
+            for stream, value in _branches(form, made, batch).items()
+        }
+        return {**totals, _EXAMPLES: torch.tensor(batch.size)}
+
     with progress("means", how_many(batches)) as step:
-        for batch in each_batch(form, batches):
-            for stream, value in _branches(form, made, batch).items():
-                total = value.double().sum(_along(form.streams[stream], batch), keepdim=True)
+        for row in each_row(form, batches, work):
+            for stream, total in row.items():
                 sums[stream] = _added(sums.get(stream), total, stream)
-            examples += batch.size
             step()
+    examples = int(sums[_EXAMPLES])
+    device = next((tensor.device for tensor in form.state.values()), torch.device("cpu"))
 
     def feed(batch: Batch) -> dict[str, Tensor]:
         found = {}
         for place, stream in _streams(form, made).items():
-            mean = (sums[stream] / examples).to(form.streams[stream].dtype)
+            mean = (sums[stream] / examples).to(device, form.streams[stream].dtype)
             sizes = list(mean.shape)
             sizes[_along(form.streams[stream], batch)] = batch.size
             found[made.instead[place]] = mean.expand(sizes)
@@ -72,10 +81,11 @@ def others(form: ResidualForm, places: Iterable[Place], generator: torch.Generat
     """What the branch of the whole model gives for another example of the batch.
 
     Who stands in for whom is drawn anew for each batch, a random cycle through all of its examples, and is the same
-    for all branches.
+    for all branches. It depends on the generator and the batch's number alone, whichever rank runs the batch.
     """
     made = _standing_in(form, places, "another example's")
     drawn = generator if generator is not None else torch.Generator().manual_seed(0)
+    seed = int(torch.randint(2**62, (), generator=drawn, device=drawn.device))
 
     def feed(batch: Batch) -> dict[str, Tensor]:
         if batch.size < 2:
@@ -83,7 +93,7 @@ def others(form: ResidualForm, places: Iterable[Place], generator: torch.Generat
                 "resample: another example's output takes the place of each, so every batch must hold at least 2 "
                 "examples; one holds 1. Drop it, or choose another batch size."
             )
-        order = torch.randperm(batch.size, generator=drawn, device=drawn.device)
+        order = torch.randperm(batch.size, generator=torch.Generator().manual_seed(seed + batch.number))
         whose = torch.empty_like(order)
         whose[order] = order.roll(1)
         values = _branches(form, made, batch)

@@ -116,7 +116,7 @@ def gradient_spectrum(
     algebra = Polynomials(exact.graph, tape, lengths, max_length, chunk)
     place = place_of(exact, at)
     found = walk(exact.graph, algebra, {exact.output: algebra.seed(aim.cotangent)}, [place]).get(place)
-    counts = tuple(path_counts(exact.graph, lengths, exact.output, place))[: _upto(max_length)] or (0,)
+    counts = counts_of(exact, at, max_length, nested)
     gradients = algebra.coefficients(found, tape.values[place], len(counts))
     error = of_model = float("nan")
     if check and max_length is None:
@@ -128,8 +128,10 @@ def gradient_spectrum(
     return GradientSpectrum(gradients, norms, signed, counts, parameter_norms, error, of_model)
 
 
-def _upto(max_length: int | None) -> int | None:
-    return None if max_length is None else max_length + 1
+def counts_of(exact: ResidualForm, at: int | str, max_length: int | None, nested: bool) -> tuple[int, ...]:
+    """The number of paths of each length from a place to the output, up to a length."""
+    upto = None if max_length is None else max_length + 1
+    return tuple(path_counts(exact.graph, exact.lengths(nested), exact.output, place_of(exact, at)))[:upto] or (0,)
 
 
 def _parameter_norms(

@@ -9,9 +9,10 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid._progress import how_many, progress
-from unbraid.form import Batch, Batches, ResidualForm, Split, classification_loss, each_batch
+from unbraid.form import Batch, Batches, ResidualForm, Split, classification_loss, each_row
 from unbraid.paths._by_length import ByLength
-from unbraid.paths._gradient import GradientSpectrum, gradient_spectrum
+from unbraid.paths._gradient import GradientSpectrum, counts_of, gradient_spectrum
+from unbraid.ranks import Row
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +110,7 @@ def mean_spectrum(
         InexactError: a sum departs from autograd by more than rounding.
     """
 
-    def of(batch: Batch) -> tuple[GradientSpectrum, float]:
+    def of(batch: Batch) -> Row:
         values: list[Tensor] = []
 
         def target(output: Tensor) -> Tensor:
@@ -128,36 +129,45 @@ def mean_spectrum(
             split=split,
             chunk=chunk,
         )
-        return found, float(values[0].detach().double().mean())
+        return _row(found, float(values[0].detach().double().mean()), batch.size)
 
-    sums = _Sums()
+    sums = _Sums(counts_of(form.split(split).exact, at, max_length, nested))
     with progress("spectra", how_many(batches)) as step:
-        for batch in each_batch(form, batches):
-            sums.add(*of(batch), batch.size)
+        for row in each_row(form, batches, of):
+            sums.add(row)
             step()
     return sums.mean()
 
 
-class _Sums:
-    """Running sums over batches, in float64; w is a batch's number of examples."""
+def _row(found: GradientSpectrum, loss: float, size: int) -> Row:
+    """What a batch adds to the sums, in float64; w is its number of examples."""
+    w, norms = float(size), found.norms.double()
+    row = {"w norms": w * norms, "w² norms²": (w * norms) ** 2, "w² norms": w**2 * norms}
+    row |= {"w": _number(w), "w²": _number(w**2), "signed": w * found.signed, "loss": _number(w * loss)}
+    row |= {"error": _number(found.error)}
+    if found.parameter_norms is not None:
+        row["parameters"] = w * found.parameter_norms
+    return {name: value.double().cpu() for name, value in row.items()}
 
-    def __init__(self) -> None:
-        self.batches = self.examples = 0
+
+class _Sums:
+    """Running sums over batches."""
+
+    def __init__(self, counts: tuple[int, ...]) -> None:
+        self.batches = 0
         self.total: dict[str, Tensor] = {}
-        self.counts: tuple[int, ...] = ()
+        self.counts = counts
         self.error = 0.0
 
-    def add(self, found: GradientSpectrum, loss: float, size: int) -> None:
+    def add(self, row: Row) -> None:
         self.batches += 1
-        self.examples += size
-        self.counts, self.error = found.counts, _worse(self.error, found.error)
-        w, norms = float(size), found.norms.double().cpu()
-        rows = {"w norms": w * norms, "w² norms²": (w * norms) ** 2, "w² norms": w**2 * norms}
-        rows |= {"w²": _number(w**2), "signed": w * found.signed, "loss": _number(w * loss)}
-        if found.parameter_norms is not None:
-            rows["parameters"] = w * found.parameter_norms
-        for name, row in rows.items():
-            self.total[name] = self.total.get(name, torch.zeros(())) + row.double().cpu()
+        self.error = _worse(self.error, float(row["error"]))
+        for name, value in row.items():
+            self.total[name] = self.total[name] + value if name in self.total else value
+
+    @property
+    def examples(self) -> int:
+        return int(self.total["w"])
 
     def mean(self) -> MeanSpectrum:
         mean = self.total["w norms"] / self.examples

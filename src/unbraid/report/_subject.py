@@ -76,7 +76,7 @@ class Subject:
             return value[:number] if rows else value
 
         args, kwargs, labels = pytree.tree_map(first, (batch.args, dict(batch.kwargs), batch.labels))
-        return Batch(args, kwargs, labels, number)
+        return Batch(args, kwargs, labels, number, 0)
 
     @property
     def light(self) -> bool:

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from unbraid.ranks import world
+
 __all__ = ["Draws"]
 
 
@@ -14,7 +16,7 @@ class Draws:
 
     Dropout and stochastic depth draw from torch's global generator. Inside `lent()` that generator holds
     this run's stream; on leaving, it has its former state back. So a run neither sees nor changes what
-    others draw.
+    others draw. Of several ranks each draws for its own examples, from a stream of its own.
 
     Attributes:
         shuffle: the generator of the order of examples.
@@ -37,6 +39,15 @@ class Draws:
             torch.set_rng_state(self._layers["cpu"])
             if cuda:
                 torch.cuda.set_rng_state(self._layers["cuda"], self._device)
+            if world().size > 1:
+                # What is kept moves on alike on all ranks, so that the run can go on with another number of them.
+                seed = int(torch.randint(2**62, ()))
+                self._layers["cpu"] = torch.get_rng_state()
+                torch.default_generator.manual_seed(seed + world().rank)
+                if cuda:
+                    torch.cuda.manual_seed(seed + world().rank)
+                yield
+                return
             yield
             self._layers["cpu"] = torch.get_rng_state()
             if cuda:

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unbraid._progress import progress
 from unbraid.data import Dataset, batches
 from unbraid.errors import CheckpointError
+from unbraid.ranks import agreed, connected, from_first, together
 from unbraid.train import _checkpoint
 from unbraid.train._description import check_same, describe
 from unbraid.train._draws import Draws
@@ -17,6 +18,7 @@ from unbraid.train._loop import evaluate, train_pass
 from unbraid.train._ready import check_shapes, device_of
 from unbraid.train._recipe import STANDARD, Recipe
 from unbraid.train._run import Epoch, Run
+from unbraid.train._shares import check_shares, shared
 
 __all__ = ["fit"]
 
@@ -34,6 +36,10 @@ def fit(
 ) -> Run:
     """Train the network, in place, to minimise the mean cross-entropy of its outputs [batch, classes].
 
+    Where torch.distributed connects several ranks, all call it alike and share the work: each takes its part of every
+    batch, gradients are averaged (DistributedDataParallel), and rank 0 writes. Examples come in the same batches on any
+    number of ranks, so a run may go on with more or fewer; `docs/scale.md` says what agrees to rounding, and what not.
+
     Two calls with equal networks, data, recipe and seed give the same bits on the CPU with one number of
     threads. Torch's global generator is left as it was.
 
@@ -49,7 +55,7 @@ def fit(
         folder: keep a checkpoint here, replaced after each epoch at one moment: a kill leaves the last good.
         resume: carry on from the checkpoint in `folder`, if there is one, to the same bits as if never
             stopped. The network's weights are overwritten.
-        on_epoch: called after each epoch, once its checkpoint is safe.
+        on_epoch: called after each epoch, once its checkpoint is safe, on every rank.
 
     Returns:
         The run. Where a loss or the weights stop being finite, training ends there, and `Run.diverged` says
@@ -59,6 +65,8 @@ def fit(
         CheckpointError: where `folder` holds a run and `resume` is off, or holds another run; where it
             cannot be written or read.
         ShapeError: where the network does not take such inputs, or gives fewer scores than there are classes.
+        ValueError: where there are more ranks than examples in a batch, or ranks are given different networks.
+        RankError: where another rank failed.
     """
     path = None if folder is None else Path(folder)
     place = device_of(device)
@@ -66,41 +74,51 @@ def fit(
     network.to(place)
     here = data.to(place)
     check_shapes(network, here)
+    check_shares(data, recipe)
+    agreed(lambda: (repr(recipe), seed, str(path), network.state_dict(), *_tensors(here)))
     optimizer = recipe.optimizer_of(network)
     history: list[Epoch] = []
     diverged: int | None = None
     description = {} if path is None else describe(network, data, recipe, seed)
-    if path is not None and _checkpoint.exists(path):
-        history, diverged = _continue(path, description, network, optimizer, draws, resume=resume)
-    elif path is not None:
+
+    def keep() -> None:
+        if path is not None:
+            from_first(lambda: _checkpoint.write(path, description, network, optimizer, draws.state(), history))
+
+    if path is not None and from_first(lambda: _checkpoint.exists(path)):
+        history, diverged = together(lambda: _continue(path, description, network, optimizer, draws, resume=resume))
+    else:
         # Before the first epoch, so that a folder that cannot be written is known at once, not after an hour.
-        _checkpoint.write(path, description, network, optimizer, draws.state(), history)
+        keep()
 
     learn = batches(here.train, recipe.batch_size, generator=draws.shuffle)
     # Without gradients, four times as many examples take about the memory of one step.
     test = batches(here.test, 4 * recipe.batch_size)
-    with progress("epochs", recipe.epochs) as step:
+    with connected(), shared(network, here) as learner, progress("epochs", recipe.epochs) as step:
         step(len(history))
         while diverged is None and len(history) < recipe.epochs:
             start, rate = time.perf_counter(), recipe.rate(len(history))
             for group in optimizer.param_groups:
                 group["lr"] = rate
             with draws.lent():
-                done = train_pass(network, optimizer, learn)
+                done = train_pass(learner, optimizer, learn)
             if done.diverged is not None:
                 diverged = len(history) * len(learn) + done.diverged
                 break
             error = evaluate(network, test)
             history.append(Epoch(len(history) + 1, rate, done.loss, done.error, error, time.perf_counter() - start))
-            if path is not None:
-                _checkpoint.write(path, description, network, optimizer, draws.state(), history)
+            keep()
             step(text=f"epochs, test error {error:.1f} %")
             if on_epoch is not None:
                 on_epoch(history[-1])
     if path is not None and diverged is not None:
-        _checkpoint.write_diverged(path, history, diverged)
+        from_first(lambda: _checkpoint.write_diverged(path, history, diverged))
     network.eval()
     return Run(network, data.name, recipe, seed, tuple(history), diverged, path)
+
+
+def _tensors(data: Dataset) -> tuple[Tensor, ...]:
+    return data.train_inputs, data.train_labels, data.test_inputs, data.test_labels
 
 
 def _continue(

@@ -1,6 +1,7 @@
 """One pass over the examples: to learn from them, or to count the wrong answers."""
 
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from jaxtyping import Float, Int64
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from unbraid.data import Batches
+from unbraid.ranks import total, world
+from unbraid.train._shares import part, weight
 
 __all__ = ["Pass", "evaluate", "finite", "train_pass"]
 
@@ -36,18 +39,21 @@ def train_pass(network: nn.Module, optimizer: torch.optim.Optimizer, batches: Ba
 
     On the CPU each loss is looked at before its step is taken; elsewhere every 16 steps, so up to 15 steps
     more may have been taken, but the step reported is the first bad one all the same.
+
+    With several ranks each takes its part of every batch; losses and counts are those of the whole batch.
     """
     network.train()
     device = batches.examples.inputs.device
     every = STEPS_BETWEEN_CHECKS.get(device.type, STEPS_BETWEEN_CHECKS_ELSEWHERE)
     losses: list[Tensor] = []
-    total, wrong = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
+    summed, wrong = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
     for step, (inputs, labels) in enumerate(batches):
-        outputs = network(inputs)
-        loss = cross_entropy(outputs, labels)
+        mine = part(labels)
+        outputs = network(part(inputs))
+        loss = weight(len(mine), len(labels)) * cross_entropy(outputs, mine)
         losses.append(loss.detach())
         if (step + 1) % every == 0 or step + 1 == len(batches):
-            bad = ~torch.stack(losses).isfinite()
+            bad = ~total(torch.stack(losses).double()).isfinite()
             if bad.any():
                 first = step + 1 - len(losses) + int(bad.int().argmax())
                 return Pass(float("nan"), float("nan"), diverged=first)
@@ -55,20 +61,27 @@ def train_pass(network: nn.Module, optimizer: torch.optim.Optimizer, batches: Ba
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        total += loss.detach() * len(labels)
-        wrong += count_wrong(outputs.detach(), labels)
+        summed += loss.detach() * len(labels)
+        wrong += count_wrong(outputs.detach(), mine)
     # The last step may have ruined the weights after its loss was looked at.
     diverged = None if finite(network) else len(batches) - 1
     examples = len(batches.examples)
-    return Pass(float(total) / examples, 100 * int(wrong) / examples, diverged)
+    mean = float(total(summed.double())) / world().size / examples
+    return Pass(mean, 100 * int(total(wrong)) / examples, diverged)
 
 
 @torch.no_grad()
 def evaluate(network: nn.Module, batches: Batches) -> float:
-    """The share of examples answered wrongly, in %, in eval mode. An output that is not finite is wrong."""
+    """The share of examples answered wrongly, in %, in eval mode. An output that is not finite is wrong.
+
+    With several ranks each takes every so many of the batches.
+    """
     network.eval()
-    wrong = sum(count_wrong(network(inputs), labels) for inputs, labels in batches)
-    return 100 * int(wrong) / len(batches.examples)
+    here = world()
+    wrong = torch.zeros((), dtype=torch.int64, device=batches.examples.inputs.device)
+    for inputs, labels in islice(batches, here.rank, None, here.size):
+        wrong += count_wrong(network(inputs), labels)
+    return 100 * int(total(wrong)) / len(batches.examples)
 
 
 def count_wrong(outputs: Float[Tensor, "batch classes"], labels: Int64[Tensor, " batch"]) -> Int64[Tensor, ""]:

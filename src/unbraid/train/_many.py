@@ -9,6 +9,7 @@ from torch import nn
 from unbraid._progress import progress
 from unbraid.data import Dataset
 from unbraid.errors import CheckpointError
+from unbraid.ranks import world
 from unbraid.train import _checkpoint
 from unbraid.train._alike import differing_constants
 from unbraid.train._ready import check_shapes, device_of
@@ -61,10 +62,15 @@ def train_many(
 
     Raises:
         ValueError: where the networks are not of one architecture or draw random numbers, where recipes disagree, or
-            where numbers of networks, recipes, seeds and folders differ.
+            where numbers of networks, recipes, seeds and folders differ; or where ranks are connected.
         CheckpointError: where a folder holds a run, or cannot be written.
         ShapeError: as `fit`.
     """
+    if world().size > 1:
+        raise ValueError(
+            f"train_many: {world().size} ranks are connected, and each would train all networks. Give each rank some "
+            "of them inside `with ranks.alone():` (unbraid.ranks), or use the command `unbraid sweep`, which does."
+        )
     given = [recipes] * len(networks) if isinstance(recipes, Recipe) else list(recipes)
     _check(networks, given, seeds, folders, together)
     constants = differing_constants(networks)
