@@ -12,6 +12,7 @@ from unbraid.form._exactness import relative_error, tolerance
 from unbraid.form._form import ResidualForm
 from unbraid.form._heads import Split
 from unbraid.form._log import Log, ScalarWriter
+from unbraid.form._meta import empty_weights
 from unbraid.form._place import scope
 from unbraid.form._result import Result, as_html
 from unbraid.form._signature import Signature, as_call
@@ -44,6 +45,7 @@ __all__ = [
     "channel_dimension",
     "classification_loss",
     "each_batch",
+    "empty_weights",
     "lesioned",
     "objective",
     "refuse_stateful",

@@ -2,12 +2,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from unbraid.errors import DataError
 from unbraid.form._form import ResidualForm
+from unbraid.walk import device_of
 
 # Any iterable of (inputs, labels); inputs a tensor, a tuple of arguments, or a dict of keyword arguments.
 Batches: TypeAlias = Iterable[Any]
@@ -37,7 +37,7 @@ def each_batch(form: ResidualForm, batches: Batches) -> Iterator[Batch]:
     Raises:
         DataError: there is none, or one is no pair of inputs and labels.
     """
-    device = next((tensor.device for tensor in form.state.values()), torch.device("cpu"))
+    device = device_of(form.state)
     number = -1
     for number, item in enumerate(batches):
         if not isinstance(item, tuple | list) or len(item) != 2:

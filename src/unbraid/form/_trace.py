@@ -2,7 +2,7 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import fx, nn
@@ -16,9 +16,11 @@ from unbraid.form._dataflow import Dataflow
 from unbraid.form._find import find
 from unbraid.form._form import ResidualForm
 from unbraid.form._found import Found
+from unbraid.form._meta import computed, on_meta
 from unbraid.form._place import scope, source
 from unbraid.form._signature import Sizes, as_call, plain_names, sizes
 from unbraid.form._verify import Origin
+from unbraid.walk import like
 
 
 def trace(
@@ -28,6 +30,7 @@ def trace(
     *,
     tolerance: float | None = None,
     tracer: Tracer = "auto",
+    device: Literal["meta"] | None = None,
 ) -> ResidualForm:
     """Find every residual connection of a model, cut it into its residual form, and check the result.
 
@@ -43,6 +46,8 @@ def trace(
         tracer: how the computation is captured. "export" leaves sizes free; "dispatch" records one run, for code that
             torch.export cannot follow: the form then holds for inputs of these sizes at which the model's code takes
             the same way, and says so where it does not; "auto" tries them in this order.
+        device: "meta" traces the structure alone: no memory for weights, nothing run, so nothing checked. Parameters
+            of the form are empty until `form.load(folder)` reads them; buffers are the model's. See `empty_weights`.
 
     Returns:
         The form, with its measured `error`.
@@ -53,7 +58,13 @@ def trace(
         InexactError: the form does not follow the model.
     """
     positional, keywords = as_call(args, kwargs)
-    captured = capture(model, positional, keywords, tracer)
+    if device is None:
+        captured = capture(model, positional, keywords, tracer)
+    elif device == "meta":
+        captured = capture(*on_meta(model, positional, keywords), tracer, free=True)
+        captured = replace(captured, state=computed(model, captured.state))
+    else:
+        raise ValueError(f'trace: device is "meta", or None for where the model is; {device!r} came. See form.to(...).')
     form = assemble(captured, model, _learned(model))
     return _checked(replace(form, tolerance=tolerance), positional, keywords)
 
@@ -156,7 +167,7 @@ def _block(captured: Capture, parts: Anatomy, number: int, called: Callable[[Siz
         nested=tuple(_block(captured, parts, other, called) for other in sorted(inner)),
         parent=parts.parents.get(number),
         shape=called(sizes(found.add.meta["val"])),
-        parameters=sum(captured.state[parameter].numel() for parameter in learned),
+        parameters=sum(like(captured.state, parameter).numel() for parameter in learned),
         source=source(found.add),
     )
 

@@ -78,7 +78,7 @@ def attribution(
     given = {**made.inputs, stream: made.values[stream]}
     frozen, state = freeze(head, form.state, given)
     aim = objective(made.values[form.output], target)
-    tape = record(frozen, {name: tensor.detach() for name, tensor in state.items()}, given)
+    tape = record(frozen, state, given)
     seeds = {form.output: aim.cotangent}
     gradient = walk(frozen, Cotangents(frozen, tape), seeds, [stream])[stream]
     parts = (values * gradient).reshape(len(values), gradient.shape[0], -1).sum(2)
