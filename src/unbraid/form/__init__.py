@@ -18,7 +18,7 @@ from unbraid.form._result import Result, as_html
 from unbraid.form._signature import Signature, as_call
 from unbraid.form._stateful import refuse_stateful
 from unbraid.form._sweep import Feed, Swept, lesioned, sweep
-from unbraid.form._target import Objective, Target, classification_loss, objective
+from unbraid.form._target import Objective, Target, classification_loss, objective, scalar
 from unbraid.form._trace import chain, trace
 from unbraid.form._verify import Verification
 
@@ -50,6 +50,7 @@ __all__ = [
     "objective",
     "refuse_stateful",
     "relative_error",
+    "scalar",
     "scope",
     "sweep",
     "tolerance",

@@ -1,4 +1,4 @@
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,11 @@ from unbraid.walk._state import State, joined
 
 
 def freeze(
-    graph: Graph, state: State, inputs: Mapping[str, Any], segments: Iterable[str] | None = None
+    graph: Graph,
+    state: State,
+    inputs: Mapping[str, Any],
+    segments: Iterable[str] | None = None,
+    seen: Callable[[str, Any], object] | None = None,
 ) -> tuple[Graph, State]:
     """Hold every non-linear factor at its value, so that each segment is affine and equals the model at this input.
 
@@ -26,6 +30,7 @@ def freeze(
         state: its parameters.
         inputs: where to freeze it.
         segments: the ids of the segments to freeze; by default all that carry data.
+        seen: called with each stream and its value, which is let go of after its last reader.
 
     Returns:
         The frozen graph, with the old streams, additions and blocks, and its state: the old one and what is held.
@@ -49,6 +54,9 @@ def freeze(
                 outcome = [level if arriving else None for _ in makes(step)]
             steps.append(step)
             values.update(zip(makes(step), made, strict=True))
+            if seen is not None:
+                for stream, value in zip(makes(step), made, strict=True):
+                    seen(stream, value)
             for stream in reads(step):
                 if graph.last_reader[stream] == number:
                     values.pop(stream, None)
