@@ -23,10 +23,19 @@ def from_now() -> int:
     return resident("VmRSS")
 
 
-def in_child(script: str, *arguments: str) -> dict[str, float]:
-    """Run a benchmark's file again as a child with some arguments; it prints one JSON object, last."""
+def in_child(script: str, *arguments: str, plain: bool = True) -> dict[str, float]:
+    """Run a benchmark's file again as a child with some arguments; it prints one JSON object, last.
+
+    With `plain` the allocator keeps nothing that was freed: for memory, not for times.
+    """
     command = [sys.executable, script, *arguments]
-    done = subprocess.run(command, env={**os.environ, **_PLAIN}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        env={**os.environ, **(_PLAIN if plain else {"OMP_NUM_THREADS": "1"})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])

@@ -53,6 +53,9 @@ def train(
     seed: Annotated[int, typer.Option(help="Of the weights and of the order of examples.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")] = False,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Memory that grows with the root of the depth, a third more time.")
+    ] = False,
     as_json: JSON = False,
 ) -> None:
     """Train a fully connected network, residual or plain, and keep it in a folder."""
@@ -83,7 +86,17 @@ def train(
         def on_epoch(done: "Epoch") -> None:
             step(f"epoch {done.epoch}, test error {done.test_error:.1f} %")
 
-        run = fit(network, examples, recipe, seed=seed, device=device, folder=folder, resume=resume, on_epoch=on_epoch)
+        run = fit(
+            network,
+            examples,
+            recipe,
+            seed=seed,
+            device=device,
+            folder=folder,
+            resume=resume,
+            checkpointing=checkpointing,
+            on_epoch=on_epoch,
+        )
     show(run.table(), run.to_dict(), as_json=as_json)
 
 

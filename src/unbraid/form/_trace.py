@@ -2,7 +2,7 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -20,6 +20,7 @@ from unbraid.form._meta import computed, on_meta
 from unbraid.form._place import scope, source
 from unbraid.form._signature import Sizes, as_call, plain_names, sizes
 from unbraid.form._verify import Origin
+from unbraid.form._weights import tied
 from unbraid.walk import like
 
 
@@ -30,7 +31,7 @@ def trace(
     *,
     tolerance: float | None = None,
     tracer: Tracer = "auto",
-    device: Literal["meta"] | None = None,
+    device: str | None = None,
 ) -> ResidualForm:
     """Find every residual connection of a model, cut it into its residual form, and check the result.
 
@@ -148,7 +149,14 @@ def _form(
         tracer=captured.tracer,
         refusals=refusals,
         origin=Origin(
-            model, captured.program, layers, captured.graph, captured.names, operands[: len(parts.top_level)]
+            model,
+            captured.program,
+            layers,
+            captured.graph,
+            captured.names,
+            operands[: len(parts.top_level)],
+            tied=tied(model),
+            computed=frozenset(captured.state) - _saved(model, captured),
         ),
     )
 
@@ -180,6 +188,10 @@ def _checked(form: ResidualForm, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         return form
     checked = form.verify(args, kwargs)
     return replace(form, error=checked.error, silent=tuple(form.blocks[k] for k in checked.silent))
+
+
+def _saved(model: nn.Module | None, captured: Capture) -> set[str]:
+    return set(captured.state) if model is None else set(model.state_dict())
 
 
 def _learned(model: nn.Module) -> set[str]:

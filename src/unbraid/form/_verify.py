@@ -32,6 +32,8 @@ class Origin:
         operands: for each top-level block the names of the nodes of its skip (None in a plain layer), of its branches
             and of its sum.
         example: the inputs of the trace, positional and keyword; None for a form that was loaded.
+        tied: groups of names of one tensor, such as an embedding and a head that share it.
+        computed: the buffers that the model computes, which no file of weights holds.
     """
 
     model: nn.Module | None
@@ -41,6 +43,8 @@ class Origin:
     names: Mapping[str, str]
     operands: tuple[tuple[str | None, tuple[str, ...], str], ...]
     example: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
+    tied: tuple[tuple[str, ...], ...] = ()
+    computed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """From a folder of safetensors to the state of a form: which file holds which tensor, and whether they fit."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,7 +58,9 @@ def state_from(form: "ResidualForm", folder: Path) -> Streamed:
         CheckpointError: a tensor is missing, or has other sizes; or a computed buffer has no values.
     """
     found = found_in(folder)
-    aliases, saved = _names(form)
+    origin = form.origin
+    aliases = {name: (name, *group) for group in (origin.tied if origin else ()) for name in group}
+    computed = origin.computed if origin else frozenset()
     places, kept, problems = dict[str, Stored](), dict[str, Tensor](), list[str]()
     for name in form.state:
         wanted = like(form.state, name)
@@ -69,7 +71,7 @@ def state_from(form: "ResidualForm", folder: Path) -> Streamed:
             problems.append(
                 f"{entry.path.name} has {entry.name!r} of sizes {list(entry.shape)}, the form {list(wanted.shape)}"
             )
-        elif name in saved:
+        elif name not in computed:
             problems.append(f"no file has {name!r}")
         elif wanted.is_meta:
             problems.append(
@@ -93,19 +95,12 @@ def load_into(form: "ResidualForm", folder: Path, *, stream: bool, device: torch
     return loaded if stream else replace(loaded, state={name: loaded.state[name] for name in loaded.state})
 
 
-def _names(form: "ResidualForm") -> tuple[Mapping[str, Iterable[str]], set[str]]:
-    """For each name all names of the same tensor; and the names that a file must have."""
-    model = None if form.origin is None else form.origin.model
-    if model is None:
-        kept = form.state.kept if isinstance(form.state, Streamed) else {}
-        return {}, set(form.state) - set(kept)
+def tied(model: nn.Module | None) -> tuple[tuple[str, ...], ...]:
+    """Groups of names of one tensor."""
     groups: dict[int, list[str]] = {}
-    for name, tensor in tensors_of(model):
+    for name, tensor in tensors_of(model) if model is not None else ():
         groups.setdefault(id(tensor), []).append(name)
-    aliases = {
-        name: [name, *(other for other in group if other != name)] for group in groups.values() for name in group
-    }
-    return aliases, set(model.state_dict())
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
 def tensors_of(model: nn.Module) -> list[tuple[str, Tensor]]:

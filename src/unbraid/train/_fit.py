@@ -13,7 +13,7 @@ from unbraid.train import _checkpoint
 from unbraid.train._description import check_same, describe
 from unbraid.train._draws import Draws
 from unbraid.train._loop import evaluate, train_pass
-from unbraid.train._ready import check_shapes, device_of
+from unbraid.train._ready import check_shapes, checkpointed, device_of
 from unbraid.train._recipe import STANDARD, Recipe
 from unbraid.train._run import Epoch, Run
 
@@ -29,6 +29,7 @@ def fit(
     device: torch.device | str = "auto",
     folder: str | Path | None = None,
     resume: bool = False,
+    checkpointing: bool = False,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Run:
     """Train the network, in place, to minimise the mean cross-entropy of its outputs [batch, classes].
@@ -48,6 +49,8 @@ def fit(
         folder: keep a checkpoint here, replaced after each epoch at one moment: a kill leaves the last good.
         resume: carry on from the checkpoint in `folder`, if there is one, to the same bits as if never
             stopped. The network's weights are overwritten.
+        checkpointing: keep about √K of K blocks' activations for the gradient and compute the others twice: the
+            memory of a step grows with √K, and the results are the same. For networks of `unbraid.nn`.
         on_epoch: called after each epoch, once its checkpoint is safe; see `progress`.
 
     Returns:
@@ -55,6 +58,7 @@ def fit(
         at which step; the checkpoint stays that of the last good epoch.
 
     Raises:
+        ValueError: where checkpointing is asked for, and the network's blocks are not known to be a sequence.
         CheckpointError: where `folder` holds a run and `resume` is off, or holds another run; where it
             cannot be written or read.
         ShapeError: where the network does not take such inputs, or gives fewer scores than there are classes.
@@ -65,6 +69,8 @@ def fit(
     network.to(place)
     here = data.to(place)
     check_shapes(network, here)
+    with checkpointed(network, checkpointing):
+        pass  # a network that cannot is refused before anything is written
     optimizer = recipe.optimizer_of(network)
     history: list[Epoch] = []
     diverged: int | None = None
@@ -82,7 +88,7 @@ def fit(
         start, rate = time.perf_counter(), recipe.rate(len(history))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        with draws.lent():
+        with draws.lent(), checkpointed(network, checkpointing):
             done = train_pass(network, optimizer, learn)
         if done.diverged is not None:
             diverged = len(history) * len(learn) + done.diverged
