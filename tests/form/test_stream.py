@@ -289,3 +289,16 @@ def test_what_has_no_weights_is_not_saved(tmp_path):
 def test_another_device_is_no_choice_of_trace():
     with pytest.raises(ValueError, match=r'device is "meta", or None .*; \'cuda\' came'):
         trace(nn.Linear(2, 2), torch.ones(1, 2), device="cuda")
+
+
+@pytest.mark.parametrize("norm", ["batch", None])
+def test_networks_of_our_own_are_made_without_weights(norm, tmp_path):
+    x = normal(3, 40).float()
+    network = unbraid.nn.mlp(depth=3, width=6, norm=norm, generator=torch.Generator().manual_seed(0)).eval()
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    with unbraid.empty_weights():
+        empty = unbraid.nn.mlp(depth=3, width=6, norm=norm, generator=torch.Generator().manual_seed(0)).eval()
+    assert all(p.is_meta for p in empty.parameters())
+    assert not any(b.is_meta for b in empty.buffers())
+    assert torch.equal(trace(empty, x, device="meta").load(tmp_path, stream=True)(x), network(x))
+    assert not any(p.is_meta for p in unbraid.nn.mlp(depth=1).parameters())
