@@ -90,4 +90,8 @@ def _frozen(
         params=(*segment.params, *names),
     )
     made = tuple(result) if len(segment.outputs) > 1 else (result,)
-    return frozen, made, dict(zip(names, constants, strict=True)), freezer.outcome()
+    outcome = freezer.outcome()
+    # Graphs of fx hold one another in circles: left to the collector, the segment's parameters would stay for a while.
+    recorder.recording.values.clear()
+    recorder.env.clear()
+    return frozen, made, dict(zip(names, constants, strict=True)), outcome
