@@ -4,7 +4,7 @@
 
 A network `act linear +` of width 64 without a norm, 2,048 examples. Memory is the peak above what is resident before
 the step, parameters and gradients included in the latter, measured by the kernel in a child process for each (VmHWM
-after a reset through /proc/self/clear_refs). The exponent of its growth is fitted between the depths; the bar is √K.
+after a reset through /proc/self/clear_refs); times are medians of steps with and without, taken in turn. The exponent of its growth is fitted between the depths; the bar is √K.
 """
 
 import json
@@ -34,51 +34,58 @@ def main(
 ) -> None:
     """Measure, print and keep."""
     if child:
-        depth, on = child.split(",")
-        print(json.dumps(step(int(depth), on == "with")))
+        depth, what = child.split(",")
+        print(json.dumps(times(int(depth)) if what == "times" else {"bytes": peak(int(depth), what == "with")}))
         return
     counts = [int(depth) for depth in depths.split(",")]
-    found = {
-        on: [
-            {
-                "bytes": in_child(__file__, "--child", f"{k},{on}")["bytes"],
-                "seconds": in_child(__file__, "--child", f"{k},{on}", plain=False)["seconds"],
-            }
-            for k in counts
-        ]
-        for on in ("without", "with")
-    }
+    peaks = {on: [in_child(__file__, "--child", f"{k},{on}")["bytes"] for k in counts] for on in ("without", "with")}
+    seconds = [in_child(__file__, "--child", f"{k},times", plain=False) for k in counts]
     rows: list[Row] = []
     print(f"{'blocks':>8} {'without':>10} {'with':>10} {'time with / without':>20}")
-    for k, plain, saved in zip(counts, found["without"], found["with"], strict=True):
-        ratio = saved["seconds"] / plain["seconds"]
-        print(f"{k:8} {plain['bytes'] / 1e6:7.0f} MB {saved['bytes'] / 1e6:7.0f} MB {ratio:20.2f}")
-        rows.append(row(f"K={k}: peak memory with / without", saved["bytes"] / plain["bytes"]))
+    for k, plain, saved, taken in zip(counts, peaks["without"], peaks["with"], seconds, strict=True):
+        ratio = taken["with"] / taken["without"]
+        print(f"{k:8} {plain / 1e6:7.0f} MB {saved / 1e6:7.0f} MB {ratio:20.2f}")
+        rows.append(row(f"K={k}: peak memory with / without", saved / plain))
         rows.append(row(f"K={k}: time with / without", ratio))
     for on, bar in (("without", ""), ("with", "≤ 0.5")):
-        slope = growth(counts, [measured["bytes"] for measured in found[on]])
+        slope = growth(counts, peaks[on])
         print(f"{on} checkpointing the memory grows as K^{slope:.2f}  {bar}")
         rows.append(row(f"{on}: exponent of the memory in K", slope, bar))
-    keep(RESULTS, [{**r, "measured": found, "depths": counts} for r in rows], "cpu")
+    keep(RESULTS, [{**r, "bytes": peaks, "seconds": seconds, "depths": counts} for r in rows], "cpu")
 
 
-def step(depth: int, on: bool) -> dict[str, float]:
-    """One step forward and back, its gradients' memory there before."""
+def made(depth: int) -> tuple[torch.nn.Module, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     network = nn.mlp(depth=depth, width=WIDTH, norm=None, scale="1/sqrt(K)", generator=generator).train()
+    return network, torch.randn(BATCH, 40, generator=generator)
+
+
+def step(network: torch.nn.Module, x: torch.Tensor) -> None:
+    network(x).square().mean().backward()
+
+
+def peak(depth: int, on: bool) -> int:
+    """Bytes of one step forward and back above what was there before, its gradients' memory included."""
+    network, x = made(depth)
     network.checkpointing = on
-    x = torch.randn(BATCH, 40, generator=generator)
-    network(x[:2]).sum().backward()
+    step(network, x[:2])
     network.zero_grad(set_to_none=False)
     before = from_now()
-    network(x).square().mean().backward()
-    most = resident("VmHWM") - before
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        network(x).square().mean().backward()
-        seconds.append(time.perf_counter() - start)
-    return {"bytes": most, "seconds": statistics.median(seconds)}
+    step(network, x)
+    return resident("VmHWM") - before
+
+
+def times(depth: int) -> dict[str, float]:
+    """Median seconds of a step with and without, taken in turn."""
+    network, x = made(depth)
+    found: dict[str, list[float]] = {"with": [], "without": []}
+    for _ in range(7):
+        for on, seconds in found.items():
+            network.checkpointing = on == "with"
+            start = time.perf_counter()
+            step(network, x)
+            seconds.append(time.perf_counter() - start)
+    return {on: statistics.median(seconds[1:]) for on, seconds in found.items()}
 
 
 def growth(depths: list[int], sizes: list[float]) -> float:

@@ -39,17 +39,25 @@ def _llama(*, tied=False):
     return transformers.LlamaForCausalLM(config)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
-def streamed(request, tmp_path_factory):
-    """A model, its form in memory, and the form traced without its weights that reads them from shards."""
-    model = lively(_llama(tied=request.param), scale=0.3, dtype=torch.float32)
-    folder = tmp_path_factory.mktemp("llama")
+def _in_shards(folder, *, tied):
+    """A model, its form in memory, its form that reads shards and was traced without weights, and their folder."""
+    model = lively(_llama(tied=tied), scale=0.3, dtype=torch.float32)
     model.save_pretrained(folder, max_shard_size="8KB")
     with unbraid.empty_weights():
-        empty = _llama(tied=request.param).eval()
+        empty = _llama(tied=tied).eval()
     assert all(p.is_meta for p in empty.parameters())
     form = trace(empty, (), CALL, device="meta").load(folder, stream=True)
     return model, trace(model, (), CALL), form, folder
+
+
+@pytest.fixture(scope="module")
+def untied(tmp_path_factory):
+    return _in_shards(tmp_path_factory.mktemp("llama"), tied=False)
+
+
+@pytest.fixture(scope="module", params=["untied", "tied"])
+def streamed(request, untied, tmp_path_factory):
+    return untied if request.param == "untied" else _in_shards(tmp_path_factory.mktemp("tied"), tied=True)
 
 
 def test_it_computes_what_the_model_computes_at_any_size(streamed):
@@ -99,9 +107,9 @@ def test_every_analysis_gives_the_same_bits(streamed, name):
     assert torch.equal(ANALYSES[name](form), ANALYSES[name](whole))
 
 
-def test_a_backward_walk_keeps_no_parameter(streamed):
+def test_a_backward_walk_keeps_no_parameter(untied):
     """What autograd holds between the runs forward and back are activations: of parameters only their names."""
-    _, _, form, _ = streamed
+    _, _, form, _ = untied
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         tape = form.tape((), CALL)
@@ -187,11 +195,11 @@ def _is_device(value):
 
 
 @pytest.fixture
-def shards(streamed, tmp_path):
+def shards(untied, tmp_path):
     folder = tmp_path / "copy"
-    shutil.copytree(streamed[3], folder)
+    shutil.copytree(untied[3], folder)
     index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
-    return streamed[2], folder, index
+    return untied[2], folder, index
 
 
 def test_a_truncated_shard_is_named(shards):
@@ -242,13 +250,21 @@ def test_a_file_that_changes_after_it_was_looked_at_is_named(shards):
         loaded(**CALL)
 
 
-@pytest.mark.parametrize("damage", ["no file", "empty", "noise", "json", "fact", "outside", "twice"])
+@pytest.mark.parametrize("name", ["../a.safetensors", "", "..", ".", "/etc/passwd", "a\0b", "a/b"])
+def test_an_index_reaches_no_file_outside_its_folder(shards, name):
+    form, folder, _ = shards
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(CheckpointError, match=r"which is no file of its own folder"):
+        form.load(folder, stream=True)
+
+
+@pytest.mark.parametrize("damage", ["no file", "empty", "noise", "json", "fact", "index", "twice"])
 def test_damage_is_named(shards, damage):
     form, folder, index = shards
     shard = folder / index["model.norm.weight"]
     header = b'{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}'
-    if damage == "outside":
-        (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../a.safetensors"}}')
+    if damage == "index":
+        (folder / "model.safetensors.index.json").write_text('{"weight_map": [1]}')
     elif damage == "twice":
         (folder / "model.safetensors.index.json").unlink()
         shutil.copy(shard, folder / "again.safetensors")
@@ -268,13 +284,13 @@ def test_pickled_weights_are_not_looked_at(shards, tmp_path):
         form.load(tmp_path, stream=True)
 
 
-def test_a_buffer_without_values_is_named(streamed):
+def test_a_buffer_without_values_is_named(untied):
     """Under torch.device("meta") rotary frequencies are never computed, and no file has them."""
     with torch.device("meta"):
         empty = _llama().eval()
     form = trace(empty, (), CALL, device="meta")
     with pytest.raises(CheckpointError, match=r"inv_freq' is computed by the model.*within unbraid.empty_weights\(\)"):
-        form.load(streamed[3], stream=True)
+        form.load(untied[3], stream=True)
 
 
 def test_what_has_no_weights_is_not_saved(tmp_path):

@@ -54,7 +54,10 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")] = False,
     checkpointing: Annotated[
-        bool, typer.Option("--checkpointing", help="Memory that grows with the root of the depth, a third more time.")
+        bool,
+        typer.Option(
+            "--checkpointing", help="Memory that grows with the root of the depth, for a second forward pass."
+        ),
     ] = False,
     as_json: JSON = False,
 ) -> None:

@@ -114,7 +114,7 @@ def _indexed(index: Path) -> dict[str, Stored]:
         pairs = [(str(name), str(file)) for name, file in places.items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"load: {index} is no index of shards, a JSON object with a weight_map.") from error
-    if outside := [file for _, file in pairs if Path(file).name != file]:
+    if outside := [file for _, file in pairs if Path(file).name != file or file in {"", ".."} or "\0" in file]:
         raise CheckpointError(f"load: {index} names the shard {outside[0]!r}, which is no file of its own folder.")
     shards = {file: stored(index.with_name(file)) for file in dict.fromkeys(file for _, file in pairs)}
     for name, file in pairs:
