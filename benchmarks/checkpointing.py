@@ -4,7 +4,8 @@
 
 A network `act linear +` of width 64 without a norm, 2,048 examples. Memory is the peak above what is resident before
 the step, parameters and gradients included in the latter, measured by the kernel in a child process for each (VmHWM
-after a reset through /proc/self/clear_refs); times are medians of steps with and without, taken in turn. The exponent of its growth is fitted between the depths; the bar is √K.
+after a reset through /proc/self/clear_refs). Times are medians of steps with and without, taken in turn. The exponent
+of the memory's growth is fitted between the depths; the bar is √K.
 """
 
 import json
