@@ -14,7 +14,7 @@ from unbraid.errors import (
     TraceError,
     UnbraidError,
 )
-from unbraid.form import Block, ResidualForm, chain, trace
+from unbraid.form import Block, ResidualForm, chain, empty_weights, trace
 from unbraid.gradients import DerivativeChain, Diagnosis, Signal, derivative_chain, diagnose, signal
 
 # Imported at once, not on demand: a function and a package share this name, and the function must win.
@@ -73,6 +73,7 @@ __all__ = [
     "derivative_chain",
     "diagnose",
     "draw",
+    "empty_weights",
     "gradient_parts",
     "gradient_spectrum",
     "gradients",

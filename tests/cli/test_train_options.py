@@ -30,6 +30,14 @@ def test_what_is_named_is_built(tmp_path, options, config):
     assert {key: built[key] for key in config} == config
 
 
+def test_checkpointing_changes_no_weight(tmp_path):
+    options = ["--depth", "7", "--epochs", "1", "--width", "10", "--json"]
+    for name, more in (("a", []), ("b", ["--checkpointing"])):
+        assert invoke("train", str(tmp_path / name), *options, *more).status == 0
+    weights = [train.load(tmp_path / name).network.state_dict() for name in "ab"]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
 def test_what_cannot_go_together_is_said(tmp_path):
     options = ["--scale", "fixup", "--norm", "batch", "--order", "norm act linear +"]
     result = invoke("train", str(tmp_path / "run"), *options)

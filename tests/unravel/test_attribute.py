@@ -11,7 +11,7 @@ from book_networks import LINEAR, Reader, batch, features, images, observed
 from networks import F64, Chain, Residual, error, lively, mlp, normal
 from unbraid.errors import InexactError
 from unbraid.form import objective, trace
-from unbraid.unravel import _attribute, unravel
+from unbraid.unravel import _head, unravel
 
 
 def _loss(output):
@@ -144,7 +144,7 @@ def test_a_target_that_does_not_fit_says_which_would(target, shape, message):
 
 def test_the_check_sees_a_head_left_live(monkeypatch):
     """Leave the head's ReLU and norm as they are: the head at zero is not what the frozen head adds."""
-    monkeypatch.setattr(_attribute, "freeze", lambda graph, state, inputs: (graph, state))
+    monkeypatch.setattr(_head, "freeze", lambda graph, state, inputs: (graph, state))
     network = lively(Reader())
     x = normal(3, 5, 6)
     with pytest.raises(InexactError, match="attribute: the contributions must sum to the target to 1e-10; they depart"):

@@ -55,6 +55,12 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in the folder; under torchrun always.")
     ] = False,
+    checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--checkpointing", help="Memory that grows with the root of the depth, for a second forward pass."
+        ),
+    ] = False,
     as_json: JSON = False,
 ) -> None:
     """Train a fully connected network, residual or plain, and keep it in a folder."""
@@ -84,7 +90,16 @@ def train(
     # Torchrun starts the same command again when a rank has died: there a run that is begun goes on.
     resume = resume or launched()
     with one_thread():
-        run = fit(network, examples, recipe, seed=seed, device=device, folder=folder, resume=resume)
+        run = fit(
+            network,
+            examples,
+            recipe,
+            seed=seed,
+            device=device,
+            folder=folder,
+            resume=resume,
+            checkpointing=checkpointing,
+        )
     show(run.table(), run.to_dict(), as_json=as_json)
 
 

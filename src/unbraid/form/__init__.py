@@ -12,12 +12,13 @@ from unbraid.form._exactness import relative_error, tolerance
 from unbraid.form._form import ResidualForm
 from unbraid.form._heads import Split
 from unbraid.form._log import Log
+from unbraid.form._meta import empty_weights
 from unbraid.form._place import scope
 from unbraid.form._result import Result, ScalarWriter, as_html, finite
 from unbraid.form._signature import Signature, as_call
 from unbraid.form._stateful import refuse_stateful
 from unbraid.form._sweep import Feed, Swept, lesioned, sweep
-from unbraid.form._target import Objective, Target, classification_loss, largest, objective
+from unbraid.form._target import Objective, Target, classification_loss, largest, objective, scalar
 from unbraid.form._trace import chain, trace
 from unbraid.form._verify import Verification
 
@@ -45,12 +46,14 @@ __all__ = [
     "classification_loss",
     "each_batch",
     "each_row",
+    "empty_weights",
     "finite",
     "largest",
     "lesioned",
     "objective",
     "refuse_stateful",
     "relative_error",
+    "scalar",
     "scope",
     "sweep",
     "tolerance",

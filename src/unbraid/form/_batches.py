@@ -2,13 +2,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from unbraid.errors import DataError
 from unbraid.form._form import ResidualForm
 from unbraid.ranks import Row, Share, in_order
+from unbraid.walk import device_of
 
 # Any iterable of (inputs, labels); inputs a tensor, a tuple of arguments, or a dict of keyword arguments.
 Batches: TypeAlias = Iterable[Any]
@@ -98,7 +98,7 @@ def _as_batch(form: ResidualForm, item: Any, number: int) -> Batch:
             f"batches: each must be a pair (inputs, labels), inputs a tensor, a tuple or a dict; batch {number} is "
             f"{_described(item)}."
         )
-    device = next((tensor.device for tensor in form.state.values()), torch.device("cpu"))
+    device = device_of(form.state)
     inputs, labels = pytree.tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, (*item,))
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}

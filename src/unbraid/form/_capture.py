@@ -41,7 +41,14 @@ class Capture:
     program: ExportedProgram | None = None
 
 
-def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], tracer: Tracer = "auto") -> Capture:
+def capture(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    tracer: Tracer = "auto",
+    *,
+    free: bool | None = None,
+) -> Capture:
     """Capture what a model computes, by the first tracer that can.
 
     Args:
@@ -50,6 +57,7 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
         kwargs: its keyword inputs.
         tracer: "export" leaves every size free that the model does not fix itself; "dispatch" records one run, with
             its sizes and the way that it takes through the model's code; "auto" tries them in this order.
+        free: whether the exporter is to leave sizes free; by default not on the meta device, where nothing runs.
 
     Raises:
         TraceError: no tracer can take the model.
@@ -57,7 +65,8 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
     reasons: dict[str, str] = {}
     if tracer != "dispatch":
         try:
-            return _exported(model, args, _export(model, args, dict(kwargs), reasons))
+            free = not _on_meta(args, kwargs) if free is None else free
+            return _exported(model, args, _export(model, args, dict(kwargs), reasons, free=free))
         except Exception as error:
             reasons["export"] = said(model, error)
             if tracer == "export" or _on_meta(args, kwargs):
@@ -71,15 +80,15 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
 
 
 def _export(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], reasons: dict[str, str]
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], reasons: dict[str, str], *, free: bool
 ) -> ExportedProgram:
     """Export with every size left free that the model does not fix itself, or else with the sizes as they are."""
-    if not _on_meta(args, kwargs):
+    if free:
         doubled_args, doubled_kwargs = _doubled(*_apart(args, kwargs))
         try:
-            free = _free(model, doubled_args, doubled_kwargs)
+            shapes = _free(model, doubled_args, doubled_kwargs)
             with redirect_stderr(StringIO()):  # it prints the graph that it could not finish; the error says enough
-                return torch.export.export(model, doubled_args, doubled_kwargs, dynamic_shapes=free, strict=False)
+                return torch.export.export(model, doubled_args, doubled_kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:
             reasons["export, sizes free"] = said(model, error)
     with redirect_stderr(StringIO()):

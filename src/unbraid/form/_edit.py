@@ -9,6 +9,7 @@ from torch.fx.node import map_aggregate
 
 from unbraid.errors import ShapeError
 from unbraid.graph import Add, Graph, Segment, Step, rewired
+from unbraid.walk import State, like, retyped
 
 _NARROW = frozenset({torch.float16, torch.bfloat16, torch.float32})
 
@@ -78,7 +79,7 @@ class Spared:
         return self._made[block, gone]
 
 
-def widened(graph: Graph, state: Mapping[str, Tensor]) -> tuple[Graph, dict[str, Tensor]]:
+def widened(graph: Graph, state: State) -> tuple[Graph, State]:
     """A float64 graph with its casts to narrower types widened, so that sums over paths are exact to float64.
 
     Llama's norm, say, computes in float32 whatever the type of the model.
@@ -88,11 +89,10 @@ def widened(graph: Graph, state: Mapping[str, Tensor]) -> tuple[Graph, dict[str,
         name: replace(stream, dtype=torch.float64) if stream.dtype in _NARROW else stream
         for name, stream in graph.streams.items()
     }
-    wide = {name: t.double() if t.dtype in _NARROW else t for name, t in state.items()}
     same = all(new is old for new, old in zip(steps, graph.steps, strict=True))
-    if same and streams == dict(graph.streams) and not any(t.dtype in _NARROW for t in state.values()):
-        return graph, dict(state)
-    return replace(graph, streams=streams, steps=steps), wide
+    if same and streams == dict(graph.streams) and not any(like(state, name).dtype in _NARROW for name in state):
+        return graph, state
+    return replace(graph, streams=streams, steps=steps), retyped(state, dict.fromkeys(_NARROW, torch.float64))
 
 
 def coarsest(graph: Graph, dtype: torch.dtype) -> torch.dtype:

@@ -10,14 +10,16 @@ from rich.tree import Tree
 
 from unbraid.errors import Refusal
 from unbraid.form._block import Block
+from unbraid.form._device import to_device
 from unbraid.form._edit import coarsest, deleted, widened
 from unbraid.form._equation import Equation, equation
 from unbraid.form._heads import Split, by_heads
+from unbraid.form._load import Loading
 from unbraid.form._order import interchangeable, reorder
 from unbraid.form._result import Result, finite
 from unbraid.form._show import block_row, form_html, form_rows, form_table, form_text, form_tree
 from unbraid.form._signature import Signature, as_call
-from unbraid.form._store import load, save
+from unbraid.form._store import save
 from unbraid.form._verify import Origin, Verification, verify
 from unbraid.graph import Add, Graph, Segment, Stream
 from unbraid.walk import Lengths, State, Tape, path_counts, record, run
@@ -116,7 +118,7 @@ class ResidualForm(Result):
 
     def tape(self, args: Any, kwargs: Mapping[str, Any] | None = None) -> Tape:
         """Run the form and keep what pulling cotangents back through its segments needs."""
-        return record(self.graph, {k: v.detach() for k, v in self.state.items()}, self.inputs(args, kwargs))
+        return record(self.graph, self.state, self.inputs(args, kwargs))
 
     def inputs(self, args: Any, kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The input streams of a call; `args` and `kwargs` as for `trace`."""
@@ -131,8 +133,8 @@ class ResidualForm(Result):
         return verify(self, args, kwargs)
 
     def to(self, device: torch.device | str) -> "ResidualForm":
-        """The same form with its state on a device."""
-        return replace(self, state={name: tensor.to(device) for name, tensor in self.state.items()})
+        """The same form with its state on a device, and tensors that its code makes made there."""
+        return to_device(self, torch.device(device))
 
     def save(self, folder: Path | str) -> Path:
         """Write the form into a folder: graph.pt2 (torch.export's format), weights.safetensors and form.json.
@@ -142,16 +144,8 @@ class ResidualForm(Result):
         """
         return save(self, Path(folder))
 
-    @staticmethod
-    def load(folder: Path | str) -> "ResidualForm":
-        """Read a saved form; the model's code is not needed, and nothing in the folder is run or unpickled.
-
-        Outputs that were a class of the model's library come back as a dict of their fields.
-
-        Raises:
-            CheckpointError: a file is missing or damaged, or would run code when read.
-        """
-        return load(Path(folder))
+    # ResidualForm.load(folder) reads a saved form; form.load(folder) gives this form the weights of a folder.
+    load = Loading()
 
     def without(self, *which: int | tuple[int, int]) -> "ResidualForm":
         """The form without branches: all of a block's by its index, or one by (block, branch), branches from 0.

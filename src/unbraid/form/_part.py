@@ -14,9 +14,11 @@ from unbraid.walk import (
     Room,
     Schedule,
     Size,
+    device_of,
     dimension,
     measured,
     merge,
+    resident,
     run_variants,
     schedule,
 )
@@ -124,10 +126,9 @@ class Part:
             together = max(1, self.max_batch // size)
             return Room([together] * places, [together] * places)
         scale = volume / self.volume
-        state = self.form.state.values()
-        weights = sum(tensor.numel() * tensor.element_size() for tensor in state)
+        weights = resident(self.form.state)
         widest = max(found.working for found in self.sizes.values())
-        cache = _CACHE if all(tensor.device.type == "cpu" for tensor in state) else float("inf")
+        cache = _CACHE if device_of(self.form.state).type == "cpu" else float("inf")
         share = _SHARE * (weights + scale * widest)
         return Budget(max(_FLOOR, share), max(2 * _FLOOR, share), cache).room(self.merged, self.sizes, scale)
 

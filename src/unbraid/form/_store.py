@@ -20,6 +20,8 @@ from unbraid.errors import CheckpointError, TraceError
 from unbraid.form._capture import Capture
 from unbraid.form._functional import functional
 from unbraid.form._signature import Expected, Signature
+from unbraid.form._tensors import stored
+from unbraid.walk import State, Streamed, like
 
 if TYPE_CHECKING:
     from unbraid.form._form import ResidualForm
@@ -35,6 +37,8 @@ def save(form: "ResidualForm", folder: Path) -> Path:
             "save: this form is one recorded run of a model that torch.export could not take, and its format is the "
             "only one that a form is saved in. Save the model's weights and trace it again."
         )
+    if any(like(form.state, name).is_meta and not isinstance(form.state, Streamed) for name in form.state):
+        raise TraceError("save: this form was traced on the meta device and has no weights; form.load(FOLDER) first.")
     folder.mkdir(parents=True, exist_ok=True)
     torch.export.save(_bare(form.origin.program), folder / _GRAPH)
     # Safetensors refuses tensors that share memory, such as views of one buffer.
@@ -57,14 +61,15 @@ def save(form: "ResidualForm", folder: Path) -> Path:
     return folder
 
 
-def load(folder: Path) -> "ResidualForm":
+def load(folder: Path, *, stream: bool = False) -> "ResidualForm":
     """See `ResidualForm.load`."""
     from unbraid.form._trace import assemble  # the trace itself makes forms, which load themselves
 
     if missing := [name for name in (_GRAPH, _WEIGHTS, _FORM) if not (folder / name).is_file()]:
         raise CheckpointError(f"load: {folder} is no saved form: it lacks {', '.join(missing)}.")
     facts = _facts(folder / _FORM)
-    captured = _captured(_program(folder / _GRAPH), _weights(folder / _WEIGHTS), facts)
+    state = Streamed(stored(folder / _WEIGHTS)) if stream else _weights(folder / _WEIGHTS)
+    captured = _captured(_program(folder / _GRAPH), state, facts)
     form = assemble(captured, None, set(facts["learned"]), facts["layers"]).split("heads" if facts["heads"] else None)
     silent = tuple(form.blocks[index] for index in facts["silent"])
     form = replace(form, tolerance=facts["tolerance"], error=facts["error"], silent=silent)
@@ -140,7 +145,7 @@ def _facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _captured(program: ExportedProgram, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Capture:
+def _captured(program: ExportedProgram, state: State, facts: Mapping[str, Any]) -> Capture:
     graph, _ = functional(program)
     placeholders = {node.name: node for node in graph.nodes if node.op == "placeholder"}
     names = {}

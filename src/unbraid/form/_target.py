@@ -41,17 +41,27 @@ def objective(output: Tensor, target: Target) -> Objective:
     """
     leaf = output.detach().requires_grad_()
     with torch.enable_grad():
-        values = _pick(leaf, target)
-        if values.shape != output.shape[:1]:
-            raise ValueError(
-                f"target: it must give one number per example, a tensor [{len(output)}]; "
-                f"it gave {list(values.shape)} for an output {list(output.shape)}."
-            )
+        values = scalar(leaf, target)
         if not values.requires_grad:
             raise ValueError("target: it must be a differentiable function of the output, and this one is constant.")
         (cotangent,) = torch.autograd.grad(values.sum(), leaf)
     linear = (cotangent * leaf.detach()).reshape(len(output), -1).sum(1)
     return Objective(values.detach(), cotangent, values.detach() - linear)
+
+
+def scalar(output: Tensor, target: Target) -> Float[Tensor, " batch"]:
+    """The target of an output, one number per example.
+
+    Raises:
+        ValueError: the target does not fit the output; it says which form would.
+    """
+    values = _pick(output, target)
+    if values.shape != output.shape[:1]:
+        raise ValueError(
+            f"target: it must give one number per example, a tensor [{len(output)}]; "
+            f"it gave {list(values.shape)} for an output {list(output.shape)}."
+        )
+    return values
 
 
 def classification_loss(output: Tensor, labels: Tensor) -> Float[Tensor, " batch"]:

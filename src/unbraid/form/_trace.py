@@ -16,9 +16,12 @@ from unbraid.form._dataflow import Dataflow
 from unbraid.form._find import find
 from unbraid.form._form import ResidualForm
 from unbraid.form._found import Found
+from unbraid.form._meta import computed, on_meta
 from unbraid.form._place import scope, source
 from unbraid.form._signature import Sizes, as_call, plain_names, sizes
 from unbraid.form._verify import Origin
+from unbraid.form._weights import tied
+from unbraid.walk import like
 
 
 def trace(
@@ -28,6 +31,7 @@ def trace(
     *,
     tolerance: float | None = None,
     tracer: Tracer = "auto",
+    device: str | None = None,
 ) -> ResidualForm:
     """Find every residual connection of a model, cut it into its residual form, and check the result.
 
@@ -43,6 +47,8 @@ def trace(
         tracer: how the computation is captured. "export" leaves sizes free; "dispatch" records one run, for code that
             torch.export cannot follow: the form then holds for inputs of these sizes at which the model's code takes
             the same way, and says so where it does not; "auto" tries them in this order.
+        device: "meta" traces the structure alone: no memory for weights, nothing run, so nothing checked. Parameters
+            of the form are empty until `form.load(folder)` reads them; buffers are the model's. See `empty_weights`.
 
     Returns:
         The form, with its measured `error`.
@@ -53,7 +59,13 @@ def trace(
         InexactError: the form does not follow the model.
     """
     positional, keywords = as_call(args, kwargs)
-    captured = capture(model, positional, keywords, tracer)
+    if device is None:
+        captured = capture(model, positional, keywords, tracer)
+    elif device == "meta":
+        captured = capture(*on_meta(model, positional, keywords), tracer, free=True)
+        captured = replace(captured, state=computed(model, captured.state))
+    else:
+        raise ValueError(f'trace: device is "meta", or None for where the model is; {device!r} came. See form.to(...).')
     form = assemble(captured, model, _learned(model))
     return _checked(replace(form, tolerance=tolerance), positional, keywords)
 
@@ -137,7 +149,14 @@ def _form(
         tracer=captured.tracer,
         refusals=refusals,
         origin=Origin(
-            model, captured.program, layers, captured.graph, captured.names, operands[: len(parts.top_level)]
+            model,
+            captured.program,
+            layers,
+            captured.graph,
+            captured.names,
+            operands[: len(parts.top_level)],
+            tied=tied(model),
+            computed=frozenset(captured.state) - _saved(model, captured),
         ),
     )
 
@@ -156,7 +175,7 @@ def _block(captured: Capture, parts: Anatomy, number: int, called: Callable[[Siz
         nested=tuple(_block(captured, parts, other, called) for other in sorted(inner)),
         parent=parts.parents.get(number),
         shape=called(sizes(found.add.meta["val"])),
-        parameters=sum(captured.state[parameter].numel() for parameter in learned),
+        parameters=sum(like(captured.state, parameter).numel() for parameter in learned),
         source=source(found.add),
     )
 
@@ -169,6 +188,10 @@ def _checked(form: ResidualForm, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         return form
     checked = form.verify(args, kwargs)
     return replace(form, error=checked.error, silent=tuple(form.blocks[k] for k in checked.silent))
+
+
+def _saved(model: nn.Module | None, captured: Capture) -> set[str]:
+    return set(captured.state) if model is None else set(model.state_dict())
 
 
 def _learned(model: nn.Module) -> set[str]:

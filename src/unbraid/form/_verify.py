@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
+from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from unbraid.errors import InexactError
 from unbraid.form._exactness import relative_error, tolerance
 from unbraid.form._signature import Expected, as_call
-from unbraid.walk import run
+from unbraid.walk import joined, run
 
 if TYPE_CHECKING:
     from unbraid.form._form import ResidualForm
@@ -31,6 +32,8 @@ class Origin:
         operands: for each top-level block the names of the nodes of its skip (None in a plain layer), of its branches
             and of its sum.
         example: the inputs of the trace, positional and keyword; None for a form that was loaded.
+        tied: groups of names of one tensor, such as an embedding and a head that share it.
+        computed: the buffers that the model computes, which no file of weights holds.
     """
 
     model: nn.Module | None
@@ -40,6 +43,8 @@ class Origin:
     names: Mapping[str, str]
     operands: tuple[tuple[str | None, tuple[str, ...], str], ...]
     example: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
+    tied: tuple[tuple[str, ...], ...] = ()
+    computed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,13 @@ def _uncut(form: "ResidualForm", origin: Origin, inputs: Mapping[str, Any], want
     values: dict[str, Tensor] = {}
 
     class Watch(fx.Interpreter):
+        def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            # A parameter is read when an operator asks for it: with weights in files, all at once may not fit.
+            return map_arg((n.args, n.kwargs), self._fetched)
+
+        def _fetched(self, n: fx.Node) -> Any:
+            return form.state[origin.names[n.name]] if n.name in origin.names else self.env[n]
+
         def run_node(self, n: fx.Node) -> Any:
             value = super().run_node(n)
             if n.name in wanted:
@@ -118,7 +130,7 @@ def _uncut(form: "ResidualForm", origin: Origin, inputs: Mapping[str, Any], want
             return value
 
     placeholders = [node.name for node in origin.graph.nodes if node.op == "placeholder"]
-    feed = [form.state[origin.names[name]] if name in origin.names else inputs[name] for name in placeholders]
+    feed = [None if name in origin.names else inputs[name] for name in placeholders]
     with torch.no_grad(), torch.random.fork_rng():
         Watch(fx.GraphModule(nn.Module(), origin.graph)).run(*feed)
     return values
@@ -143,7 +155,7 @@ def _departure(form: "ResidualForm", origin: Origin, inputs: Mapping[str, Any], 
     """The first block whose sum is not the model's, or not that of its operands; None where all of them are."""
     totals = [total for _, _, total in origin.operands]
     known = {} if origin.model is None else dict(origin.model.state_dict(keep_vars=True))
-    there = _uncut(replace(form, state={**form.state, **known}), origin, inputs, set(totals))
+    there = _uncut(replace(form, state=joined(form.state, known)), origin, inputs, set(totals))
     kept = tuple(total for total in totals if any(add.output == total for add in form.adds))
     with torch.no_grad(), torch.random.fork_rng():
         here = run(form.graph, form.state, inputs, keep=kept)

@@ -13,7 +13,7 @@ from unbraid.errors import InexactError
 from unbraid.form import ResidualForm, Result, relative_error, tolerance
 from unbraid.gradients._lanczos import extreme_singular_values
 from unbraid.graph import Graph, Segment, makes, reads, subgraph
-from unbraid.walk import run
+from unbraid.walk import detached, run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -194,7 +194,7 @@ class _Link:
         self.part: Graph = subgraph(form.graph, (end,), given=(start,))
         self.given = {**inputs, **{s: values[s] for s in self.part.inputs if s in values}}
         self.at, self.to = values[start], values[end]
-        self.state = {name: tensor.detach() for name, tensor in form.state.items()}
+        self.state = detached(form.state)
 
     def __call__(self, stream: Tensor) -> Tensor:
         made: Tensor = run(self.part, self.state, {**self.given, self.start: stream})[self.end]

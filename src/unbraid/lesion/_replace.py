@@ -11,6 +11,7 @@ from unbraid.errors import DataError
 from unbraid.form import Batch, Batches, Feed, ResidualForm, each_row
 from unbraid.graph import Stream
 from unbraid.ranks import Row
+from unbraid.walk import device_of
 
 Place = tuple[int, int]
 _EXAMPLES = "number of examples"  # among sums that have the names of streams
@@ -52,7 +53,7 @@ def means(form: ResidualForm, places: Iterable[Place], batches: Batches) -> Repl
                 sums[stream] = _added(sums.get(stream), total, stream)
             step()
     examples = int(sums[_EXAMPLES])
-    device = next((tensor.device for tensor in form.state.values()), torch.device("cpu"))
+    device = device_of(form.state)
 
     def feed(batch: Batch) -> dict[str, Tensor]:
         found = {}

@@ -3,6 +3,7 @@
 from functools import partial
 
 import torch
+from torch import nn
 
 from unbraid.nn._block import ResidualBlock
 from unbraid.nn._fixup import fixup_
@@ -23,7 +24,15 @@ def finished(network: ResidualNetwork, recipe: Recipe, *, generator: torch.Gener
         recipe: says how the weights start.
         generator: where the draws come from; None is torch's own.
     """
-    network.to_empty(device=torch.get_default_device())
+    place = torch.get_default_device()
+    if nn.Linear(1, 1).weight.is_meta:
+        # Parameters made here have no memory, as `empty_weights` wants it: nothing is drawn for them.
+        generator = None
+        for module in network.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, torch.empty_like(buffer, device=place))
+    else:
+        network.to_empty(device=place)
     if recipe.init == "looks_linear":
         _looks_linear(network, recipe, generator)
     else:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from unbraid.nn._block import ResidualBlock, plain_layer
+from unbraid.nn._checkpointing import run_blocks
 
 __all__ = ["PlainNetwork", "ResidualNetwork"]
 
@@ -24,6 +25,9 @@ class PlainNetwork(nn.Module):
         layers: f_1 to f_K, in order.
         head: maps h_K to the output.
         config: what `build` needs to make this architecture again; None for a network put together by hand.
+
+    Attributes:
+        checkpointing: set it to keep about √K of the activations for the gradient and compute the others twice.
     Shape: [batch, *inputs] -> [batch, *outputs].
     """
 
@@ -35,10 +39,11 @@ class PlainNetwork(nn.Module):
         self.stem = stem
         self.layers = nn.Sequential(*layers)
         self.head = head
+        self.checkpointing = False
 
     def forward(self, x: Shaped[Tensor, "batch *inputs"]) -> Float[Tensor, "batch *outputs"]:
         """Return the network's output."""
-        return self.head(self.layers(self.stem(x)))
+        return self.head(run_blocks(self.layers, self.stem(x), checkpointing=self.checkpointing))
 
     def without(self, *layers: int) -> "PlainNetwork":
         """Return a copy without some layers; the identity takes their place, so they should keep the size.
@@ -60,6 +65,9 @@ class ResidualNetwork(nn.Module):
         blocks: in order, usually `ResidualBlock`s; any other module is a step of the trunk.
         head: maps h_K to the output.
         config: what `build` needs to make this architecture again; None for a network put together by hand.
+
+    Attributes:
+        checkpointing: set it to keep about √K of the activations for the gradient and compute the others twice.
     Shape: [batch, *inputs] -> [batch, *outputs].
     Raises: ShapeError at the first call where a block's skip and branch disagree in shape; it names the
         block.
@@ -77,13 +85,14 @@ class ResidualNetwork(nn.Module):
         self.stem = stem
         self.blocks = nn.Sequential(*blocks)
         self.head = head
+        self.checkpointing = False
         for path, module in self.blocks.named_modules(prefix="blocks"):
             if isinstance(module, ResidualBlock):
                 module.name = f'block {path.removeprefix("blocks.")} ("{path}")'
 
     def forward(self, x: Shaped[Tensor, "batch *inputs"]) -> Float[Tensor, "batch *outputs"]:
         """Return the network's output."""
-        return self.head(self.blocks(self.stem(x)))
+        return self.head(run_blocks(self.blocks, self.stem(x), checkpointing=self.checkpointing))
 
     def without(self, *blocks: int) -> "ResidualNetwork":
         """Return a copy without the branches of some blocks, h ← after(skip(h)): its terms are gone from Equation 11.5.

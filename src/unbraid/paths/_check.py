@@ -11,7 +11,7 @@ from torch import Tensor
 from unbraid.errors import InexactError
 from unbraid.form import ResidualForm, Target, objective, relative_error, tolerance
 from unbraid.graph import Add, Graph, Segment, Step, Stream, subgraph
-from unbraid.walk import BlockSet, Lengths, Polynomial, Tape, run
+from unbraid.walk import BlockSet, Lengths, Polynomial, Tape, detached, run
 
 _HALF = 0.5
 
@@ -142,7 +142,7 @@ def _gradient(
     graph: Graph, form: ResidualForm, inputs: Mapping[str, Any], like: Tensor, place: str, cotangent: Tensor
 ) -> Tensor:
     leaf = like.detach().requires_grad_()
-    state = {name: tensor.detach() for name, tensor in form.state.items()}
+    state = detached(form.state)
     with torch.enable_grad():
         output = run(graph, state, {**inputs, place: leaf})[form.output]
         (gradient,) = torch.autograd.grad(output, leaf, cotangent)

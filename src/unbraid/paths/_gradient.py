@@ -13,7 +13,7 @@ from unbraid.graph import subgraph
 from unbraid.paths._by_length import ByLength, per_example
 from unbraid.paths._check import measured, model_error
 from unbraid.paths._place import add_of, place_of
-from unbraid.walk import Polynomial, Polynomials, Tape, path_counts, run, walk
+from unbraid.walk import Polynomial, Polynomials, Tape, joined, path_counts, run, walk
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +149,7 @@ def _parameter_norms(
     leaves = {name: form.state[name].detach().requires_grad_() for name in names}
     given = {stream: tape.values[stream] for stream in part.inputs}
     with torch.enable_grad():
-        outputs = run(part, {**form.state, **leaves}, given)
+        outputs = run(part, joined(form.state, leaves), given)
     results = [outputs[stream] for stream in branches if outputs[stream].requires_grad]
     for length, cotangent in enumerate(found.stack, start=found.low):
         seeds = [cotangent.to(result.dtype) for result in results]

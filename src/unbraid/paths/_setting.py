@@ -45,7 +45,7 @@ class Setting:
         """Linearise a form at an input and run it."""
         exact = form.split(split).exact
         inputs = exact.inputs(args, kwargs)
-        graph, state = exact.graph, {name: tensor.detach() for name, tensor in exact.state.items()}
+        graph, state = exact.graph, exact.state
         if linearize == "frozen":
             graph, state = freeze(graph, state, inputs)
         tape = record(graph, state, inputs)

@@ -106,7 +106,7 @@ def value_spectrum(
     """
     exact = form.split(split).exact
     frozen, state = freeze(exact.graph, exact.state, exact.inputs(args, kwargs))
-    tape = record(frozen, {k: v.detach() for k, v in state.items()}, exact.inputs(args, kwargs))
+    tape = record(frozen, state, exact.inputs(args, kwargs))
     aim = objective(tape.values[exact.output], target)
     algebra = Polynomials(frozen, tape, exact.lengths(nested), None, chunk)
     fixed = list(constants(frozen, state, tape.values))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unbraid._progress import how_many, progress
 from unbraid.form import Batches, ResidualForm, each_batch
-from unbraid.graph import Add, Graph, Segment, Step, Stream, makes, needed
+from unbraid.graph import Add, Graph, Segment, Step, Stream, differentiable, makes, needed
 from unbraid.walk import run
 
 Removal: TypeAlias = int | tuple[int, int]
@@ -136,6 +136,8 @@ def gated(form: ResidualForm) -> tuple[Graph, Mapping[tuple[int, int], str]]:
 
 
 def _same(stream: Tensor) -> Tensor:
+    if torch.is_grad_enabled() and not stream.requires_grad and differentiable(stream.dtype):
+        return stream.detach().requires_grad_()  # nothing before it moves, ids say: the gradient begins here
     return stream.view_as(stream)
 
 

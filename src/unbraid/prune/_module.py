@@ -6,7 +6,7 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from unbraid.form import ResidualForm
-from unbraid.walk import run
+from unbraid.walk import lies, run
 
 
 @final
@@ -24,10 +24,10 @@ class FormModule(nn.Module):
         super().__init__()
         self._form = replace(form, state={}, origin=None)  # the tensors are its own, and the model is not needed
         self._names = sorted({name for segment in form.segments for name in segment.params})
-        copies: dict[tuple[int, tuple[int, ...]], Tensor] = {}  # tied parameters stay tied
+        copies: dict[object, Tensor] = {}  # tied parameters stay tied
         for name in self._names:
             tensor = form.state[name]
-            key = (tensor.data_ptr(), tuple(tensor.shape))
+            key = lies(form.state, name)
             if key not in copies:
                 copy = tensor.detach().clone()
                 learned = name in form.learned and tensor.is_floating_point()

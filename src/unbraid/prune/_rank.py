@@ -21,7 +21,7 @@ from unbraid.prune._measure import (
     vectors,
 )
 from unbraid.prune._ranking import By, Ranking
-from unbraid.walk import run
+from unbraid.walk import detached, run
 
 
 def rank(
@@ -152,10 +152,7 @@ def _gradient(
     """⟨∂metric/∂f, f⟩ is the derivative of the metric by a scale of the branch at 1, so minus it estimates the loss."""
     assert metric is not None
     graph, gates = gated(form)
-    state = {
-        name: tensor.detach().requires_grad_(name in form.learned and differentiable(tensor.dtype))
-        for name, tensor in form.state.items()
-    }
+    state = detached(form.state)
     sums, whole, examples = dict.fromkeys(gates, 0.0), 0.0, 0
     with progress("gradients", how_many(batches)) as step:
         for batch in each_batch(form, batches):

@@ -15,7 +15,7 @@ from unbraid.train import _checkpoint
 from unbraid.train._description import check_same, describe
 from unbraid.train._draws import Draws
 from unbraid.train._loop import evaluate, train_pass
-from unbraid.train._ready import check_shapes, device_of
+from unbraid.train._ready import check_shapes, checkpointed, device_of
 from unbraid.train._recipe import STANDARD, Recipe
 from unbraid.train._run import Epoch, Run
 from unbraid.train._shares import check_shares, shared
@@ -32,6 +32,7 @@ def fit(
     device: torch.device | str = "auto",
     folder: str | Path | None = None,
     resume: bool = False,
+    checkpointing: bool = False,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Run:
     """Train the network, in place, to minimise the mean cross-entropy of its outputs [batch, classes].
@@ -55,6 +56,8 @@ def fit(
         folder: keep a checkpoint here, replaced after each epoch at one moment: a kill leaves the last good.
         resume: carry on from the checkpoint in `folder`, if there is one, to the same bits as if never
             stopped. The network's weights are overwritten.
+        checkpointing: keep about √K of K blocks' activations for the gradient and compute the others twice: the
+            memory of a step grows with √K, and the results are the same. For networks of `unbraid.nn`.
         on_epoch: called after each epoch, once its checkpoint is safe, on every rank.
 
     Returns:
@@ -62,6 +65,7 @@ def fit(
         at which step; the checkpoint stays that of the last good epoch.
 
     Raises:
+        ValueError: where checkpointing is asked for, and the network's blocks are not known to be a sequence.
         CheckpointError: where `folder` holds a run and `resume` is off, or holds another run; where it
             cannot be written or read.
         ShapeError: where the network does not take such inputs, or gives fewer scores than there are classes.
@@ -76,6 +80,8 @@ def fit(
     check_shapes(network, here)
     check_shares(data, recipe)
     agreed(lambda: (repr(recipe), seed, str(path), network.state_dict(), *_tensors(here)))
+    with checkpointed(network, checkpointing):
+        pass  # a network that cannot is refused before anything is written
     optimizer = recipe.optimizer_of(network)
     history: list[Epoch] = []
     diverged: int | None = None
@@ -100,7 +106,7 @@ def fit(
             start, rate = time.perf_counter(), recipe.rate(len(history))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            with draws.lent():
+            with draws.lent(), checkpointed(network, checkpointing):
                 done = train_pass(learner, optimizer, learn)
             if done.diverged is not None:
                 diverged = len(history) * len(learn) + done.diverged

@@ -1,12 +1,16 @@
 """What is looked at before training: the device, and whether the network takes the data."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
 from unbraid.data import Dataset
 from unbraid.errors import ShapeError
+from unbraid.nn import PlainNetwork, ResidualNetwork
 
-__all__ = ["check_shapes", "device_of"]
+__all__ = ["check_shapes", "checkpointed", "device_of"]
 
 
 def device_of(device: torch.device | str) -> torch.device:
@@ -18,6 +22,28 @@ def device_of(device: torch.device | str) -> torch.device:
         # With its number, so that saving and restoring the generator's state means this very device.
         place = torch.device("cuda", torch.cuda.current_device())
     return place
+
+
+@contextmanager
+def checkpointed(network: nn.Module, wanted: bool) -> Iterator[None]:
+    """Inside, the network keeps about √K activations for the gradient, if that is wanted.
+
+    Raises:
+        ValueError: where its blocks are not known to be a sequence.
+    """
+    if not wanted:
+        yield
+        return
+    if not isinstance(network, ResidualNetwork | PlainNetwork):
+        raise ValueError(
+            "fit: checkpointing runs the blocks of a network of unbraid.nn in segments, and this one is a "
+            f"{type(network).__name__}. Call torch.utils.checkpoint in its own forward instead."
+        )
+    before, network.checkpointing = network.checkpointing, True
+    try:
+        yield
+    finally:
+        network.checkpointing = before
 
 
 @torch.no_grad()

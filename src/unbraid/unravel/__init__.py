@@ -4,8 +4,9 @@
 sums, and `terms[k].unravel()` takes apart the input of the k-th block's branch: an ensemble again.
 """
 
-from unbraid.unravel._attribute import Attribution
+from unbraid.unravel._attribute import attribute
+from unbraid.unravel._attribution import Attribution
 from unbraid.unravel._lens import Lens
-from unbraid.unravel._terms import Term, Terms, attribute, unravel
+from unbraid.unravel._terms import Term, Terms, unravel
 
 __all__ = ["Attribution", "Lens", "Term", "Terms", "attribute", "unravel"]

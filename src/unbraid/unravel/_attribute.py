@@ -1,102 +1,168 @@
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from rich import box
-from rich.table import Table
 from torch import Tensor
 
-from unbraid.errors import InexactError
-from unbraid.form import Result, Target, objective, relative_error, tolerance
-from unbraid.graph import subgraph
-from unbraid.unravel._push import Run
-from unbraid.walk import Cotangents, freeze, record, run, walk
+from unbraid.form import ResidualForm, Split, Target
+from unbraid.graph import Add, Graph, Segment, Step, makes, reads, subgraph
+from unbraid.unravel._attribution import Attribution, attributed
+from unbraid.unravel._head import pulled_back
+from unbraid.unravel._shelf import Shelf
+from unbraid.unravel._terms import unravel
+from unbraid.unravel._way import CONSTANTS, INPUT, Origin, Way, in_order, names_of, parts_of
+from unbraid.walk import Cotangents, State, constants, freeze, record, walk
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+
+def attribute(
+    form: ResidualForm,
+    args: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    target: Target,
+    split: Split = None,
+) -> Attribution:
+    """Split a scalar of the output over the input and the blocks: unravel(form, args, kwargs).attribute(target).
+
+    The terms are never in memory together. They wait in a temporary file while the model runs; then the target's
+    gradient goes back along trunk and skips, and where it meets a term, a product is its contribution.
+
+    Args:
+        form: a traced model.
+        args: its positional inputs; a bare tensor means (tensor,).
+        kwargs: its keyword inputs.
+        target: class indices, a (position, class) pair, or a function of the output that gives one number per example.
+            Where the model ends in a linear map, indices cost no scores but those that they pick.
+        split: "heads" for a contribution a branch and a head.
+
+    Returns:
+        The contributions, which sum to the target to the measured `error`.
+
+    Raises:
+        ValueError: the target does not fit the output.
+        InexactError: the contributions do not sum to the target, or an operator of trunk or head has no rule.
+    """
+    exact, by_branch = form.split(split).exact, split is not None
+    way = Way(exact).to(exact.stream)
+    if not _by_example(exact, way):
+        return unravel(form, args, kwargs, split=split).attribute(target)
+    inputs = exact.inputs(args, kwargs)
+    with Shelf.opened() as shelf:
+        trunk, state, given, stream = _passed(exact, inputs, way, by_branch, shelf)
+        head = pulled_back(exact, inputs, exact.stream, stream, target)
+        del stream
+        back = _Back.through(trunk, state, given, {exact.stream: head.gradient})
+        parts = dict(_contributions(way, by_branch, back, shelf))
+    fixed = [back.product(stream, value) for stream, value in back.fixed if bool(value.any())]
+    origins: tuple[Origin, ...] = (INPUT, *in_order(set(parts)), *([CONSTANTS] if fixed else []))
+    nothing = torch.zeros_like(head.target)
+    entered = [back.product(s, given[s]) for s in _sources(way, trunk)]
+    found = {INPUT: sum(entered, start=nothing), **parts, CONSTANTS: sum(fixed, start=nothing)}
+    values = torch.stack([found[origin] for origin in origins])
+    return attributed(exact, exact.stream, names_of(exact, origins), values, head)
 
 
 @dataclass(frozen=True, eq=False)
-class Attribution(Result):
-    """A scalar of the output split over the terms of the stream, the head frozen at the input: direct attribution.
+class _Back:
+    """The target's gradient along trunk and skips, and what the trunk itself adds.
 
     Attributes:
-        names: the terms.
-        values: what each term adds to the target, [terms, batch].
-        constants: what the head adds by itself, and what reaches it by other ways than the stream, [batch].
-        target: the scalar that is explained, [batch].
-        error: ‖Σ values + constants − target‖∞ / ‖target‖∞.
+        gradients: at every stream on the way that it reaches.
+        fixed: the trunk's constants, each with the stream at which it joins.
     """
 
-    names: tuple[str, ...]
-    values: Float[Tensor, "terms batch"]
-    constants: Float[Tensor, " batch"]
-    target: Float[Tensor, " batch"]
-    error: float
+    gradients: Mapping[str, Tensor]
+    fixed: list[tuple[str, Tensor]]
 
-    def total(self) -> Float[Tensor, " batch"]:
-        """The sum of all contributions."""
-        return self.values.sum(0) + self.constants
+    @staticmethod
+    def through(trunk: Graph, state: State, given: Mapping[str, Any], seeds: Mapping[str, Tensor]) -> "_Back":
+        """Pull the gradient at the end back to where terms join."""
+        tape = record(trunk, state, given)
+        made = {stream for step in trunk.steps for stream in makes(step)}
+        gradients = walk(trunk, Cotangents(trunk, tape), seeds, {*trunk.inputs, *made})
+        return _Back(gradients, list(constants(trunk, state, tape.values)))
 
-    def table(self) -> Table:
-        """Mean contribution of each term over the batch."""
-        table = Table(box=box.SIMPLE_HEAD, caption=f"the contributions sum to the target to {self.error:.1e}")
-        for column in ("term", "contribution"):
-            table.add_column(column, justify="left" if column == "term" else "right")
-        for name, value in zip((*self.names, "head"), (*self.values.mean(1), self.constants.mean()), strict=True):
-            table.add_row(name, f"{value:+.4g}")
-        return table
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One a term and one for the head: what it adds, averaged over the batch."""
-        means = [*self.values.mean(1).tolist(), float(self.constants.mean())]
-        return [{"term": name, "value": value} for name, value in zip((*self.names, "head"), means, strict=True)]
-
-    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
-        """What each term and the head add, averaged over the batch."""
-        from unbraid.draw import contributions
-
-        means = [*self.values.mean(1).tolist(), float(self.constants.mean())]
-        return contributions((*self.names, "head"), means, ax=ax)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All contributions as plain values."""
-        return {
-            "names": list(self.names),
-            "values": self.values.tolist(),
-            "constants": self.constants.tolist(),
-            "target": self.target.tolist(),
-            "error": self.error,
-        }
+    def product(self, stream: str, value: Tensor) -> Float[Tensor, " batch"]:
+        """⟨gradient, value⟩ per example."""
+        gradient = self.gradients[stream]
+        return (gradient * value).reshape(len(gradient), -1).sum(1)
 
 
-def attribution(
-    made: Run, stream: str, names: tuple[str, ...], values: Float[Tensor, "terms *stream"], target: Target
-) -> Attribution:
-    """Pull the target's gradient back through the frozen head and multiply it with every term.
+def _passed(
+    form: ResidualForm, inputs: Mapping[str, Any], way: Sequence[Step], by_branch: bool, shelf: Shelf
+) -> tuple[Graph, State, dict[str, Any], Tensor]:
+    """Run the form as far as the stream and put every term on the shelf.
 
-    The head's own part is measured, not inferred: the frozen head run with the stream at zero.
+    Returns:
+        The trunk, frozen and without branches; its state; the values of the streams that enter it; and the stream.
     """
-    form = made.form
-    head = subgraph(form.graph, (form.output,), given=(stream,))
-    given = {**made.inputs, stream: made.values[stream]}
-    frozen, state = freeze(head, form.state, given)
-    aim = objective(made.values[form.output], target)
-    tape = record(frozen, {name: tensor.detach() for name, tensor in state.items()}, given)
-    seeds = {form.output: aim.cotangent}
-    gradient = walk(frozen, Cotangents(frozen, tape), seeds, [stream])[stream]
-    parts = (values * gradient).reshape(len(values), gradient.shape[0], -1).sum(2)
-    with torch.no_grad():
-        empty = run(frozen, state, {**given, stream: torch.zeros_like(made.values[stream])})[form.output]
-    constants = (aim.cotangent * empty).reshape(len(empty), -1).sum(1) + aim.remainder
-    error = relative_error(parts.sum(0) + constants, aim.values)
-    if not error <= tolerance("sum", form.precision):
-        raise InexactError(
-            f"attribute: the contributions must sum to the target to {tolerance('sum', form.dtype):g}; "
-            f"they depart by {error:.2e}.",
-            where=stream,
-            error=error,
-        )
-    return Attribution(names, parts, constants, aim.values, error)
+    bare = _bare(form, way)
+    ends = {stream for add in _adds(way) for part in parts_of(add, by_branch).values() for stream in part}
+    entering = {stream: inputs[stream] for stream in bare.inputs if stream in inputs}
+    last = dict[str, Tensor](entering)
+
+    def seen(stream: str, value: Any) -> None:
+        if stream in ends:
+            shelf.put(stream, value)
+        if stream in bare.inputs:
+            entering[stream] = value
+        if stream == form.stream:
+            last[stream] = value
+
+    on_way = [step.id for step in bare.segments]
+    frozen, state = freeze(subgraph(form.graph, (form.stream,)), form.state, inputs, on_way, seen)
+    held = {segment.id: segment for segment in frozen.segments}
+    steps = tuple(held[step.id] if isinstance(step, Segment) else step for step in bare.steps)
+    return replace(bare, steps=steps), state, entering, last[form.stream]
+
+
+def _bare(form: ResidualForm, way: Sequence[Step]) -> Graph:
+    """Trunk and skips alone: h_k = P_k(S_k h_{k−1}), where a layer without skip begins anew."""
+    steps = tuple(
+        replace(step, branches=()) if isinstance(step, Add) else step
+        for step in way
+        if not (isinstance(step, Add) and step.skip is None)
+    )
+    made = {stream for step in steps for stream in makes(step)}
+    read = dict.fromkeys((*(stream for step in steps for stream in reads(step)), *map(_end, _adds(way)), form.stream))
+    given = tuple(stream for stream in read if stream not in made)
+    sources = tuple(stream for stream in given if stream in form.graph.carried)
+    return Graph(form.streams, steps, given, sources, (form.stream,))
+
+
+def _contributions(
+    way: Sequence[Step], by_branch: bool, back: _Back, shelf: Shelf
+) -> Iterator[tuple[Origin, Float[Tensor, " batch"]]]:
+    """Each term times the gradient where it joins, one at a time."""
+    for add in _adds(way):
+        for origin, (one, *more) in parts_of(add, by_branch).items():
+            device = back.gradients[add.output].device
+            yield origin, back.product(add.output, sum((shelf.take(s, device) for s in more), shelf.take(one, device)))
+
+
+def _sources(way: Sequence[Step], trunk: Graph) -> list[str]:
+    """The streams with which the input's term begins: all that enter the trunk but the ends of layers without skip."""
+    layers = {add.output for add in _adds(way) if add.skip is None}
+    return [stream for stream in trunk.sources if stream not in layers and stream in _passing(trunk)]
+
+
+def _passing(trunk: Graph) -> set[str]:
+    """What is read as data, not for its sizes alone; and the end itself."""
+    read = {s for step in trunk.steps for s in reads(step) if not isinstance(step, Segment) or s not in step.measured}
+    return read | set(trunk.outputs)
+
+
+def _by_example(form: ResidualForm, way: Sequence[Step]) -> bool:
+    """Whether examples lie along the first dimension all the way, so that products can be taken where terms join."""
+    met = {stream for step in way for stream in (*makes(step), *Way(form).carried(step))}
+    return all(form.streams[stream].shape[:1] == form.streams[form.stream].shape[:1] for stream in met)
+
+
+def _adds(way: Sequence[Step]) -> list[Add]:
+    return [step for step in way if isinstance(step, Add)]
+
+
+def _end(add: Add) -> str:
+    return add.output

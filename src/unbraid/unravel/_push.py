@@ -2,19 +2,15 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unbraid.form import ResidualForm
 from unbraid.graph import Add, Graph, Segment, makes
+from unbraid.unravel._way import CONSTANTS, INPUT, Origin, Way, parts_of
 from unbraid.walk import State, freeze, run
-
-# Where a term comes from: the input, a block by its number, one branch by its block's number and its own from 1, or
-# a constant of the trunk.
-Origin: TypeAlias = int | str | tuple[int, int]
-INPUT, CONSTANTS = "input", "constants"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +55,9 @@ class Run:
         They are let go of after their last reader: K blocks with a gate each would otherwise keep K²/2 tensors.
         """
         frozen = {segment.id: segment for segment in self.trunk[0].segments}
-        way = self._way(stream)
-        readers = Counter((stream, *(read for step in way for read in self._carried(step))))
+        travels = Way(self.form)
+        way = travels.to(stream)
+        readers = Counter((stream, *(read for step in way for read in travels.carried(step))))
         known: dict[str, dict[Origin, Tensor]] = {}
 
         def take(wanted: str) -> dict[Origin, Tensor]:
@@ -81,47 +78,10 @@ class Run:
                 known.update(zip(step.outputs, pushed, strict=True))
         return take(stream)
 
-    def _way(self, stream: str) -> list[Segment | Add]:
-        """The additions, and the segments of trunk and skips behind the first fork, that lead to a stream, in order."""
-        wanted, way = {stream}, list[Segment | Add]()
-        for step in reversed(self.form.graph.steps):
-            travels = step.block in self._top if isinstance(step, Add) else not self._behind.isdisjoint(step.outputs)
-            if travels and not wanted.isdisjoint(makes(step)):
-                wanted.update(self._carried(step))
-                way.append(step)
-        return way[::-1]
-
-    def _carried(self, step: Segment | Add) -> tuple[str, ...]:
-        """The streams whose terms a step passes on: an addition's skip, a segment's inputs that carry data."""
-        if isinstance(step, Add):
-            return () if step.skip is None else (step.skip,)
-        passing = zip(step.inputs, self.form.graph.data(step), strict=True)
-        return tuple(stream for stream, carries in passing if carries)
-
-    @cached_property
-    def _top(self) -> frozenset[int]:
-        return frozenset(block.index for block in self.form.blocks)
-
     def _sum(self, add: Add, skip: dict[Origin, Tensor]) -> dict[Origin, Tensor]:
         """Equation 11.4: the skip's terms, and the branches as a term of their own, or as one each."""
-        if self.by_branch and len(add.branches) > 1:
-            apart = enumerate(add.branches, start=1)
-            return {**skip, **{(add.block, j): self.values[stream] for j, stream in apart if stream is not None}}
-        branches = [self.values[stream] for stream in add.branches if stream is not None]
-        return {**skip, add.block: sum(branches[1:], start=branches[0])} if branches else skip
-
-    @cached_property
-    def _behind(self) -> frozenset[str]:
-        """The streams that a fork reaches along trunk and skips: from there on, terms are told apart."""
-        forks = {add.fork for add in self.form.adds if add.block in self._top}
-        behind: set[str] = set()
-        for step in self.form.graph.steps:
-            if isinstance(step, Add):
-                if step.block in self._top:
-                    behind.add(step.output)
-            elif step.role != "branch" and any(s in behind or s in forks for s in step.inputs):
-                behind.update(step.outputs)
-        return frozenset(behind)
+        added = parts_of(add, self.by_branch).items()
+        return {**skip, **{o: sum((self.values[s] for s in more), start=self.values[one]) for o, (one, *more) in added}}
 
 
 def push(

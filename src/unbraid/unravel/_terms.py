@@ -11,9 +11,11 @@ from torch import Tensor
 from unbraid.errors import InexactError
 from unbraid.form import ResidualForm, Result, Split, Target, relative_error, tolerance
 from unbraid.graph import Add, subgraph
-from unbraid.unravel._attribute import Attribution, attribution
+from unbraid.unravel._attribution import Attribution, attributed
+from unbraid.unravel._head import pulled_back
 from unbraid.unravel._lens import Lens, lens
-from unbraid.unravel._push import CONSTANTS, INPUT, Origin, Run
+from unbraid.unravel._push import Run
+from unbraid.unravel._way import CONSTANTS, INPUT, Origin, in_order, names_of
 from unbraid.walk import run
 
 if TYPE_CHECKING:
@@ -106,7 +108,9 @@ class Terms(Result):
 
     def attribute(self, target: Target) -> Attribution:
         """Split a scalar of the output over the terms, the head frozen at this input; see `Attribution`."""
-        return attribution(self._run, self._of, self.names, self.values, target)
+        head = pulled_back(self._run.form, self._run.inputs, self._of, self.stream, target)
+        parts = (self.values * head.gradient).reshape(len(self.values), len(head.gradient), -1).sum(2)
+        return attributed(self._run.form, self._of, self.names, parts, head)
 
     def lens(self, scale: str = "recomputed") -> Lens:
         """The head applied to every partial sum of the terms (the logit lens); see `Lens`.
@@ -175,46 +179,18 @@ def unravel(form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = No
     return _terms(Run.of(exact, exact.inputs(args, kwargs), split is not None), exact.stream)
 
 
-def attribute(
-    form: ResidualForm,
-    args: Any,
-    kwargs: Mapping[str, Any] | None = None,
-    *,
-    target: Target,
-    split: Split = None,
-) -> Attribution:
-    """Split a scalar of the output over the input and the blocks: unravel(form, args, kwargs).attribute(target).
-
-    Args:
-        form: a traced model.
-        args: its positional inputs; a bare tensor means (tensor,).
-        kwargs: its keyword inputs.
-        target: class indices, a (position, class) pair, or a function of the output that gives one number per example.
-        split: "heads" for a contribution a branch and a head.
-
-    Returns:
-        The contributions, which sum to the target to the measured `error`.
-
-    Raises:
-        ValueError: the target does not fit the output.
-        InexactError: the contributions do not sum to the target, or an operator of the head has no rule.
-    """
-    return unravel(form, args, kwargs, split=split).attribute(target)
-
-
 def _terms(made: Run, stream: str) -> Terms:
     found = made.terms(stream)
-    blocks = sorted((origin for origin in found if not isinstance(origin, str)), key=_order)
+    blocks = in_order({origin for origin in found if not isinstance(origin, str)})
     whole = made.values[stream]
     first = found.get(INPUT, torch.zeros_like(whole))
     constants = [CONSTANTS] if CONSTANTS in found else []
     origins: tuple[Origin, ...] = (INPUT, *blocks, *constants)
-    names = (INPUT, *(_called(made.form, origin) for origin in blocks), *constants)
     values = torch.stack([first, *(found[origin] for origin in origins[1:])])
     error = relative_error(values.sum(0), whole)
     if not error <= tolerance("sum", made.form.precision):
         raise _departs(made, stream, error)
-    return Terms(names, values, whole, error, origins, made, stream)
+    return Terms(names_of(made.form, origins), values, whole, error, origins, made, stream)
 
 
 def _place(origin: Origin) -> tuple[int | None, int | None]:
@@ -222,16 +198,6 @@ def _place(origin: Origin) -> tuple[int | None, int | None]:
     if isinstance(origin, tuple):
         return origin[0], origin[1] - 1
     return (None, None) if isinstance(origin, str) else (origin, None)
-
-
-def _order(origin: int | tuple[int, int]) -> tuple[int, int]:
-    return origin if isinstance(origin, tuple) else (origin, 0)
-
-
-def _called(form: ResidualForm, origin: int | tuple[int, int]) -> str:
-    block, branch = _order(origin)
-    found = form.blocks[block]
-    return found.branches[branch - 1] if branch else found.name
 
 
 def _departs(made: Run, stream: str, error: float) -> InexactError:

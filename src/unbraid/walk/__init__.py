@@ -18,9 +18,22 @@ from unbraid.walk._marks import BlockSet, Marked, Marks
 from unbraid.walk._masks import Masks, PathStack, distinct
 from unbraid.walk._merge import ALONE, Merged, dimension, merge
 from unbraid.walk._polynomials import Polynomial, Polynomials
-from unbraid.walk._run import State, run
+from unbraid.walk._run import run
 from unbraid.walk._schedule import Room, Schedule, schedule
 from unbraid.walk._sizes import Budget, Size, measured
+from unbraid.walk._state import (
+    Place,
+    State,
+    Streamed,
+    detached,
+    device_of,
+    joined,
+    lies,
+    like,
+    moved,
+    resident,
+    retyped,
+)
 from unbraid.walk._tape import Cotangents, Tape, record
 from unbraid.walk._variants import run_variants
 from unbraid.walk._walk import Algebra, pass_back, walk
@@ -39,6 +52,7 @@ __all__ = [
     "Masks",
     "Merged",
     "PathStack",
+    "Place",
     "Polynomial",
     "Polynomials",
     "Room",
@@ -46,16 +60,25 @@ __all__ = [
     "Schedule",
     "Size",
     "State",
+    "Streamed",
     "Tape",
     "constants",
+    "detached",
+    "device_of",
     "dimension",
     "distinct",
     "freeze",
+    "joined",
+    "lies",
+    "like",
     "measured",
     "merge",
+    "moved",
     "pass_back",
     "path_counts",
     "record",
+    "resident",
+    "retyped",
     "run",
     "run_variants",
     "schedule",

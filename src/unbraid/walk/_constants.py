@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from unbraid.graph import Add, Graph, Segment, makes, reads
-from unbraid.walk._run import State, execute
+from unbraid.walk._run import execute
+from unbraid.walk._state import State
 
 
 def constants(graph: Graph, state: State, values: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:

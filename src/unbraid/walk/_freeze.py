@@ -1,4 +1,4 @@
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,12 +8,17 @@ from torch import Tensor, fx
 from unbraid.graph import Add, Graph, Segment, makes, reads
 from unbraid.walk._freezer import Freezer
 from unbraid.walk._nodes import Recorder
-from unbraid.walk._run import State, execute
+from unbraid.walk._run import execute
+from unbraid.walk._state import State, joined
 
 
 def freeze(
-    graph: Graph, state: State, inputs: Mapping[str, Any], segments: Iterable[str] | None = None
-) -> tuple[Graph, dict[str, Tensor]]:
+    graph: Graph,
+    state: State,
+    inputs: Mapping[str, Any],
+    segments: Iterable[str] | None = None,
+    seen: Callable[[str, Any], object] | None = None,
+) -> tuple[Graph, State]:
     """Hold every non-linear factor at its value, so that each segment is affine and equals the model at this input.
 
     An activation becomes φ(0) + gate·z; a norm freezes its scale; attention keeps its pattern; maxima keep their
@@ -25,6 +30,7 @@ def freeze(
         state: its parameters.
         inputs: where to freeze it.
         segments: the ids of the segments to freeze; by default all that carry data.
+        seen: called with each stream and its value, which is let go of after its last reader.
 
     Returns:
         The frozen graph, with the old streams, additions and blocks, and its state: the old one and what is held.
@@ -33,11 +39,11 @@ def freeze(
         InexactError: an operator has no rule; it names the operator and its module.
     """
     chosen = None if segments is None else set(segments)
-    values, held, steps = dict(inputs), dict(state), []
+    values, held, steps = dict(inputs), dict[str, Tensor](), []
     # Streams that carry data, each with its level; what a frozen segment makes constant is not among them.
     levels = dict.fromkeys((s for s in graph.inputs if s in graph.carried), 0)
     with torch.no_grad():
-        for step in graph.steps:
+        for number, step in enumerate(graph.steps):
             arriving = [levels[stream] for stream in reads(step) if stream in levels]
             if isinstance(step, Segment) and arriving and (chosen is None or step.id in chosen):
                 step, made, constants, outcome = _frozen(graph, step, state, values, levels)
@@ -48,10 +54,16 @@ def freeze(
                 outcome = [level if arriving else None for _ in makes(step)]
             steps.append(step)
             values.update(zip(makes(step), made, strict=True))
+            if seen is not None:
+                for stream, value in zip(makes(step), made, strict=True):
+                    seen(stream, value)
+            for stream in reads(step):
+                if graph.last_reader[stream] == number:
+                    values.pop(stream, None)
             for stream, reached in zip(makes(step), outcome, strict=True):
                 if stream in graph.sources or (reached is not None and stream in graph.carried):
                     levels[stream] = reached or 0
-    return replace(graph, steps=tuple(steps)), held
+    return replace(graph, steps=tuple(steps)), joined(state, held)
 
 
 def _frozen(
@@ -78,4 +90,8 @@ def _frozen(
         params=(*segment.params, *names),
     )
     made = tuple(result) if len(segment.outputs) > 1 else (result,)
-    return frozen, made, dict(zip(names, constants, strict=True)), freezer.outcome()
+    outcome = freezer.outcome()
+    # Graphs of fx hold one another in circles: left to the collector, the segment's parameters would stay for a while.
+    recorder.recording.values.clear()
+    recorder.env.clear()
+    return frozen, made, dict(zip(names, constants, strict=True)), outcome

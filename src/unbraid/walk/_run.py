@@ -1,13 +1,10 @@
 from collections.abc import Iterable, Mapping
 from functools import reduce
 from operator import add
-from typing import Any, TypeAlias
-
-from torch import Tensor
+from typing import Any
 
 from unbraid.graph import Add, Graph, Step, makes, reads
-
-State: TypeAlias = Mapping[str, Tensor]
+from unbraid.walk._state import State, rereading
 
 
 def run(graph: Graph, state: State, inputs: Mapping[str, Any], *, keep: Iterable[str] = ()) -> dict[str, Any]:
@@ -37,5 +34,7 @@ def execute(step: Step, state: State, values: Mapping[str, Any]) -> tuple[Any, .
     operands = [values[stream] for stream in reads(step)]
     if isinstance(step, Add):
         return (reduce(add, operands),)
-    made = step.code(*operands, *(state[name] for name in step.params))
+    weights = {name: state[name] for name in step.params}
+    with rereading(state, weights):
+        made = step.code(*operands, *weights.values())
     return tuple(made) if len(step.outputs) > 1 else (made,)

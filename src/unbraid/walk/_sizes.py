@@ -13,8 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from unbraid.graph import Segment, Step, reads
 from unbraid.walk._merge import Merged
-from unbraid.walk._run import State, execute
+from unbraid.walk._run import execute
 from unbraid.walk._schedule import Room
+from unbraid.walk._state import State, like
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def measured(
             made = execute(node.step, state, operands)
         values.update(zip(node.makes, made, strict=True))
         before = sum(map(_bytes, operands.values()))
-        weights = sum(_bytes(state[name]) for name in node.step.params) if isinstance(node.step, Segment) else 0
+        weights = sum(_bytes(like(state, name)) for name in node.step.params) if isinstance(node.step, Segment) else 0
         sizes[_key(node.step)] = Size(before + 2 * watch.largest, before + sum(map(_bytes, made)), weights)
         for value in node.reads:
             if last[value] == number and value not in wanted:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from unbraid.graph import Segment, reads
 from unbraid.walk._merge import Merged, Node
-from unbraid.walk._run import State, execute
+from unbraid.walk._run import execute
+from unbraid.walk._state import State
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, fx
 
 from unbraid.graph import Add, Graph, Segment, makes, name_of, reads
-from unbraid.walk._run import State, execute
+from unbraid.walk._run import execute
+from unbraid.walk._state import State, detached
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,12 @@ class Tape:
 def record(graph: Graph, state: State, inputs: Mapping[str, Any]) -> Tape:
     """Run the graph and keep what pulling back needs: about the memory of a forward run that trains."""
     values = {stream: _data(value) for stream, value in inputs.items()}
+    fixed = detached(state)
     leaves: dict[str, tuple[Tensor | None, ...]] = {}
     results: dict[str, tuple[Tensor, ...]] = {}
     for step in graph.steps:
         if isinstance(step, Add):
-            made = execute(step, state, values)
+            made = execute(step, fixed, values)
         else:
             leaves[step.id] = tuple(
                 values[stream].detach().requires_grad_() if carries else None
@@ -64,7 +66,7 @@ def record(graph: Graph, state: State, inputs: Mapping[str, Any]) -> Tape:
             )
             fed = {s: leaf for s, leaf in zip(reads(step), leaves[step.id], strict=True) if leaf is not None}
             with torch.enable_grad():
-                results[step.id] = made = execute(step, state, {**values, **fed})
+                results[step.id] = made = execute(step, fixed, {**values, **fed})
         values.update(zip(makes(step), map(_data, made), strict=True))
     return Tape(values, leaves, results)
 

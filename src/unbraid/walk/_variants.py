@@ -4,9 +4,9 @@ from typing import Any
 import torch
 
 from unbraid.walk._merge import Merged
-from unbraid.walk._run import State
 from unbraid.walk._schedule import Schedule
 from unbraid.walk._stacks import Stacks
+from unbraid.walk._state import State
 
 
 def run_variants(

@@ -1,0 +1,84 @@
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jaxtyping import Float
+from rich import box
+from rich.table import Table
+from torch import Tensor
+
+from unbraid.errors import InexactError
+from unbraid.form import ResidualForm, Result, relative_error, tolerance
+from unbraid.unravel._head import Head
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution(Result):
+    """A scalar of the output split over the terms of the stream, the head frozen at the input: direct attribution.
+
+    Attributes:
+        names: the terms.
+        values: what each term adds to the target, [terms, batch].
+        constants: what the head adds by itself, and what reaches it by other ways than the stream, [batch].
+        target: the scalar that is explained, [batch].
+        error: ‖Σ values + constants − target‖∞ / ‖target‖∞.
+    """
+
+    names: tuple[str, ...]
+    values: Float[Tensor, "terms batch"]
+    constants: Float[Tensor, " batch"]
+    target: Float[Tensor, " batch"]
+    error: float
+
+    def total(self) -> Float[Tensor, " batch"]:
+        """The sum of all contributions."""
+        return self.values.sum(0) + self.constants
+
+    def table(self) -> Table:
+        """Mean contribution of each term over the batch."""
+        table = Table(box=box.SIMPLE_HEAD, caption=f"the contributions sum to the target to {self.error:.1e}")
+        for column in ("term", "contribution"):
+            table.add_column(column, justify="left" if column == "term" else "right")
+        for name, value in zip((*self.names, "head"), (*self.values.mean(1), self.constants.mean()), strict=True):
+            table.add_row(name, f"{value:+.4g}")
+        return table
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One a term and one for the head: what it adds, averaged over the batch."""
+        means = [*self.values.mean(1).tolist(), float(self.constants.mean())]
+        return [{"term": name, "value": value} for name, value in zip((*self.names, "head"), means, strict=True)]
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+        """What each term and the head add, averaged over the batch."""
+        from unbraid.draw import contributions
+
+        means = [*self.values.mean(1).tolist(), float(self.constants.mean())]
+        return contributions((*self.names, "head"), means, ax=ax)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All contributions as plain values."""
+        return {
+            "names": list(self.names),
+            "values": self.values.tolist(),
+            "constants": self.constants.tolist(),
+            "target": self.target.tolist(),
+            "error": self.error,
+        }
+
+
+def attributed(
+    form: ResidualForm, stream: str, names: tuple[str, ...], parts: Float[Tensor, "terms batch"], head: Head
+) -> Attribution:
+    """The contributions with the head's own, checked against the target."""
+    error = relative_error(parts.sum(0) + head.constants, head.target)
+    if not error <= tolerance("sum", form.precision):
+        raise InexactError(
+            f"attribute: the contributions must sum to the target to {tolerance('sum', form.dtype):g}; "
+            f"they depart by {error:.2e}.",
+            where=stream,
+            error=error,
+        )
+    return Attribution(names, parts, head.constants, head.target, error)

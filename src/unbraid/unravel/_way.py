@@ -1,0 +1,84 @@
+"""Along which steps terms travel to a stream: the additions, and the segments of trunk and skips."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from unbraid.form import ResidualForm
+from unbraid.graph import Add, Segment, makes
+
+# Where a term comes from: the input, a block by its number, one branch by its block's number and its own from 1, or
+# a constant of the trunk.
+Origin = int | str | tuple[int, int]
+INPUT, CONSTANTS = "input", "constants"
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """The way of terms through a form.
+
+    Attributes:
+        form: the form.
+    """
+
+    form: ResidualForm
+
+    def to(self, stream: str) -> list[Segment | Add]:
+        """The additions, and the segments of trunk and skips behind the first fork, that lead to a stream, in order."""
+        wanted, way = {stream}, list[Segment | Add]()
+        for step in reversed(self.form.graph.steps):
+            travels = step.block in self.top if isinstance(step, Add) else not self._behind.isdisjoint(step.outputs)
+            if travels and not wanted.isdisjoint(makes(step)):
+                wanted.update(self.carried(step))
+                way.append(step)
+        return way[::-1]
+
+    def carried(self, step: Segment | Add) -> tuple[str, ...]:
+        """The streams whose terms a step passes on: an addition's skip, a segment's inputs that carry data."""
+        if isinstance(step, Add):
+            return () if step.skip is None else (step.skip,)
+        passing = zip(step.inputs, self.form.graph.data(step), strict=True)
+        return tuple(stream for stream, carries in passing if carries)
+
+    @cached_property
+    def top(self) -> frozenset[int]:
+        """The numbers of the top-level blocks."""
+        return frozenset(block.index for block in self.form.blocks)
+
+    @cached_property
+    def _behind(self) -> frozenset[str]:
+        """The streams that a fork reaches along trunk and skips: from there on, terms are told apart."""
+        forks = {add.fork for add in self.form.adds if add.block in self.top}
+        behind: set[str] = set()
+        for step in self.form.graph.steps:
+            if isinstance(step, Add):
+                if step.block in self.top:
+                    behind.add(step.output)
+            elif step.role != "branch" and any(s in behind or s in forks for s in step.inputs):
+                behind.update(step.outputs)
+        return frozenset(behind)
+
+
+def parts_of(add: Add, by_branch: bool) -> dict[Origin, tuple[str, ...]]:
+    """What an addition adds to the skip, by origin: its branches together, or each by itself."""
+    if by_branch and len(add.branches) > 1:
+        return {(add.block, j): (s,) for j, s in enumerate(add.branches, start=1) if s is not None}
+    branches = tuple(stream for stream in add.branches if stream is not None)
+    return {add.block: branches} if branches else {}
+
+
+def names_of(form: ResidualForm, origins: tuple[Origin, ...]) -> tuple[str, ...]:
+    """How the terms are called: input and constants as such, a block or a branch by its own name."""
+
+    def called(origin: Origin) -> str:
+        if isinstance(origin, str):
+            return origin
+        block, branch = origin if isinstance(origin, tuple) else (origin, 0)
+        found = form.blocks[block]
+        return found.branches[branch - 1] if branch else found.name
+
+    return tuple(map(called, origins))
+
+
+def in_order(blocks: set[Origin]) -> tuple[Origin, ...]:
+    """Blocks and branches as they are numbered."""
+    return tuple(sorted(blocks, key=lambda origin: origin if isinstance(origin, tuple) else (origin, 0)))
