@@ -122,7 +122,7 @@ def test_an_interrupt_ends_with_one_line_and_130(tmp_path):
         child.wait()
     assert child.returncode == 130
     assert out == ""
-    assert err == "unbraid: interrupted\n"
+    assert err == "unbraid: interrupted; the same command with --resume goes on after the last epoch\n"
 
 
 @pytest.mark.parametrize("name", ["network", "unravelled"])

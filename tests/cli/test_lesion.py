@@ -1,6 +1,10 @@
 """`unbraid lesion` prints what the study holds."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,3 +80,39 @@ def test_bad_input_is_one_line(run, tmp_path):
         assert message in result.stderr
         assert result.stderr.count("\n") == 1
     assert "which model?" in invoke("lesion").stderr
+
+
+def killed(tmp_path, folder, *options):
+    """Kill a lesion at random moments until it gets through; the unbroken result, the kept one, how far each came."""
+    program = [sys.executable, str(Path(__file__).with_name("_killed_lesion.py")), str(folder)]
+    file = tmp_path / "kept.sqlite"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*program, str(file), *options], capture_output=True, text=True, timeout=300, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    again = invoke("lesion", str(folder), "--batch", "25", "--examples", "500", "--json", "--keep", str(file), *options)
+    return json.loads(done.stdout), json.loads(again.stdout), json.loads(done.stderr)
+
+
+def test_a_killed_lesion_goes_on_where_it_was(run, tmp_path):
+    whole, resumed, reached = killed(tmp_path, run)
+    assert len(reached) > 1
+    assert reached == sorted(reached)
+    assert reached[-1] == 20
+    assert resumed == whole
+
+
+def test_the_cache_is_empty_when_all_is_done(run, cache, monkeypatch):
+    assert invoke("lesion", run, "--examples", "50").status == 0
+    assert list(cache.iterdir()) == []
+    assert cache.stat().st_mode & 0o777 == 0o700
+
+
+def test_without_a_place_it_says_so_and_works(run, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    result = invoke("lesion", run, "--examples", "50")
+    assert result.status == 0
+    assert "finished batches are not kept: Not a directory" in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unbraid.cli._console import JSON, show, tell
+from unbraid.cli._keeping import kept
 from unbraid.cli._model import Loaded, Wish, explain, load, parse_shape
 from unbraid.cli._trace import Model, Pretrained, Shape, Weights
 
@@ -57,6 +58,14 @@ def lesion(
         typer.Option(min=1, help="Examples that run at once at most; by default as memory allows.", show_default=False),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A figure, .png or .svg.")] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep finished batches in this SQLite file, by default in the user's cache until all is done. The "
+            "same command goes on from there.",
+            show_default=False,
+        ),
+    ] = None,
     input_shape: Shape = None,
     pretrained: Pretrained = False,
     weights: Weights = None,
@@ -72,7 +81,6 @@ def lesion(
     import unbraid
     from unbraid.cli._pruned import Task
     from unbraid.data import Examples, batches
-    from unbraid.ranks import world
 
     task = Task.of(model, loaded, data)
     if task.data is None:
@@ -80,16 +88,16 @@ def lesion(
     test = task.data.test
     chosen = Examples(test.inputs[:examples], test.labels[:examples])
     form = _form(loaded, layers)
-    study = unbraid.lesion(
-        form,
-        batches(chosen, batch),
-        _error if metric is _Measure.ERROR else _loss,
-        sets=sets.value,
-        replace=replace.value,
-        max_batch=max_batch,
-    )
-    if not world().first:
-        return  # rank 0 draws and tells what all have measured
+    measure = _error if metric is _Measure.ERROR else _loss
+
+    def work(file: Path | None) -> unbraid.LesionStudy:
+        parts = batches(chosen, batch)
+        return unbraid.lesion(
+            form, parts, measure, sets=sets.value, replace=replace.value, max_batch=max_batch, keep=file
+        )
+
+    asked = (model, weights, task.data.name, sets, replace, metric, layers, examples, batch)
+    study = kept("lesion", keep, asked, work)
     if output is not None:
         from unbraid import draw
 

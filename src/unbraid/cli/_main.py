@@ -15,6 +15,11 @@ from unbraid.errors import RankError, UnbraidError
 __all__ = ["main"]
 
 _BAD_INPUT, _FAULT, _INTERRUPTED = 2, 1, 130
+# How the work that was done by then goes on.
+_GOES_ON = {
+    "train": "; the same command with --resume goes on after the last epoch",
+    "lesion": "; what is finished is kept, and the same command goes on",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,7 +59,7 @@ def _status(rest: list[str], *, debug: bool) -> int:
         _fail(f"unbraid: a fault of unbraid's own, {type(error).__name__}: {one_line(error)} (--debug shows where)")
         return _FAULT
     if status == _INTERRUPTED:
-        tell("unbraid: interrupted")
+        tell(f"unbraid: interrupted{_GOES_ON.get(rest[0], '')}")
     return status if isinstance(status, int) else 0
 
 

@@ -16,9 +16,10 @@ from unbraid.cli._console import JSON, progress, show, tell
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from unbraid._kept import Kept
     from unbraid.cli._grid import Grid, Setting
     from unbraid.data import Dataset
-    from unbraid.train import Run, Store
+    from unbraid.train import Run
 
 __all__ = ["sweep"]
 
@@ -78,7 +79,7 @@ def _try(grid: "Grid", examples: "Dataset") -> None:
 
 
 @contextmanager
-def _opened(path: Path, examples: "Dataset") -> "Iterator[Store | None]":
+def _opened(path: Path, examples: "Dataset") -> "Iterator[Kept | None]":
     """The store, which rank 0 alone reads and writes; None on other ranks."""
     from unbraid.ranks import from_first
     from unbraid.train import Store
@@ -89,7 +90,7 @@ def _opened(path: Path, examples: "Dataset") -> "Iterator[Store | None]":
         yield store
 
 
-def _train(grid: "Grid", examples: "Dataset", store: "Store | None", together: int, device: str) -> None:
+def _train(grid: "Grid", examples: "Dataset", store: "Kept | None", together: int, device: str) -> None:
     """Train what is not finished, stack by stack; the runs of a stack finish, and are kept, together.
 
     Stacks are made of all runs, not of those left, so that a sweep that goes on computes what an unbroken one would.
@@ -119,12 +120,12 @@ def _train(grid: "Grid", examples: "Dataset", store: "Store | None", together: i
                 step(f"{stack[0][0].kind}, {stack[0][0].depth} blocks")
 
 
-def _keep(store: "Store | None", found: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+def _keep(store: "Kept | None", found: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
     if store is not None:
         store.add(found)
 
 
-def _missing(store: "Store | None", run: "tuple[Setting, int]") -> bool:
+def _missing(store: "Kept | None", run: "tuple[Setting, int]") -> bool:
     return store is None or store.result(_asked(*run)) is None
 
 

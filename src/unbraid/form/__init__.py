@@ -4,7 +4,7 @@
 which every analysis takes.
 """
 
-from unbraid.form._batches import Batch, Batches, Metric, each_batch, each_row
+from unbraid.form._batches import Batch, Batches, Keep, Metric, each_batch, each_row
 from unbraid.form._block import Block
 from unbraid.form._channels import channel_dimension
 from unbraid.form._equation import Equation
@@ -28,6 +28,7 @@ __all__ = [
     "Block",
     "Equation",
     "Feed",
+    "Keep",
     "Log",
     "Metric",
     "Objective",

@@ -1,5 +1,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -7,13 +8,31 @@ from torch.utils import _pytree as pytree
 
 from unbraid.errors import DataError
 from unbraid.form._form import ResidualForm
-from unbraid.ranks import Row, Share, in_order
+from unbraid.form._ledger import ledger
+from unbraid.graph import reads
+from unbraid.ranks import Row, Share, in_order, mark
 from unbraid.walk import device_of
 
 # Any iterable of (inputs, labels); inputs a tensor, a tuple of arguments, or a dict of keyword arguments.
 Batches: TypeAlias = Iterable[Any]
 Metric: TypeAlias = Callable[[Any, Any], Tensor]
 _LOOKED_AT = 64  # tensors of a form, and numbers of each, that tell it from another
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Where a job over a data set keeps what is done, so that it goes on from there when it is run again.
+
+    Attributes:
+        path: an SQLite file, made where it is missing.
+        job: what is done with each batch.
+        settings: what the rows depend on besides the form, the batches and the metric, which cannot be told by what it
+            computes.
+    """
+
+    path: Path
+    job: str
+    settings: object = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +67,16 @@ def each_batch(form: ResidualForm, batches: Batches) -> Iterator[Batch]:
         raise _nothing()
 
 
-def each_row(form: ResidualForm, batches: Batches, work: Callable[[Batch], Row]) -> Iterator[Row]:
+def each_row(
+    form: ResidualForm, batches: Batches, work: Callable[[Batch], Row], keep: Keep | None = None
+) -> Iterator[Row]:
     """What `work` gives for each batch, in order, whichever rank of several did it: sums over it are those of one.
 
     Raises:
         DataError: as `each_batch`, and where ranks were given different batches.
+        CheckpointError: as `each_share`.
     """
-    yield from each_share(form, batches, lambda batch, share: work(batch) if share.index == 0 else {})
+    yield from each_share(form, batches, lambda batch, share: work(batch) if share.index == 0 else {}, keep=keep)
 
 
 def each_share(
@@ -62,21 +84,49 @@ def each_share(
     batches: Batches,
     work: Callable[[Batch, Share], Row],
     same: Callable[[], object] = lambda: None,
+    keep: Keep | None = None,
 ) -> Iterator[Row]:
     """As `each_row`, for work on a batch that can be shared out further; rows of one batch are added.
 
-    `same` is what must be alike on all ranks besides the form and the batches.
+    `same` is what must be alike on all ranks besides the form and the batches. With `keep`, rows are written to a file
+    as they are made, and those that are there already are not made again.
+
+    Raises:
+        CheckpointError: the file is of another job, form or settings, or cannot be read or written.
     """
-
-    def numbered(item: tuple[int, Any], share: Share) -> Row:
-        return work(_as_batch(form, item[1], item[0]), share)
-
     some = False
-    for row in in_order(enumerate(batches), numbered, lambda: (_looks(form), same())):
-        some = True
-        yield row
+    path, job, settings = (keep.path, keep.job, keep.settings) if keep is not None else (None, "", None)
+    with ledger(path, job, lambda: (_whole(form), _steps(form), same(), settings)) as kept:
+        items: dict[int, Any] = {}  # those whose rows are on their way
+
+        def numbered(item: tuple[int, Any], share: Share) -> Row:
+            number, batch = item
+            done = kept.of(number, batch)
+            if done is not None:
+                return done if share.index == 0 else {}
+            return work(_as_batch(form, batch, number), share)
+
+        def watched() -> Iterator[tuple[int, Any]]:
+            for number, batch in enumerate(batches):
+                items[number] = batch
+                yield number, batch
+
+        for number, row in enumerate(in_order(watched(), numbered, lambda: (_looks(form), same()))):
+            some = True
+            kept.add(number, items.pop(number), row)
+            yield row
     if not some:
         raise _nothing()
+
+
+def _whole(form: ResidualForm) -> list[object]:
+    """All tensors of a form, each by its checksum: weights that are left in files are read one at a time."""
+    return [part for name in sorted(form.state) for part in (name, mark(form.state[name]))]
+
+
+def _steps(form: ResidualForm) -> list[str]:
+    """What each step reads, block after block: by that forms of one model differ, after deletions and new orders."""
+    return [str((step.block, *reads(step))) for step in form.graph.steps]
 
 
 def _looks(form: ResidualForm) -> list[object]:

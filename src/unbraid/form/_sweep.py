@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unbraid._progress import how_many, progress
-from unbraid.form._batches import Batch, Batches, Metric, each_share
+from unbraid.form._batches import Batch, Batches, Keep, Metric, each_share
 from unbraid.form._edit import Part as Branch
 from unbraid.form._edit import Spared
 from unbraid.form._form import ResidualForm
@@ -45,6 +45,7 @@ def sweep(
     stack: bool = True,
     given: Iterable[Stream] = (),
     feed: Feed | None = None,
+    keep: Keep | None = None,
     text: str = "variants",
 ) -> Swept:
     """The metric of many variants of a form, what they have in common being computed once.
@@ -62,6 +63,7 @@ def sweep(
         stack: whether variants may run together.
         given: streams that the variants read and the form has not.
         feed: the values of `given` for a batch.
+        keep: where finished batches are kept.
         text: what a progress bar calls the variants.
 
     Raises:
@@ -94,7 +96,7 @@ def sweep(
     total: dict[str, Tensor] = {}
     known = how_many(batches)
     with progress(text, None if known is None else known * len(variants)) as step:
-        for row in each_share(form, batches, work, lambda: _said(variants)):
+        for row in each_share(form, batches, work, lambda: _said(variants), keep):
             total = {name: total[name] + value if total else value for name, value in row.items()}
             if not one:
                 step(len(variants))

@@ -1,5 +1,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,7 +10,7 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid._progress import how_many, progress
-from unbraid.form import Batches, ResidualForm, Result, classification_loss, each_row, finite
+from unbraid.form import Batches, Keep, ResidualForm, Result, classification_loss, each_row, finite
 from unbraid.gradients._propagated import BRANCH, PRODUCT, SKIP, SOURCE, SUM, NotFinite, Propagated
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def signal(
     batches: Batches,
     *,
     loss: Callable[[Any, Any], Tensor] | None = classification_loss,
+    keep: Path | str | None = None,
 ) -> Signal:
     """Mean, variance and correlation at every addition over a data set, and the gradient's norm at the same points.
 
@@ -142,16 +144,18 @@ def signal(
         batches: any iterable of (inputs, labels).
         loss: a function (output, labels) -> [batch] whose gradient is followed, by default the cross-entropy of class
             scores; None for the forward signal alone.
+        keep: an SQLite file in which finished batches are kept, so that the same call goes on from there; see `lesion`.
 
     Raises:
         DataError: there is no batch, or one is no pair of inputs and labels.
         ValueError: the loss does not fit the output.
     """
     of = Propagated(form, loss)
+    kept = None if keep is None else Keep(Path(keep), "signal", loss is None)
     total: dict[str, Tensor] = {}
     bad: NotFinite | None = None
     with progress("signal", how_many(batches)) as step:
-        for row in each_row(form, batches, of.row):
+        for row in each_row(form, batches, of.row, kept):
             bad = bad or of.not_finite(row)
             for name, value in row.items():
                 total[name] = total[name] + value if name in total else value

@@ -1,12 +1,13 @@
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from rich import box
 from rich.table import Table
 
-from unbraid.form import Batches, Metric, ResidualForm, Result, lesioned, refuse_stateful, sweep
+from unbraid.form import Batches, Keep, Metric, ResidualForm, Result, lesioned, refuse_stateful, sweep
 from unbraid.lesion._names import LesionSet, Sets, the_names, the_sets
 from unbraid.lesion._replace import NOTHING, Place, Replacement, means, others
 
@@ -131,6 +132,7 @@ def lesion(
     max_batch: int | None = None,
     stateful: bool = False,
     generator: torch.Generator | None = None,
+    keep: Path | str | None = None,
 ) -> LesionStudy:
     """The metric of a model without each of some sets of blocks.
 
@@ -152,17 +154,24 @@ def lesion(
         stateful: accept operators that draw random numbers, or norms that use their batch's own statistics; then
             nothing is stacked, and lesions that share a random operator share its draw.
         generator: of "resample"; with the seed 0 where none is given.
+        keep: an SQLite file in which finished batches are kept, made where it is missing: the same call goes on from
+            there, and ends with the numbers of an unbroken one. What the metric computes it cannot tell: give another
+            file for another metric.
 
     Raises:
         ValueError: a random operator, or a norm in training, that was not asked for; unknown `sets` or `replace`.
         IndexError: there is no such block or branch.
         ShapeError: a plain layer changes the size, so that no identity can take its place.
         DataError: there is no batch; a batch of one with "resample"; batches of several lengths with "mean".
+        CheckpointError: `keep` is the file of another job, form or settings, or cannot be read or written.
     """
     if replace not in _SAID:
         raise ValueError(f'replace: "zero", "mean" or "resample"; got "{replace}".')
     if not stateful:
         refuse_stateful(form.graph, "lesion")
+    elif keep is not None:
+        raise ValueError("lesion: what draws random numbers cannot go on where it stopped: leave out keep or stateful.")
+    settings = (replace, None if generator is None else generator.get_state())
     chosen = the_sets(form, sets)
     variants = lesioned(form, [(), *chosen])  # errors come before the first pass, not after it
     stand_in = _replacement(form, chosen, replace, batches, generator)
@@ -177,6 +186,7 @@ def lesion(
         stack=not stateful,
         given=stand_in.given,
         feed=stand_in.feed,
+        keep=None if keep is None else Keep(Path(keep), "lesion", settings),
         text="lesions",
     )
     touched = {part if isinstance(part, int) else part[0] for which in chosen for part in which}

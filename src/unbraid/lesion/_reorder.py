@@ -1,12 +1,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from rich import box
 from rich.table import Table
 
-from unbraid.form import Batches, Metric, ResidualForm, Result, refuse_stateful, sweep
+from unbraid.form import Batches, Keep, Metric, ResidualForm, Result, refuse_stateful, sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,6 +97,7 @@ def reorderings(
     generator: torch.Generator | None = None,
     max_batch: int | None = None,
     stateful: bool = False,
+    keep: Path | str | None = None,
 ) -> ReorderStudy:
     """The metric after swaps of random pairs of blocks of equal shape, against Kendall's τ of the order.
 
@@ -111,6 +113,7 @@ def reorderings(
         generator: draws the pairs; with the seed 0 where none is given.
         max_batch: how many examples run at once at most, if more than a batch holds; None lets the memory decide.
         stateful: accept random operators and norms in training; then nothing is stacked.
+        keep: an SQLite file in which finished batches are kept, so that the same call goes on from there; see `lesion`.
 
     Raises:
         ValueError: no two blocks have one shape, or a random operator, or a norm in training, was not asked for; or a
@@ -131,7 +134,8 @@ def reorderings(
     swapped = tuple(count for count in counts for _ in range(repeats))
     forms = [form.reorder(_order(len(form.blocks), pairs, count, drawn)) for count in swapped]
     variants = [form.graph.steps, *(other.graph.steps for other in forms)]
-    found = sweep(form, variants, batches, metric, max_batch=max_batch, stack=not stateful, text="orders")
+    kept = None if keep is None else Keep(Path(keep), "orders")
+    found = sweep(form, variants, batches, metric, max_batch=max_batch, stack=not stateful, text="orders", keep=kept)
     place = {block: position for position, block in enumerate(form.order)}
     tau = tuple(kendall([place[block] for block in other.order]) for other in forms)
     orders = tuple(other.order for other in forms)

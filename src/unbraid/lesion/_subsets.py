@@ -1,12 +1,13 @@
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from rich import box
 from rich.table import Table
 
-from unbraid.form import Batches, Metric, ResidualForm, Result, lesioned, refuse_stateful, sweep
+from unbraid.form import Batches, Keep, Metric, ResidualForm, Result, lesioned, refuse_stateful, sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,6 +105,7 @@ def subsets(
     generator: torch.Generator | None = None,
     max_batch: int | None = None,
     stateful: bool = False,
+    keep: Path | str | None = None,
 ) -> SubsetStudy:
     """The metric of a model that keeps some of its blocks: all 2^K subnetworks, or random ones.
 
@@ -116,6 +118,7 @@ def subsets(
         generator: draws them; with the seed 0 where none is given.
         max_batch: how many examples run at once at most, if more than a batch holds; None lets the memory decide.
         stateful: accept random operators and norms in training; then nothing is stacked.
+        keep: an SQLite file in which finished batches are kept, so that the same call goes on from there; see `lesion`.
 
     Raises:
         ValueError: there are more than 16 blocks and no count; or a random operator, or a norm in training, that was
@@ -128,7 +131,10 @@ def subsets(
     blocks = [block.index for block in form.blocks]
     kept = _all(blocks) if count is None else _drawn(blocks, count, generator)
     variants = lesioned(form, [(), *(tuple(b for b in blocks if b not in some) for some in map(frozenset, kept))])
-    found = sweep(form, variants, batches, metric, max_batch=max_batch, stack=not stateful, text="subnetworks")
+    keeping = None if keep is None else Keep(Path(keep), "subnetworks")
+    found = sweep(
+        form, variants, batches, metric, max_batch=max_batch, stack=not stateful, text="subnetworks", keep=keeping
+    )
     return SubsetStudy(found.means[0], tuple(kept), found.means[1:], len(blocks), found.examples, found.stacked)
 
 

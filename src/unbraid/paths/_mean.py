@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid._progress import how_many, progress
-from unbraid.form import Batch, Batches, ResidualForm, Split, classification_loss, each_row
+from unbraid.form import Batch, Batches, Keep, ResidualForm, Split, classification_loss, each_row
 from unbraid.paths._by_length import ByLength
 from unbraid.paths._gradient import GradientSpectrum, counts_of, gradient_spectrum
 from unbraid.ranks import Row
@@ -86,6 +87,7 @@ def mean_spectrum(
     nested: bool = False,
     split: Split = None,
     chunk: int | None = None,
+    keep: Path | str | None = None,
 ) -> MeanSpectrum:
     """The gradient of a loss on real batches, split by path length, averaged over the data.
 
@@ -103,6 +105,7 @@ def mean_spectrum(
         nested: open the blocks inside branches.
         split: "heads" for a branch a head in attention, where the graph shows the heads.
         chunk: how many cotangents are pulled back at once.
+        keep: an SQLite file in which finished batches are kept, so that the same call goes on from there.
 
     Raises:
         DataError: there is no batch, or one is no pair of inputs and labels.
@@ -131,9 +134,10 @@ def mean_spectrum(
         )
         return _row(found, float(values[0].detach().double().mean()), batch.size)
 
+    kept = None if keep is None else Keep(Path(keep), "spectrum", (at, max_length, check, nested, split))
     sums = _Sums(counts_of(form.split(split).exact, at, max_length, nested))
     with progress("spectra", how_many(batches)) as step:
-        for row in each_row(form, batches, of):
+        for row in each_row(form, batches, of, kept):
             sums.add(row)
             step()
     return sums.mean()
