@@ -9,7 +9,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: notebooks studies help report test test-slow check docs format zoo depth clean
+.PHONY: bench bench-compare notebooks studies help report test test-slow check docs format zoo depth clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -53,6 +53,14 @@ notebooks: $(VENV)/.dev
 # make zoo      trace the models of timm and transformers; writes docs/zoo.md
 zoo: $(VENV)/.dev
 	$(BIN)/python scripts/zoo.py
+
+# make bench    all benchmarks, about two hours on a machine that does nothing else
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/run.py
+
+# make bench-compare  the results in the working tree beside the last committed ones
+bench-compare: $(VENV)/.dev
+	$(BIN)/python benchmarks/run.py --compare
 
 # make clean    remove the environment and what was made
 clean:

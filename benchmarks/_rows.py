@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ def keep(path: Path, rows: list[Row], device: str) -> None:
         "load": os.getloadavg()[0],
         "torch": str(torch.__version__),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
     }
     new = [{**found, **facts} for found in rows]
     old = json.loads(path.read_text())["rows"] if path.exists() else []
@@ -30,6 +32,13 @@ def keep(path: Path, rows: list[Row], device: str) -> None:
     part = path.with_suffix(".part")
     part.write_text(json.dumps({"rows": [*kept, *new]}, indent=1, ensure_ascii=False) + "\n")
     part.replace(path)
+
+
+def commit() -> str:
+    """The commit that was measured, marked where the tree has changes besides results."""
+    git = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    said = subprocess.run(git, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return said.stdout.strip()
 
 
 def _key(found: Row) -> tuple[object, ...]:
