@@ -38,17 +38,17 @@ SECONDS = 600  # a model that takes longer hangs
 
 def main() -> int:
     options = _options()
-    chosen = [entry for entry in MODELS if not options.names or entry.name in options.names]
+    chosen = [entry for entry in MODELS if not options.names or entry.name in options.names][: options.first]
     if unknown := set(options.names) - {entry.name for entry in chosen}:
         print(f"no such models in the zoo: {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
     code = _fingerprint()
     if options.fresh:
-        RESULTS.unlink(missing_ok=True)
-    done = {} if options.names else _earlier(code, options.keep)
-    done |= _trace_all([entry for entry in chosen if entry.name not in done], code, options.jobs, options.seconds)
+        options.results.unlink(missing_ok=True)
+    done = {} if options.names else _earlier(options.results, code, options.keep)
+    done |= _trace_all([entry for entry in chosen if entry.name not in done], code, options)
     results = [done[entry.name] for entry in chosen if entry.name in done]
-    if not options.names:
+    if not options.names and options.first is None:
         (ROOT / "docs").mkdir(exist_ok=True)
         (ROOT / "docs" / "zoo.md").write_text(page(results, chosen))
     known = {entry.name: entry.known for entry in chosen}
@@ -65,6 +65,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="keep earlier results, even those of other code")
     parser.add_argument("--jobs", type=int, default=1, help="models at a time")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit of one model")
+    parser.add_argument("--first", type=int, help="only so many models, and no page")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where results are kept")
     return parser.parse_args()
 
 
@@ -77,11 +79,11 @@ def _fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
-def _earlier(code: str, keep: bool) -> dict[str, Result]:
-    if not RESULTS.exists():
+def _earlier(kept: Path, code: str, keep: bool) -> dict[str, Result]:
+    if not kept.exists():
         return {}
     results = {}
-    for text in RESULTS.read_text().splitlines():
+    for text in kept.read_text().splitlines():
         try:
             record = json.loads(text)
         except ValueError:
@@ -91,8 +93,8 @@ def _earlier(code: str, keep: bool) -> dict[str, Result]:
     return results
 
 
-def _trace_all(entries: list[Entry], code: str, jobs: int, seconds: float) -> dict[str, Result]:
-    """Start a process for each model, at most `jobs` at a time, and write down each result when it arrives."""
+def _trace_all(entries: list[Entry], code: str, options: argparse.Namespace) -> dict[str, Result]:
+    """Start a process for each model, at most so many at a time, and write down each result when it arrives."""
     # The processes are forked from one that has imported the libraries: importing them takes longer than most traces.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torchvision_stub", "zoo.libraries"])
@@ -101,7 +103,7 @@ def _trace_all(entries: list[Entry], code: str, jobs: int, seconds: float) -> di
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("zoo", total=len(entries))
         while waiting or running:
-            while waiting and len(running) < jobs:
+            while waiting and len(running) < options.jobs:
                 entry = waiting.pop(0)
                 progress.update(task, description=f"{entry.library} {entry.name}")
                 here, there = context.Pipe(duplex=False)
@@ -110,11 +112,11 @@ def _trace_all(entries: list[Entry], code: str, jobs: int, seconds: float) -> di
                 there.close()
                 running[entry.name] = (process, here, time.monotonic())
             for name, (process, here, started) in list(running.items()):
-                result = _arrived(name, process, here, started, seconds)
+                result = _arrived(name, process, here, started, options.seconds)
                 if result is not None:
                     del running[name]
                     done[name] = result
-                    _write(name, code, result)
+                    _write(options.results, name, code, result)
                     progress.advance(task)
             time.sleep(0.05)
     return done
@@ -151,9 +153,9 @@ def _work(name: str, there: Connection) -> None:
     there.send(vars(measure(find(name))))
 
 
-def _write(name: str, code: str, result: Result) -> None:
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with RESULTS.open("a") as file:
+def _write(kept: Path, name: str, code: str, result: Result) -> None:
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with kept.open("a") as file:
         # The line break comes first, so that a line cut short by a kill ends there.
         file.write("\n" + json.dumps({"name": name, "code": code, "result": vars(result)}))
         file.flush()

@@ -87,3 +87,18 @@ def test_cells_and_words():
     assert spread([1.0, 3.0, 2.0], ".1f") == "2.0 (1.0 to 3.0)"
     assert spread([1.0, float("nan")], ".0f") == "1, 1 of 2 diverge"
     assert spread([float("inf")]) == "none of 1"
+
+
+def test_a_study_killed_at_random_moments_ends_with_the_rows_of_an_unbroken_one(tmp_path):
+    program = [sys.executable, str(Path(__file__).with_name("_killed_rows.py"))]
+    for name, kills in (("whole", 0), ("killed", 12)):
+        done = subprocess.run(
+            [*program, str(tmp_path / f"{name}.json"), str(kills)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "killed.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+    assert done.stdout.isdecimal()
