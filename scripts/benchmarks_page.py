@@ -29,6 +29,12 @@ def tables() -> dict[str, str]:
     return {
         "paths": measured(read("paths")["rows"]),
         "lesion": measured(read("lesion")["rows"]),
+        "attribute": measured(read("attribute")["rows"]),
+        "stream": measured(read("stream")["rows"]),
+        "checkpointing": measured(read("checkpointing")["rows"]),
+        "throughput": measured(read("throughput")["rows"]),
+        "scaling": measured(read("scaling")["rows"]),
+        "importing": measured(read("importing")["rows"]),
         "trace": traced(read("trace")),
         "many": together(read("many")["rows"]),
         "depth": by_depth(runs, sorted({run["depth"] for run in runs})),
