@@ -123,3 +123,24 @@ def test_a_diagnosis_speaks():
     assert result.to_dict()["findings"][0]["what"] == "exploding signal"
     assert result.plot().axes
     assert diagnose(network(), data()).table().row_count == 1
+
+
+def test_what_could_not_be_looked_for_is_said():
+    inputs, labels = data()[0]
+    alone = diagnose(network(), [(inputs[:1], labels[:1])])
+    assert alone.coherence is None
+    assert str(alone).endswith("not looked for: shattering, as there is one example alone.")
+
+    class Sorted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+
+        def forward(self, x):
+            picked = torch.nonzero(x[:, 0] > -1e9)[:, 0]  # its size depends on the data: no rule for one at a time
+            return x + self.linear(x).relu().index_select(0, picked)
+
+    torch.manual_seed(0)
+    result = diagnose(nn.Sequential(Sorted(), nn.Linear(8, 3)).eval(), data())
+    assert result.coherence is None
+    assert "gradients of single examples cannot be taken" in result.to_dict()["left_out"]

@@ -52,23 +52,25 @@ class Diagnosis(Result):
         signal: variances, correlations and gradients by block.
         coherence: how alike the gradients of different examples are; None where it could not be taken.
         form: the traced form.
+        left_out: why the coherence could not be taken; empty where it was.
     """
 
     findings: tuple[Finding, ...]
     signal: Signal
     coherence: Coherence | None
     form: ResidualForm
+    left_out: str = ""
 
     def __str__(self) -> str:
-        if not self.findings:
-            return f"{len(self.signal.names)} blocks: nothing stands out."
-        return "\n".join(f"{found.what}: {found.words} {found.helps}" for found in self.findings)
+        said = [f"{found.what}: {found.words} {found.helps}" for found in self.findings]
+        said = said or [f"{len(self.signal.names)} blocks: nothing stands out."]
+        return "\n".join([*said, f"not looked for: shattering, as {self.left_out}"] if self.left_out else said)
 
     def table(self) -> Table:
         """One row a finding."""
-        table = Table(
-            box=box.SIMPLE_HEAD, caption=f"{len(self.signal.names)} blocks, {self.signal.examples:,} examples"
-        )
+        about = f"{len(self.signal.names)} blocks, {self.signal.examples:,} examples"
+        caption = f"{about}; not looked for: shattering, as {self.left_out}" if self.left_out else about
+        table = Table(box=box.SIMPLE_HEAD, caption=caption)
         table.caption_justify = "left"
         for column in ("finding", "in words", "what usually helps"):
             table.add_column(column)
@@ -84,6 +86,7 @@ class Diagnosis(Result):
             "findings": [vars(found) for found in self.findings],
             "signal": self.signal.to_dict(),
             "coherence": None if self.coherence is None else self.coherence.to_dict(),
+            "left_out": self.left_out,
         }
 
     def rows(self) -> list[dict[str, Any]]:
@@ -129,8 +132,8 @@ def diagnose(
     """
     form = model if isinstance(model, ResidualForm) else _traced(model, batches)
     found = signal(form, batches, loss=loss)
-    alike = None if found.not_finite is not None else _coherence(form, batches, loss)
-    return Diagnosis(tuple(_findings(form, found, alike)), found, alike, form)
+    alike, why = (None, "") if found.not_finite is not None else _coherence(form, batches, loss)
+    return Diagnosis(tuple(_findings(form, found, alike)), found, alike, form, why)
 
 
 def _traced(model: nn.Module, batches: Batches) -> ResidualForm:
@@ -140,14 +143,16 @@ def _traced(model: nn.Module, batches: Batches) -> ResidualForm:
     return trace(model, inputs if isinstance(inputs, tuple | dict) else (inputs,))
 
 
-def _coherence(form: ResidualForm, batches: Batches, loss: Callable[[Any, Any], Tensor]) -> Coherence | None:
-    """None where there is one example alone, or an operator that torch.func cannot take one example at a time."""
+def _coherence(
+    form: ResidualForm, batches: Batches, loss: Callable[[Any, Any], Tensor]
+) -> tuple[Coherence | None, str]:
+    """How alike the gradients are, or why that cannot be said."""
     if sum(batch.size for batch in each_batch(form, batches)) < 2:
-        return None
+        return None, "there is one example alone."
     try:
-        return example_coherence(form, batches, loss=loss)
-    except RuntimeError:
-        return None
+        return example_coherence(form, batches, loss=loss), ""
+    except RuntimeError as error:  # an operator that torch.func cannot take one example at a time
+        return None, f"gradients of single examples cannot be taken: {str(error).splitlines()[0]}"
 
 
 def _findings(form: ResidualForm, found: Signal, alike: Coherence | None) -> Iterator[Finding]:
