@@ -182,6 +182,8 @@ def test_the_function_writes_the_page_and_its_numbers(five, tmp_path):
     assert steps == [analysis.title for analysis in ANALYSES]
     found = json.loads((tmp_path / "report.json").read_text())
     assert braid(found)["target"] == "the target"
+    assert "target=target" in json.dumps(found)
+    assert "form.largest" not in json.dumps([s["parts"] for s in found["sections"] if s["title"] == "Single paths"])
     whole = braid(found)["paths"]["target"]
     assert whole == pytest.approx(float(form(batches[0][0])[:, 3].mean()), rel=1e-10)
     assert path.stat().st_size < 8_000_000

@@ -114,7 +114,7 @@ def _spectrum(subject: Subject, found: Found) -> Found:
 
 
 def _show_spectrum(subject: Subject, found: Found) -> Section:
-    python = "spectrum = unbraid.gradient_spectrum(form, x, target=unbraid.form.largest)\nprint(spectrum.table())"
+    python = f"spectrum = unbraid.gradient_spectrum(form, x, target={subject.python})\nprint(spectrum.table())"
     return sections.paths(
         sections.PathFacts.of(subject.name, subject.said, found["spectrum"], found["sampled"], python)
     )
@@ -126,7 +126,7 @@ def _values(subject: Subject, found: Found) -> Found:
 
 
 def _show_values(subject: Subject, found: Found) -> Section:
-    python = "print(unbraid.value_spectrum(form, x, target=unbraid.form.largest).table())"
+    python = f"print(unbraid.value_spectrum(form, x, target={subject.python}).table())"
     return sections.values(found["values"], subject.said, python)
 
 
@@ -145,7 +145,7 @@ def _single(subject: Subject, found: Found) -> Found:
 
 def _show_single(subject: Subject, found: Found) -> Section:
     verb = "all_paths(form, x" if subject.listed else f"top_paths(form, x, k={_LISTED}"
-    python = f"print(unbraid.{verb}, target=unbraid.form.largest).table())"
+    python = f"print(unbraid.{verb}, target={subject.python}).table())"
     return sections.single(found["single"], sum(subject.form.path_counts()), subject.said, python)
 
 

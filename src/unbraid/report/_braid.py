@@ -31,6 +31,7 @@ def braid(subject: Subject, found: Mapping[str, Any]) -> Braid:
                 for title, unit, values in measures(subject, found)
             ],
             "target": subject.said,
+            "python": subject.python,
             "paths": _paths(found),
             "lengths": _lengths(subject, found),
         }

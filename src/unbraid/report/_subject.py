@@ -79,6 +79,11 @@ class Subject:
         return Batch(args, kwargs, labels, number, 0)
 
     @property
+    def python(self) -> str:
+        """The target as code writes it."""
+        return "unbraid.form.largest" if self.target is largest else "target"
+
+    @property
     def light(self) -> bool:
         """Whether an example is so small that many random paths can be drawn."""
         return self.few.size == _EXAMPLES

@@ -256,7 +256,7 @@ class Braid {
       shown.dataset.term = term;
       list.append(html("div", {}, html("dt", {}, term), shown));
     }
-    const python = `unbraid.paths.chosen_paths(form, x, masks=torch.tensor([[${this.choices.join(", ")}]]), target=unbraid.form.largest)`;
+    const python = `unbraid.paths.chosen_paths(form, x, masks=torch.tensor([[${this.choices.join(", ")}]]), target=${this.data.python})`;
     const code = html("pre", { tabIndex: 0 }, html("code", {}, python));
     this.place.querySelector(".picked").replaceChildren(html("h3", {}, "The path that you picked"), list, code);
   }
