@@ -73,13 +73,13 @@ class Kept:
         """What came of the run that was asked for; None where it is not finished."""
         with self._told():
             found = self._connection.execute("SELECT result FROM runs WHERE asked = ?", (_key(asked),)).fetchone()
-        return None if found is None else json.loads(found[0])
+        return None if found is None else self._read(found[0])
 
     def all(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """Everything that is finished, in the order in which it was: what was asked for, and what came of it."""
         with self._told():
             found = self._connection.execute("SELECT asked, result FROM runs ORDER BY number").fetchall()
-        return [(json.loads(asked), json.loads(result)) for asked, result in found]
+        return [(self._read(asked), self._read(result)) for asked, result in found]
 
     def add(self, runs: Sequence[tuple[Facts, Facts]]) -> None:
         """Keep finished runs: what was asked for, and what came of it. All at one moment.
@@ -107,12 +107,21 @@ class Kept:
                     f"{self.path}: this unbraid keeps runs in format {_FORMAT}; this file is of format {version}. "
                     "Choose another file."
                 )
-            kept_job, kept_about = self._connection.execute("SELECT name, data FROM job").fetchone()
-        self._check("job", kept_job, job)
-        if kept_about != about:
-            was, now = json.loads(kept_about), json.loads(about)
-            key = next(key for key in now if was.get(key) != now[key])
+            kept = self._connection.execute("SELECT name, data FROM job").fetchone() or (None, "{}")
+        self._check("job", kept[0], job)
+        if kept[1] != about:
+            was, now = self._read(kept[1]), json.loads(about)
+            key = next((key for key in now if was.get(key) != now[key]), "name")
             self._check(key, was.get(key), now[key])
+
+    def _read(self, text: object) -> dict[str, Any]:
+        try:
+            found = json.loads(text)  # type: ignore[arg-type]  # SQLite keeps any type in any column
+            if isinstance(found, dict):
+                return found
+        except (ValueError, TypeError, RecursionError):
+            pass
+        raise CheckpointError(f"{self.path}: what is kept here is damaged: {str(text)[:40]!r}. Choose another file.")
 
     def _empty(self) -> bool:
         return (

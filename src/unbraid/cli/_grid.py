@@ -19,6 +19,7 @@ from unbraid.train import Recipe
 __all__ = ["Grid", "Setting", "read_grid"]
 
 _KINDS = ("plain", "residual")
+_MOST_BYTES, _MOST_RUNS = 2**20, 100_000  # of a file, and of what it asks for: more is a slip, and would never end
 _NAMES = {str: "a text", int: "a whole number", float: "a number", float | str: "a number or a text"}
 
 
@@ -164,10 +165,16 @@ def read_grid(path: Path) -> Grid:
         ValueError: where it is no TOML, or as `Grid.of`; the file is named.
         OSError: where it cannot be read.
     """
+    with path.open("rb") as file:
+        text = file.read(_MOST_BYTES + 1)
     try:
-        return Grid.of(tomllib.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
+        if len(text) > _MOST_BYTES:
+            raise ValueError(f"a grid of more than {_MOST_BYTES:,} bytes is refused")
+        return Grid.of(tomllib.loads(text.decode("utf-8")))
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: its lists or tables are nested too deeply") from error
 
 
 def _product(table: Mapping[str, Any]) -> Iterator[tuple[Setting, int]]:
@@ -180,6 +187,8 @@ def _product(table: Mapping[str, Any]) -> Iterator[tuple[Setting, int]]:
             raise ValueError(f'unknown key "{key}"; {hint}Known keys: data, {", ".join(known)}, and tables [[grid]]')
     seeds = _seeds(table.get("seeds", 1))
     lists = {key: _values(key, value, types[key]) for key, value in table.items() if key != "seeds"}
+    if (runs := math.prod(map(len, lists.values())) * len(seeds)) > _MOST_RUNS:
+        raise ValueError(f"{runs:,} runs are asked for; {_MOST_RUNS:,} are allowed in one grid")
     for values in product(*lists.values()):
         setting = Setting(**dict(zip(lists, values, strict=True)))
         if setting.kind == "plain":
@@ -205,6 +214,8 @@ def _values(key: str, given: object, kind: Any) -> list[Any]:
 
 
 def _seeds(given: object) -> list[int]:
+    if isinstance(given, int) and given > _MOST_RUNS:
+        raise ValueError(f"seeds = {given} asks for more runs than the {_MOST_RUNS:,} that are allowed in one grid")
     values = list(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
     if not isinstance(values, list) or not all(type(seed) is int for seed in values):
         raise ValueError(f"seeds is how many, or a list of whole numbers; got {given!r}")

@@ -58,19 +58,29 @@ def _transformers(name: str, wish: Wish) -> Loaded:
     bare = wish.meta or place.suffix == ".json" or (place.is_dir() and not any(place.glob("*.safetensors")))
     family = _family(transformers, config)
     if bare:
-        model = seeded(lambda: _built(family, config), wish.device)
+        model = _made(name, lambda: seeded(lambda: _built(family, config), wish.device))
         call = f"{family.__name__}({type(config).__name__}.from_pretrained({name!r}))"
     else:
-        model = family.from_pretrained(name, use_safetensors=True)
+        model = _made(name, lambda: family.from_pretrained(name, use_safetensors=True, trust_remote_code=False))
         call = f"{family.__name__}.from_pretrained({name!r})"
     python = f"model = transformers.{call}.eval()"
     encode = None if place.suffix == ".json" else partial(_encode, transformers, name)
-    return Loaded(f"hf:{name}", model.eval(), (), _inputs_of(model, wish), python, encode)
+    return Loaded(f"hf:{name}", model.eval(), (), _made(name, lambda: _inputs_of(model, wish)), python, encode)
+
+
+def _made(name: Path | str, make: Callable[[], Any]) -> Any:
+    """What a library makes of a description; it raises whatever comes of a wrong one."""
+    try:
+        return make()
+    except (UnbraidError, ValueError, OSError, MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise ValueError(f"transformers cannot make {name}: {type(error).__name__}: {error}") from error
 
 
 def _encode(transformers: Any, name: str, text: str) -> Sequence[int]:
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # missing, damaged, or of a kind that needs a further package
         raise UnbraidError(f"hf:{name} has no tokenizer that can be read: {str(error).splitlines()[0]}") from error
     encoded: Sequence[int] = tokenizer.encode(text, add_special_tokens=False)
@@ -79,25 +89,34 @@ def _encode(transformers: Any, name: str, text: str) -> Sequence[int]:
 
 def _config(transformers: Any, place: Path | str) -> Any:
     if not isinstance(place, Path):
-        return transformers.AutoConfig.from_pretrained(place)
+        return _made(place, lambda: transformers.AutoConfig.from_pretrained(place, trust_remote_code=False))
     try:
         facts = json.loads(place.read_text(encoding="utf-8"))
         return transformers.AutoConfig.for_model(**facts)
-    except (ValueError, TypeError, KeyError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # each family checks its own configuration in its own way
         raise ValueError(f"{place} is no configuration of transformers with a known model_type: {error}") from error
 
 
 def _family(transformers: Any, config: Any) -> Any:
     """The class that the configuration names, with its head; else the bare model."""
-    named = (config.architectures or [None])[0]
+    named = config.architectures[0] if isinstance(config.architectures, list) and config.architectures else None
+    if "/" in str(config._attn_implementation):
+        raise UnbraidError(
+            f"the configuration asks for attention from {config._attn_implementation}: code from elsewhere."
+        )
     try:
-        return getattr(transformers, str(named), None) or transformers.AutoModel
+        # The name stands in a file: whatever else transformers holds under it is not called.
+        family = getattr(transformers, str(named), None)
+        known = isinstance(family, type) and issubclass(family, transformers.PreTrainedModel)
+        return family if known else transformers.AutoModel
     except Exception as error:  # transformers imports a family when it is first asked for, and what that needs
         raise UnbraidError(f"transformers cannot import {named}: {str(error).splitlines()[0]}") from error
 
 
 def _built(family: Any, config: Any) -> Any:
-    return family.from_config(config) if "from_config" in dir(family) else family(config)
+    return family.from_config(config, trust_remote_code=False) if "from_config" in dir(family) else family(config)
 
 
 def _inputs_of(model: Any, wish: Wish) -> dict[str, Any]:

@@ -53,6 +53,11 @@ def _status(rest: list[str], *, debug: bool) -> int:
             raise
         _fail(f"unbraid: {one_line(error)}")
         return _FAULT if isinstance(error, RankError) and not error.bad_input else _BAD_INPUT
+    except MemoryError as error:
+        if debug:
+            raise
+        _fail(f"unbraid: it does not fit into memory: {one_line(error)}")
+        return _BAD_INPUT
     except Exception as error:
         if debug:
             raise

@@ -1,5 +1,6 @@
 """What a MODEL argument may be, and how each kind is loaded, with inputs to trace it on."""
 
+import math
 from collections.abc import Callable, Mapping
 from importlib import util
 from pathlib import Path
@@ -18,6 +19,9 @@ KINDS: Mapping[str, str] = {
     "torchvision:NAME": "a model of torchvision, such as torchvision:resnet18",
     "hf:NAME_OR_FOLDER": "a model of transformers: a name on the hub, a folder, or a config.json",
 }
+
+
+_MOST_NUMBERS = 2**32  # of an input: 16 GiB, above which nothing could be traced anyway
 
 
 def explain() -> str:
@@ -62,9 +66,12 @@ def parse_shape(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     sizes = [size.strip() for size in text.split(",")]
-    if not all(size.isdecimal() and int(size) > 0 for size in sizes):
+    if not all(size.isdecimal() and len(size) <= 12 and int(size) > 0 for size in sizes):
         raise ValueError(f'a shape is sizes with commas between, such as 1,3,224,224; got "{text}".')
-    return tuple(map(int, sizes))
+    shape = tuple(map(int, sizes))
+    if math.prod(shape) > _MOST_NUMBERS:
+        raise ValueError(f"an input of {math.prod(shape):,} numbers is refused; {_MOST_NUMBERS:,} are allowed.")
+    return shape
 
 
 def _others() -> str:
@@ -86,11 +93,11 @@ def _from_file(spec: str, wish: Wish) -> Loaded:
     from torch import nn
 
     path, colon, name = spec.rpartition(":")
-    if not colon or not name.isidentifier():
+    if not colon or not name.isidentifier() or not path.endswith(".py"):
         raise ValueError(f'"{spec}" does not say which function builds the model; write FILE.py:FACTORY.')
     if not Path(path).is_file():
         raise FileNotFoundError(f'no such file: "{path}"')
-    made = seeded(lambda: _factory(path, name)(), wish.device)
+    made = seeded(lambda: _called(path, name), wish.device)
     model, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module):
         raise ValueError(f"{spec} must return a torch.nn.Module, or (module, inputs); got {type(model).__name__}.")
@@ -99,6 +106,14 @@ def _from_file(spec: str, wish: Wish) -> Loaded:
     args = (normal(wish.shape, wish.device),) if wish.shape is not None else inputs
     args = args if isinstance(args, tuple) else (args,)
     return Loaded(spec, model.eval(), args, python=f"model = {name}()")
+
+
+def _called(path: str, name: str) -> Any:
+    factory = _factory(path, name)
+    try:
+        return factory()
+    except Exception as error:  # the user's code, whatever it raises
+        raise ValueError(f"{name} in {path} cannot be called: {type(error).__name__}: {error}") from error
 
 
 def _factory(path: str, name: str) -> Callable[[], Any]:

@@ -1,7 +1,6 @@
 """Read a data set from an `.npz` or a `.safetensors` file. Nothing unpickles."""
 
 import zipfile
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,8 @@ __all__ = ["load"]
 
 Array = npt.NDArray[np.generic]
 REQUIRED, OPTIONAL = ("x", "y"), ("x_test", "y_test")
+# Honest numbers, even zeros in part, unpack to less; a file made to fill the memory unpacks to 1,000 times its size.
+_MOST_BYTES, _MOST_TIMES = 2**28, 100
 
 
 def load(
@@ -58,6 +59,8 @@ def load(
         arrays = readers[path.suffix](path)
     except OSError as error:
         raise DataError(f"{path}: the file cannot be read: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise DataError(f"{path}: its arrays do not fit into memory") from error
     made = from_arrays(
         arrays["x"],
         arrays["y"],
@@ -95,9 +98,22 @@ def _read_npz(path: Path) -> dict[str, Array]:
     try:
         # Opened here, because numpy forgets to close the file of an archive that it cannot read.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            _check_size(path, archive.zip)
             return {key: _member(path, archive, key) for key in _wanted(path, archive.files)}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (DataError, OSError, MemoryError):
+        raise
+    except Exception as error:  # zipfile, its decompressors and numpy's parser of headers raise many kinds
         raise DataError(f"{path}: the archive is damaged: {error}. Write or copy it again.") from error
+
+
+def _check_size(path: Path, archive: zipfile.ZipFile | None) -> None:
+    assert archive is not None
+    size = sum(info.file_size for info in archive.infolist())
+    if size > max(_MOST_BYTES, _MOST_TIMES * path.stat().st_size):
+        raise DataError(
+            f"{path}: a file of {path.stat().st_size:,} bytes that unpacks to {size:,} is refused, as it may be made "
+            f"to fill the memory; {_MOST_TIMES} times its size is allowed. Write it with numpy.savez, uncompressed."
+        )
 
 
 def _member(path: Path, archive: "np.lib.npyio.NpzFile", key: str) -> Array:
@@ -120,7 +136,7 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
         with safe_open(path, framework="pt") as archive:
             wanted = _wanted(path, list(archive.keys()))
             return {key: _numpy(archive.get_tensor(key)) for key in wanted}
-    except SafetensorError as error:
+    except (SafetensorError, RuntimeError, TypeError) as error:  # the latter where torch lacks a type or its conversion
         raise DataError(
             f"{path}: not a safetensors file, or damaged ({path.stat().st_size:,} bytes): {error}. "
             "Write or copy it again."

@@ -20,6 +20,7 @@ __all__ = ["images"]
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no others are tried, whatever a file's name
 PARTS = ("train", "test")
+_DEEPEST = 16
 # Pillow's names of the kinds with at most 8 bits a channel; it would cut off the rest of those with more.
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
@@ -120,10 +121,15 @@ def _entries(folder: Path) -> list[Path]:
     return sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=lambda entry: entry.name)
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    here = folder.resolve()
+    if here in above:
+        raise DataError(f"{folder}: this link leads back to a folder that it lies in. Remove it.")
+    if len(above) >= _DEEPEST:
+        raise DataError(f"{folder}: folders of images may lie {_DEEPEST} deep in another; this one lies deeper.")
     for entry in _entries(folder):
         if entry.is_dir():
-            yield from _files(entry)
+            yield from _files(entry, above | {here})
         elif entry.suffix.lower() in ENDINGS:
             yield entry
         else:

@@ -62,7 +62,9 @@ def _read(path: Path, encode: Encode | None) -> "np.ndarray[tuple[int, ...], np.
                 found = np.lib.format.read_array(file, allow_pickle=False)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: this is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    except (OSError, EOFError, ValueError, MemoryError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # numpy's parser of headers raises many kinds, and so does a tokenizer
         raise DataError(
             f"{path}: the file cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from error

@@ -3,6 +3,7 @@
 import io
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from matplotlib.figure import Figure
 
@@ -35,11 +36,8 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
         raise FileNotFoundError(f'no such folder: "{target.parent}"')
     kind = target.suffix.lower()[1:]
     # Written beside the target and renamed: a reader, or an interrupt, never meets half a picture.
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with style():
-            figure.savefig(unfinished, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})
+    with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder, style():
+        unfinished = Path(folder) / target.name
+        figure.savefig(unfinished, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})
         unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return target

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from unbraid.report._content import Page
 from unbraid.report._render import render, to_dict
@@ -45,9 +46,8 @@ def write(page: Page, path: str | os.PathLike[str]) -> Path:
 
 
 def _replace(target: Path, text: str) -> None:
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
+    # In a folder of mode 0700: nobody else reads half a page, or lays a link where it is going to be written.
+    with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+        unfinished = Path(folder) / target.name
         unfinished.write_text(text, encoding="utf-8", newline="\n")
         unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)

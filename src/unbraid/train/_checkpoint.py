@@ -22,7 +22,7 @@ from unbraid.errors import CheckpointError
 from unbraid.train import _folder
 from unbraid.train._run import Epoch
 
-__all__ = ["Checkpoint", "exists", "put_weights", "read", "write", "write_diverged"]
+__all__ = ["Checkpoint", "check_weights", "exists", "put_weights", "read", "write", "write_diverged"]
 
 CONFIG, WEIGHTS, OPTIMIZER, METRICS = (
     "config.json",
@@ -95,7 +95,7 @@ def read(folder: Path) -> Checkpoint:
         description = json.loads(paths[CONFIG].read_text())
         history, diverged = _history(paths[METRICS])
         weights, state = load_file(paths[WEIGHTS]), load_file(paths[OPTIMIZER])
-    except (ValueError, TypeError, KeyError, SafetensorError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: not a checkpoint that unbraid wrote: {error}") from error
     if not isinstance(description, dict):
         raise CheckpointError(f"{folder}: not a checkpoint that unbraid wrote: {CONFIG} holds no JSON object")
@@ -108,6 +108,19 @@ def put_weights(folder: Path, weights: dict[str, Tensor], network: nn.Module) ->
     Raises:
         CheckpointError: where a name or a shape differs; the first few are shown.
     """
+    check_weights(folder, weights, network)
+    try:
+        network.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:  # a type of numbers that torch does not convert
+        raise CheckpointError(f"{folder}: the weights do not fit this network: {error}") from error
+
+
+def check_weights(folder: Path, weights: dict[str, Tensor], network: nn.Module) -> None:
+    """Compare names and shapes alone; the network may be on the meta device.
+
+    Raises:
+        CheckpointError: where one differs; the first few are shown.
+    """
     expected = network.state_dict()
     differences = [
         f"  {name}: {_shape(weights.get(name))} in the file, {_shape(expected.get(name))} in the network"
@@ -118,7 +131,6 @@ def put_weights(folder: Path, weights: dict[str, Tensor], network: nn.Module) ->
         rest = [f"  and {len(differences) - 4} more"] if len(differences) > 4 else []
         headline = f"{folder}: the weights do not fit this network, so it is another one:"
         raise CheckpointError("\n".join((headline, *differences[:4], *rest)))
-    network.load_state_dict(weights)
 
 
 def put_slots(folder: Path, slots: dict[str, Tensor], network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -164,7 +176,10 @@ def _save_text(text: str, path: Path) -> None:
 def _history(path: Path) -> tuple[tuple[Epoch, ...], int | None]:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     diverged = int(rows.pop()["diverged"]) if rows and "diverged" in rows[-1] else None
-    return tuple(Epoch(**row) for row in rows), diverged
+    history = tuple(Epoch(**row) for row in rows)
+    if odd := next((v for epoch in history for v in asdict(epoch).values() if type(v) not in (int, float)), None):
+        raise TypeError(f"{path.name} holds {str(odd)[:40]!r} where a number belongs")
+    return history, diverged
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -41,7 +41,7 @@ def write(folder: Path, files: Mapping[str, Callable[[Path], object]]) -> None:
         writing = folder / WRITING
         if writing.exists():  # cut short before its commit: worthless
             shutil.rmtree(writing)
-        writing.mkdir()
+        writing.mkdir(mode=0o700)  # nobody else reads, or swaps, what is not finished
         sums = _sums(folder) if exists(folder) else {}
         for name, save in files.items():
             save(writing / name)
@@ -106,6 +106,8 @@ def _sums(folder: Path) -> dict[str, str]:
 def _settle(folder: Path) -> None:
     """Move committed files into place. A second call goes on where the first was cut short."""
     committed = folder / COMMITTED
+    if committed.is_symlink():
+        raise CheckpointError(f"{committed}: this is a link, which unbraid never makes: what it shows is not moved.")
     if committed.exists():
         for path in committed.iterdir():
             os.replace(path, folder / path.name)
