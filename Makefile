@@ -9,7 +9,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: bench bench-compare notebooks studies help report test test-slow check docs format zoo depth clean
+.PHONY: bench bench-compare notebooks studies help report test test-slow check docs format zoo depth clean fuzz mutants
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -62,6 +62,14 @@ bench: $(VENV)/.dev
 bench-compare: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py --compare
 
+# make fuzz     20,000 broken and hostile inputs for each parser and loader
+fuzz: $(VENV)/.fuzz
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run.py
+
+# make mutants  change the code that finds, cuts and walks, and see the tests fail; goes on where it was stopped
+mutants: $(VENV)/.fuzz
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutate.py
+
 # make clean    remove the environment and what was made
 clean:
 	rm -rf $(VENV) report runs build dist site
@@ -73,6 +81,10 @@ $(VENV)/bin/python:
 $(VENV)/.data: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable '.[data]'
 	@touch $@
+
+$(VENV)/.fuzz: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable '.[dev,fuzz]'
+	@touch $@ $(VENV)/.dev $(VENV)/.data
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable '.[dev]'

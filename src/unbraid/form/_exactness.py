@@ -26,13 +26,14 @@ def tolerance(quantity: str, dtype: torch.dtype) -> float:
 def relative_error(a: Shaped[Tensor, "*shape"], b: Shaped[Tensor, "*shape"]) -> float:
     """‖a − b‖∞ / ‖b‖∞, computed in float64; where b is zero, ‖a‖∞ itself.
 
-    Values that are not finite must be the same in both: otherwise the error is infinite.
+    Values that are not finite must be the same in both, and some must be finite, or nothing was compared: otherwise the
+    error is infinite.
     """
     if not a.numel():
         return 0.0
     x, y = a.detach().to(_widest(a)), b.detach().to(_widest(b))
     finite = torch.isfinite(x) & torch.isfinite(y)
-    if not bool(((x == y) | (torch.isnan(x) & torch.isnan(y)) | finite).all()):
+    if not bool(finite.any()) or not bool(((x == y) | (torch.isnan(x) & torch.isnan(y)) | finite).all()):
         return math.inf
     zero = torch.zeros((), dtype=x.dtype, device=x.device)
     distance = torch.where(finite, x - y, zero).abs().max().item()

@@ -167,12 +167,14 @@ def _departure(form: "ResidualForm", origin: Origin, inputs: Mapping[str, Any], 
 
 
 def _inexact(form: "ResidualForm", checked: Verification, block: int | None) -> InexactError:
+    nothing = "  Infinite: nan and infinity cannot be compared. Look for them in the weights.\n"
     where = "the output" if block is None else f"block {block} ({form.blocks[block].name!r})"
     return InexactError(
         f"The form must follow the model to {checked.tolerance:g}; it departs at {where}.\n"
         f"  at the given input        {checked.outputs:.2e}\n"
         f"  at another batch size     {checked.other_batch:.2e}\n"
         f"  worst of the additions    {max(checked.additions, default=0.0):.2e}\n"
+        f"{nothing if math.isinf(checked.error) else ''}"
         "  If the model's output depends on its batch size or on chance, trace it in eval mode at the size you need.",
         where=where,
         error=checked.error,
