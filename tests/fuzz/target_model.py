@@ -34,8 +34,11 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TRANSFORMERS
 @cache
 def _warm() -> None:
     """Import what the libraries import when first used: they open libraries and caches of their own."""
+    from huggingface_hub import constants
+
     from unbraid.cli._model import Wish, load
 
+    constants.HF_HUB_OFFLINE = True  # another test may have imported it before the environment said so
     with TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
         config = Path(folder) / "config.json"
         config.write_bytes(CONFIG)

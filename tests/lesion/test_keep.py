@@ -119,3 +119,13 @@ def test_random_operators_cannot_be_kept(form, tmp_path):
 def test_a_folder_that_is_not_there_is_named(form, tmp_path):
     with pytest.raises(CheckpointError, match="there is no such folder"):
         unbraid.lesion(form, data(), cross_entropy, keep=tmp_path / "none" / "kept.sqlite")
+
+
+@pytest.mark.parametrize("row", ['{"row": "@@@"}', '{"row": "AAAA"}', '{"other": 1}', "[1]", "no JSON"])
+def test_a_damaged_row_is_said(form, tmp_path, row):
+    file = tmp_path / "kept.sqlite"
+    unbraid.lesion(form, data(), cross_entropy, keep=file)
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE runs SET result = ? WHERE number = 2", (row,))
+    with pytest.raises(CheckpointError, match=r"kept\.sqlite: what is kept here is damaged"):
+        unbraid.lesion(form, data(), cross_entropy, keep=file)

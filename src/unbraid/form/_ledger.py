@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from unbraid._kept import Kept
+from unbraid.errors import CheckpointError
 from unbraid.ranks import Row, from_first, mark
 
 
@@ -56,11 +58,25 @@ def ledger(path: Path | str | None, job: str, about: Callable[[], object]) -> It
     def kept() -> list[tuple[int, int, str]]:
         file = Kept(path, job=job, about={"form and settings": mark(about())})
         opened.append(file)
-        return [(int(a["batch"]), int(a["mark"]), str(r["row"])) for a, r in file.all()]
+        try:
+            return [(int(asked["batch"]), int(asked["mark"]), str(result["row"])) for asked, result in file.all()]
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(path, error) from error
 
     try:
-        rows = {(number, seen): load(base64.b64decode(row)) for number, seen, row in from_first(kept)}
+        rows = {(number, seen): _row(path, packed) for number, seen, packed in from_first(kept)}
         yield Ledger(dict(rows), opened[0] if opened else None)
     finally:
         for file in opened:
             file.close()
+
+
+def _row(path: Path | str, packed: str) -> Row:
+    try:
+        return load(base64.b64decode(packed, validate=True))
+    except (ValueError, SafetensorError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path | str, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path}: what is kept here is damaged: {error}. Choose another file.")
