@@ -48,7 +48,7 @@ def read(name: str) -> Row:
 def measured(rows: list[Row]) -> str:
     """Ratios beside their bars."""
     lines = [
-        [row["case"], row["quantity"], f"{row['value']:.3g}", row["bar"] or "-", str(row["threads"]), row["device"]]
+        [row["case"], row["quantity"], f"{row['value']:.3g}", row.get("bar") or "-", str(row["threads"]), row["device"]]
         for row in rows
     ]
     return markdown(["case", "quantity", "value", "bar", "threads", "device"], lines)
