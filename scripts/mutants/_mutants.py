@@ -50,6 +50,7 @@ class Mutant:
         before: the lines changed.
         after: what stands there instead.
         source: the whole file, changed.
+        span: the first and the last line of the statement; none where it runs when the file is imported.
     """
 
     file: str
@@ -57,6 +58,7 @@ class Mutant:
     before: str
     after: str
     source: str
+    span: tuple[int, int] | None = None
 
     @property
     def key(self) -> str:
@@ -95,7 +97,7 @@ class _Places(cst.CSTVisitor):
     METADATA_DEPENDENCIES = (PositionProvider, ParentNodeProvider)
 
     def __init__(self) -> None:
-        self.found: list[tuple[cst.CSTNode, cst.CSTNode]] = []
+        self.found: list[tuple[cst.CSTNode, cst.CSTNode, tuple[int, int] | None]] = []
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         if isinstance(node, cst.Annotation | cst.Import | cst.ImportFrom | cst.Assert | cst.Decorator | cst.Subscript):
@@ -107,8 +109,21 @@ class _Places(cst.CSTVisitor):
             return False
         for kind, operator in mutation_operators:
             if isinstance(node, kind):
-                self.found += [(node, changed) for changed in _first(operator(node), node)]
+                self.found += [(node, changed, self.span(node)) for changed in _first(operator(node), node)]
         return True
+
+    def span(self, node: cst.CSTNode) -> tuple[int, int] | None:
+        """The lines of the statement around a node, of a compound one those of its head; None outside of functions."""
+        statement, above = None, node
+        while (above := self._parent(above)) is not None and not isinstance(above, cst.FunctionDef):
+            if statement is None and isinstance(above, cst.BaseStatement):
+                statement = above
+        if above is None or statement is None:
+            return None
+        place = self.get_metadata(PositionProvider, statement)
+        body = getattr(statement, "body", None)
+        inside = isinstance(body, cst.IndentedBlock) and self.get_metadata(PositionProvider, body).start.line
+        return place.start.line, (inside or place.end.line)
 
     def _field(self, node: cst.AnnAssign) -> bool:
         """A type's other name; or a field of a class, whose default is fixed when the class is made."""
@@ -132,10 +147,10 @@ def mutants(root: Path, file: str) -> list[Mutant]:
     places = _Places()
     wrapper.visit(places)
     made: dict[str, Mutant] = {}
-    for node, changed in places.found:
+    for node, changed, span in places.found:
         text = wrapper.module.deep_replace(node, changed).code  # type: ignore[arg-type]
         if text != source and text not in made and _compiles(text):
-            made[text] = Mutant(file, *_difference(source, text), text)
+            made[text] = Mutant(file, *_difference(source, text), text, span)
     return list(made.values())
 
 

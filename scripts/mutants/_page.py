@@ -22,7 +22,7 @@ def page(root: Path, every: Sequence[Mutant], kept: Mapping[str, Result]) -> str
         "",
         "The code that finds additions, cuts the graph and walks it is changed in one small thing at a time: a number,",
         "a comparison, an argument. For each change a quick part of the tests must fail. Those that live are listed",
-        "with the reason. Annotations, assertions, calls of `len` and `isinstance`, defaults of fields are left alone.",
+        "with the reason. Annotations, assertions, `len`, `isinstance` and defaults of fields are left alone.",
         "`make mutants` makes this page; results stay in `runs/mutants`, so that a run that was stopped goes on.",
         "",
         f"Of {len(judged):,} mutants {len(judged) - len(alive):,} are killed: {share:.1f} %. That took {cpu:.0f}"

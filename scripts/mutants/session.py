@@ -1,14 +1,17 @@
 """One run of pytest that collects the tests of a file and judges each of its mutants in a fork."""
 
 import gc
+import json
 import os
 import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from types import FunctionType
+from types import FrameType, FunctionType
+from typing import Any
 
 from mutants._mutants import SUBJECTS, Mutant, Result
 
@@ -58,12 +61,15 @@ class _Judge:
         functions = _functions(self.path)
         begun = time.process_time()
         same = Mutant(self.due[0].file, 0, "", "", Path(self.path).read_text(encoding="utf-8"))
-        child = _forked(session, items, lambda: _put(same, self.path, functions), 3600)
-        _, status, used = os.wait4(child[0], 0)
+        child = _forked(session, items, lambda: _put(same, self.path, functions), 3600, self.path)
         with os.fdopen(child[1]) as file:
-            self.sound = status == 0 or bool(print(file.read(), file=sys.stderr))
+            said = file.read()
+        _, status, used = os.wait4(child[0], 0)
+        self.sound = status == 0
         if not self.sound:
+            print(said, file=sys.stderr)
             return True
+        lines = {name: set(found) for name, found in json.loads(said).items()}
         seconds = int(max(_LEAST_SECONDS, _TIMES * (used.ru_utime + used.ru_stime)))
         print(
             f"{self.path}: {len(items)} tests, {used.ru_utime + used.ru_stime:.0f} s, {begun:.0f} s before", flush=True
@@ -71,7 +77,8 @@ class _Judge:
         for mutant in self.due:
             while len(self.running) >= self.jobs:
                 self._gather(items)
-            pid, reader = _forked(session, items, lambda mutant=mutant: _put(mutant, self.path, functions), seconds)
+            put = partial(_put, mutant, self.path, functions)
+            pid, reader = _forked(session, _reached(mutant, items, lines), put, seconds)
             self.running[pid] = (mutant, time.monotonic(), reader)
         while self.running:
             self._gather(items)
@@ -93,8 +100,21 @@ class _Judge:
         self.keep(Result(mutant.key, end, round(cpu, 1), round(wall, 1), killer))
 
 
-def _forked(session: object, items: Sequence[object], change: Callable[[], None], seconds: int) -> tuple[int, int]:
-    """Run the tests in a fork, after a change; its process, and where it says which test failed."""
+def _reached(mutant: Mutant, items: Sequence[object], lines: Mapping[str, set[int]]) -> Sequence[object]:
+    """The tests that run the statement which is changed."""
+    if mutant.span is None:
+        return list(items)
+    inside = set(range(mutant.span[0], mutant.span[1] + 1))
+    return [item for item in items if not inside.isdisjoint(lines[item.nodeid])]  # type: ignore[attr-defined]
+
+
+def _forked(
+    session: object, items: Sequence[object], change: Callable[[], None], seconds: int, watch: str = ""
+) -> tuple[int, int]:
+    """Run the tests in a fork, after a change; its process, and where it says which test failed.
+
+    With a file to watch, and no failure, it says which of its lines each test ran.
+    """
     reader, writer = os.pipe()
     child = os.fork()
     if child:
@@ -107,8 +127,11 @@ def _forked(session: object, items: Sequence[object], change: Callable[[], None]
         os.dup2(silence, 1)
         os.dup2(silence, 2)
         change()
-        failed = _failed(session, items)
-        os.write(writer, failed.encode())
+        lines: dict[str, set[int]] = {}
+        failed = _failed(session, items, watch, lines)
+        said = json.dumps({name: sorted(found) for name, found in lines.items()}) if watch and not failed else failed
+        with os.fdopen(writer, "w", closefd=False) as file:
+            file.write(said)
         status = 1 if failed else 0
     except BaseException as error:
         os.write(writer, f"{type(error).__name__}".encode())
@@ -116,13 +139,25 @@ def _forked(session: object, items: Sequence[object], change: Callable[[], None]
         os._exit(status)
 
 
-def _failed(session: object, items: Sequence[object]) -> str:
+def _failed(session: object, items: Sequence[object], watch: str, lines: dict[str, set[int]]) -> str:
     """The first test that fails; nothing where all pass."""
     for item, following in zip(items, [*items[1:], None], strict=True):
+        ran = lines.setdefault(item.nodeid, set())  # type: ignore[attr-defined]
+        if watch:
+            sys.settrace(partial(_trace, watch, ran))
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)  # type: ignore[attr-defined]
+        sys.settrace(None)
         if session.testsfailed:  # type: ignore[attr-defined]
             return str(item.nodeid)  # type: ignore[attr-defined]
     return ""
+
+
+def _trace(path: str, ran: set[int], frame: FrameType, event: str, argument: object) -> Any:
+    """A trace function that notes the lines of one file that run."""
+    if frame.f_code.co_filename != path:
+        return None
+    ran.add(frame.f_lineno)
+    return partial(_trace, path, ran)
 
 
 def _put(mutant: Mutant, path: str, old: Sequence[FunctionType]) -> None:

@@ -180,5 +180,5 @@ def _key(asked: Facts) -> str:
 
 
 def _short(value: object) -> str:
-    text = json.dumps(value)
+    text = json.dumps(value, default=repr)
     return text if len(text) <= 40 else f"{text[:13]}…{text[-1]}"

@@ -95,8 +95,20 @@ def _export(
         return torch.export.export(model, args, kwargs, strict=False)
 
 
+def _let_go(graph: fx.Graph) -> None:
+    """Take apart a ring of torch's: sizes hold the tensors that they were found in, which hold the sizes, for ever."""
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        for size in value.shape if isinstance(value, Tensor) else ():
+            if isinstance(size, torch.SymInt):
+                sizes_of = size.node.shape_env
+                sizes_of.tracked_fakes = None
+                sizes_of.fake_tensor_cache.clear()
+
+
 def _exported(model: nn.Module, args: tuple[Any, ...], program: ExportedProgram) -> Capture:
     graph, program = functional(program)
+    _let_go(graph)
     placeholders = {node.name: node for node in graph.nodes if node.op == "placeholder"}
     names, state, leaves = {}, {}, []
     for spec in program.graph_signature.input_specs:

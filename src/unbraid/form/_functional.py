@@ -118,19 +118,26 @@ def _attribute(module: torch.nn.Module, node: Any) -> Any:
 def replace_in_place(graph: fx.Graph) -> bool:
     """Replace every in-place operator, or return False at the first that cannot be replaced alone."""
     order = {node: number for number, node in enumerate(graph.nodes)}
+    for node in reversed(list(graph.nodes)):  # from the last write of a counter to the first
+        if _mutates(node) and not node.users and _only_counts(node.args[0]):
+            graph.erase_node(node)
     for node in list(graph.nodes):
         if not _mutates(node):
             continue
         base = node.args[0]
-        if base.op == "placeholder" and not node.users and len(base.users) == 1:
-            graph.erase_node(node)  # a counter, such as batch norm's number of batches
-            continue
         twin = _twin(node)
         if twin is None or not _alone(base, node):
             return False
         node.target = twin
         base.replace_all_uses_with(node, delete_user_cb=lambda user, node=node: order.get(user, 0) > order[node])
     return True
+
+
+def _only_counts(node: Any) -> bool:
+    """Whether what is written is a counter that nothing reads: batch norm's number of batches, written at each use."""
+    while _mutates(node) and len(node.users) == 1:
+        node = node.args[0]
+    return bool(node.op == "placeholder" and len(node.users) == 1)
 
 
 def _mutates(node: fx.Node) -> bool:
@@ -165,6 +172,18 @@ def _forget_statistics(graph: fx.Graph) -> None:
     for node in graph.nodes:
         if (name_of(node) == "batch_norm" and node.args[5]) or (name_of(node) == "instance_norm" and node.args[5]):
             node.args = (*node.args[:3], None, None, *node.args[5:])
+        if name_of(node) == "_native_batch_norm_legit_functional" and node.args[5]:
+            # It must be given some: those from before the run, not what another use of the norm has made of them.
+            node.args = (*node.args[:3], *map(_before_the_run, node.args[3:5]), *node.args[5:])
+
+
+def _before_the_run(statistic: Any) -> Any:
+    while isinstance(statistic, fx.Node) and name_of(statistic) == "getitem":
+        norm, result = statistic.args
+        if not isinstance(norm, fx.Node) or name_of(norm) != "_native_batch_norm_legit_functional":
+            break
+        statistic = norm.args[int(str(result))]  # its results 3 and 4 are what became of its arguments 3 and 4
+    return statistic
 
 
 def _spell_out(graph: fx.Graph) -> None:

@@ -16,6 +16,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils import _pytree as pytree
 
 from unbraid.errors import CheckpointError, TraceError, UnbraidError
+from unbraid.form._alone import alone
 from unbraid.form._archive import harmless
 from unbraid.form._capture import Capture
 from unbraid.form._functional import functional
@@ -82,7 +83,8 @@ def load(folder: Path, *, stream: bool = False) -> "ResidualForm":
     facts, program = _facts(folder / _FORM), _program(folder / _GRAPH)
     state = Streamed(stored(folder / _WEIGHTS)) if stream else _weights(folder / _WEIGHTS)
     try:
-        captured = _captured(program, state, facts)
+        with alone():
+            captured = _captured(program, state, facts)
         form = assemble(captured, None, set(facts["learned"]), facts["layers"])
         return _edited(form.split("heads" if facts["heads"] else None), facts)
     except UnbraidError:

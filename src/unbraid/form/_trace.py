@@ -8,6 +8,7 @@ import torch
 from torch import fx, nn
 
 from unbraid.errors import NotResidualError, Refusal, TraceError
+from unbraid.form._alone import alone
 from unbraid.form._anatomy import Anatomy, anatomy
 from unbraid.form._block import Block
 from unbraid.form._capture import Capture, Tracer, capture
@@ -59,15 +60,16 @@ def trace(
         InexactError: the form does not follow the model.
     """
     positional, keywords = as_call(args, kwargs)
-    if device is None:
-        captured = capture(model, positional, keywords, tracer)
-    elif device == "meta":
-        captured = capture(*on_meta(model, positional, keywords), tracer, free=True)
-        captured = replace(captured, state=computed(model, captured.state))
-    else:
+    if device not in (None, "meta"):
         raise ValueError(f'trace: device is "meta", or None for where the model is; {device!r} came. See form.to(...).')
-    form = assemble(captured, model, _learned(model))
-    return _checked(replace(form, tolerance=tolerance), positional, keywords)
+    with alone():
+        if device is None:
+            captured = capture(model, positional, keywords, tracer)
+        else:
+            captured = capture(*on_meta(model, positional, keywords), tracer, free=True)
+            captured = replace(captured, state=computed(model, captured.state))
+        form = assemble(captured, model, _learned(model))
+        return _checked(replace(form, tolerance=tolerance), positional, keywords)
 
 
 def chain(
@@ -89,8 +91,9 @@ def chain(
     """
     positional, keywords = as_call(args, kwargs)
     names = _children(model, layers)
-    form = assemble(capture(model, positional, keywords), model, _learned(model), names)
-    return _checked(form, positional, keywords)
+    with alone():
+        form = assemble(capture(model, positional, keywords), model, _learned(model), names)
+        return _checked(form, positional, keywords)
 
 
 def assemble(

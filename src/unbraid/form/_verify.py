@@ -11,6 +11,7 @@ from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from unbraid.errors import InexactError
+from unbraid.form._alone import alone
 from unbraid.form._exactness import relative_error, tolerance
 from unbraid.form._signature import Expected, as_call
 from unbraid.walk import joined, run
@@ -80,9 +81,10 @@ def verify(form: "ResidualForm", args: Any, kwargs: Mapping[str, Any] | None = N
         raise ValueError("verify: this form was edited, so there is no model to check it against.")
     positional, keywords = as_call(args, kwargs)
     bound = tolerance("forward", form.dtype) if form.tolerance is None else form.tolerance
-    outputs = _distance(form, form.origin, positional, keywords)
-    additions, ratios = _additions(form, form.origin, form.inputs(positional, keywords))
-    other = _elsewhere(form, form.origin, positional, keywords)
+    with alone():
+        outputs = _distance(form, form.origin, positional, keywords)
+        additions, ratios = _additions(form, form.origin, form.inputs(positional, keywords))
+        other = _elsewhere(form, form.origin, positional, keywords)
     errors = [outputs, *additions, *([] if math.isnan(other) else [other])]
     checked = Verification(max(errors), outputs, other, additions, ratios, bound)
     if not checked.error <= bound:
