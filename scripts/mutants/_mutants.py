@@ -22,7 +22,7 @@ _FORM = (
     "tests/form/test_reorder.py",
     "tests/properties/test_form.py",
 )
-_WALK = ("tests/walk/test_walk.py", "tests/properties/test_walk.py")
+_WALK = ("tests/walk/test_walk.py", "tests/walk/test_algebras.py", "tests/properties/test_walk.py")
 _PATHS = (*_WALK, "tests/paths/test_brute_force.py")
 # Each file with the tests that must notice a change in it, quick ones first.
 SUBJECTS: Mapping[str, tuple[str, ...]] = {

@@ -273,6 +273,18 @@ NONE = {
         0,
         None,
     ),
+    "a token for each row": (
+        lambda: Does(lambda net, x: torch.tanh(net.f(x)) + net.b, f=nn.Linear(6, 6), b=nn.Parameter(torch.ones(3, 6))),
+        ROWS,
+        0,
+        None,
+    ),
+    "a branch that is spread": (
+        lambda: Does(lambda net, x: x + net.f(x).mean(-1, keepdim=True), f=mlp(6)),
+        ROWS,
+        0,
+        None,
+    ),
     "rotary positions": (lambda: Does(rotary, q=nn.Linear(6, 6), o=nn.Linear(6, 6)), WORDS, 1, AFFINE),
     "two experts": (lambda: Does(lambda net, x: net.a(x) + net.b(x), a=mlp(6), b=mlp(6)), ROWS, 1, NEITHER),
     "two scores": (

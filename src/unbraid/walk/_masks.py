@@ -76,7 +76,7 @@ def distinct(masks: Int8[Tensor, "paths blocks"]) -> tuple[Int8[Tensor, "distinc
     Rows are compared as numbers where 63 bits hold them: much faster than row by row.
     """
     base = int(masks.max()) + 2 if masks.numel() else 1
-    if not masks.numel() or base ** masks.shape[1] >= 2**63:
+    if base ** masks.shape[1] >= 2**63:
         return torch.unique(masks, dim=0, return_inverse=True)
     numbers = torch.zeros(len(masks), dtype=torch.int64)
     for column in masks.T:
