@@ -36,8 +36,12 @@ def page(root: Path, every: Sequence[Mutant], kept: Mapping[str, Result]) -> str
         of = [mutant for mutant in judged if mutant.file == file]
         ends = Counter(kept[mutant.key].end for mutant in of)
         gone = len(of) - ends["survived"]
-        name, killed, percent = file.removeprefix("src/unbraid/"), gone - ends["hung"], 100 * gone / max(len(of), 1)
-        lines.append(f"| {name} | {len(of)} | {killed} | {ends['hung']} | {ends['survived']} | {percent:.0f} |")
+        name, killed, percent = (
+            file.removeprefix("src/unbraid/"),
+            gone - ends["hung"],
+            f"{100 * gone / len(of):.0f}" if of else "-",
+        )
+        lines.append(f"| {name} | {len(of)} | {killed} | {ends['hung']} | {ends['survived']} | {percent} |")
     lines += ["", "## Survivors", ""]
     for file in SUBJECTS:
         of = [mutant for mutant in alive if mutant.file == file]
