@@ -55,4 +55,4 @@ def test_no_block_escapes_by_its_language():
     """A fence marked `py`, or not at all, would not be run and nobody would know."""
     pages = [page for pattern in [*DOCUMENTS, "docs/**/*.md"] for page in ROOT.glob(pattern)]
     fences = {mark for page in pages for mark in FENCE.findall(page.read_text(encoding="utf-8"))}
-    assert fences <= {"python", "output", "text", "console", "toml"}
+    assert fences <= {"python", "output", "text", "console", "toml", "diff"}
