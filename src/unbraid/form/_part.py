@@ -65,14 +65,14 @@ class Part:
         yield from run_variants(self.merged, self._order(inputs, size), self.form.state, inputs)
 
     def _first(self, inputs: Mapping[str, Any], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The first batch: two variants must be what plain runs of a few examples give, else none runs together."""
+        """The first batch: one variant must be what a plain run of a few examples gives, else none runs together."""
         few = min(_FEW, size) if self._by_example() else size
         self.volume = _volume(inputs) * few // size or 1
         try:
             part = {name: self._head(name, value, few, size) for name, value in inputs.items()}
-            alone, self.sizes = self._plainly(part)
+            chosen, alone, self.sizes = self._plainly(part)
             for variant, values in run_variants(self.merged, self._order(inputs, size), self.form.state, inputs):
-                if variant in alone and not self._same(values, alone[variant], few, size):
+                if variant == chosen and not self._same(values, alone, few, size):
                     break
                 yield variant, values
             else:
@@ -82,12 +82,14 @@ class Part:
         self.stacked = False
         self.orders.clear()
 
-    def _plainly(self, inputs: Mapping[str, Any]) -> tuple[dict[int, dict[str, Any]], dict[int | str, Size]]:
-        """The first variant and one that departs from it halfway, by themselves; and what each step takes."""
+    def _plainly(self, inputs: Mapping[str, Any]) -> tuple[int, dict[str, Any], dict[int | str, Size]]:
+        """A variant that departs from the first halfway, by itself; and what each step takes.
+
+        It is stacked with others wherever any are: as the first variant up to where it departs, and beside it then.
+        """
         apart = (self.merged.needs != self.merged.needs[0]).sum(axis=1)
-        variants = [0, int(np.abs(apart - apart.max() / 2).argmin())]
-        values, sizes = measured(self.merged, variants, self.form.state, inputs)
-        return dict(zip(variants, values, strict=True)), sizes
+        variant = int(np.abs(apart - apart.max() / 2).argmin())
+        return variant, *measured(self.merged, variant, self.form.state, inputs)
 
     def _same(self, together: Mapping[str, Any], alone: Mapping[str, Any], few: int, size: int) -> bool:
         bound = tolerance("forward", self.form.dtype) if self.form.tolerance is None else self.form.tolerance

@@ -1,6 +1,6 @@
 """What a step of a graph takes in memory, measured on a few examples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -34,14 +34,19 @@ class Size:
 
 
 def measured(
-    merged: Merged, variants: Sequence[int], state: State, inputs: Mapping[str, Any]
-) -> tuple[list[dict[str, Any]], dict[int | str, Size]]:
-    """Run a few variants node by node and note what each step takes; returns their outputs and the sizes."""
+    merged: Merged, variant: int, state: State, inputs: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[int | str, Size]]:
+    """Run one variant node by node and note what each step takes, its own and those of the first variant.
+
+    Returns:
+        The variant's outputs; and the sizes. A step that it lacks is run as the first variant has it, but no further
+        than to the last of them: the head, say, runs once.
+    """
     values: dict[int, Any] = {number: inputs[stream] for stream, number in merged.inputs.items()}
     sizes: dict[int | str, Size] = {}
-    nodes = dict.fromkeys(int(number) for variant in variants for number in merged.needs[variant] if number >= 0)
+    nodes = _until_all(merged, variant)
     last = {value: number for number in nodes for value in merged.nodes[number].reads}
-    wanted = {value for variant in variants for value in merged.outputs[variant]}
+    wanted = merged.outputs[variant]
     for number in nodes:
         node = merged.nodes[number]
         operands = {stream: values[value] for stream, value in zip(reads(node.step), node.reads, strict=True)}
@@ -54,8 +59,15 @@ def measured(
         for value in node.reads:
             if last[value] == number and value not in wanted:
                 values.pop(value, None)
-    outputs = [[values[value] for value in merged.outputs[variant]] for variant in variants]
-    return [dict(zip(merged.graph.outputs, found, strict=True)) for found in outputs], sizes
+    return dict(zip(merged.graph.outputs, (values[value] for value in wanted), strict=True)), sizes
+
+
+def _until_all(merged: Merged, variant: int) -> list[int]:
+    """The nodes of a variant, and of the first one those up to its last step that the variant has not."""
+    own, whole = ([int(number) for number in merged.needs[which] if number >= 0] for which in (variant, 0))
+    met = {_key(merged.nodes[number].step) for number in own}
+    lacking = [place for place, number in enumerate(whole) if _key(merged.nodes[number].step) not in met]
+    return sorted({*own, *whole[: lacking[-1] + 1 if lacking else 0]})  # a node reads what those before it make
 
 
 @dataclass(frozen=True)
@@ -115,9 +127,10 @@ class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        given = {_memory(tensor) for tensor in _tensors((args, kwargs))}
-        new = [tensor for tensor in _tensors(made) if _memory(tensor) not in given]
-        self.largest = max([self.largest, *map(_bytes, new)])
+        larger = [tensor for tensor in _tensors(made) if _bytes(tensor) > self.largest]
+        if larger:
+            given = {_memory(tensor) for tensor in _tensors((args, kwargs))}
+            self.largest = max([self.largest, *(_bytes(tensor) for tensor in larger if _memory(tensor) not in given)])
         return made
 
 
