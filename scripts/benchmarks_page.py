@@ -35,6 +35,7 @@ def tables() -> dict[str, str]:
         "throughput": measured(read("throughput")["rows"]),
         "scaling": measured(read("scaling")["rows"]),
         "importing": measured(read("importing")["rows"]),
+        "interrupt": measured(read("interrupt")["rows"]),
         "trace": traced(read("trace")),
         "many": together(read("many")["rows"]),
         "depth": by_depth(runs, sorted({run["depth"] for run in runs})),

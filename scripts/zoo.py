@@ -46,7 +46,11 @@ def main() -> int:
     if options.fresh:
         options.results.unlink(missing_ok=True)
     done = {} if options.names else _earlier(options.results, code, options.keep)
-    done |= _trace_all([entry for entry in chosen if entry.name not in done], code, options)
+    try:
+        done |= _trace_all([entry for entry in chosen if entry.name not in done], code, options)
+    except KeyboardInterrupt:
+        print(f"interrupted; finished models are kept in {options.results}: the same command goes on", file=sys.stderr)
+        return 130
     results = [done[entry.name] for entry in chosen if entry.name in done]
     if not options.names and options.first is None:
         (ROOT / "docs").mkdir(exist_ok=True)

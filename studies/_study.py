@@ -31,7 +31,13 @@ class Rows:
         for number, row in enumerate(wanted, start=1):
             if self._name(row) not in done:
                 say(f"{number}/{len(wanted)}  {', '.join(map(str, self._name(row)))}")
-                self.rows.append({**row, **work(row)})
+                try:
+                    made = work(row)
+                except KeyboardInterrupt:
+                    kept = f"{number - 1} of {len(wanted)} runs are kept in {self.file}"
+                    say(f"interrupted; {kept}: the same command goes on")
+                    raise
+                self.rows.append({**row, **made})
                 self._write()
         names = {self._name(row) for row in wanted}
         return [row for row in self.rows if self._name(row) in names]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -116,3 +117,24 @@ def test_without_a_place_it_says_so_and_works(run, tmp_path, monkeypatch):
     assert result.status == 0
     assert "finished batches are not kept: Not a directory" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_a_full_disk_is_one_line_and_what_was_kept_serves(run, tmp_path):
+    """A limit on the size of files stands in for a full disk."""
+    file = tmp_path / "kept.sqlite"
+    arguments = ["lesion", run, "--batch", "25", "--examples", "500", "--keep", str(file), "--json"]
+    full = subprocess.run(
+        [sys.executable, "-m", "unbraid", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (14_000, resource.RLIM_INFINITY)),
+    )
+    assert (full.returncode, full.stdout) == (2, "")
+    said = full.stderr.strip().splitlines()[-1]
+    assert said.startswith(f"unbraid: {file}: finished runs cannot be kept here: ")
+    assert "Traceback" not in full.stderr
+    again = invoke(*arguments)
+    assert again.status == 0, again.stderr
+    assert json.loads(again.stdout) == json.loads(invoke(*arguments[:-3], "--json").stdout)

@@ -61,8 +61,10 @@ def test_a_run_that_fails_keeps_those_before_it(tmp_path):
             raise KeyboardInterrupt
         return {"error": 0}
 
+    said, file = [], tmp_path / "rows.json"
     with pytest.raises(KeyboardInterrupt):
-        Rows(tmp_path / "rows.json", "seed").run(grid(seed=[0, 1]), work, say=lambda _: None)
+        Rows(file, "seed").run(grid(seed=[0, 1]), work, say=said.append)
+    assert said == ["1/2  0", "2/2  1", f"interrupted; 1 of 2 runs are kept in {file}: the same command goes on"]
     assert [row["seed"] for row in json.loads((tmp_path / "rows.json").read_text())] == [0]
 
 
