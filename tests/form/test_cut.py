@@ -44,7 +44,7 @@ def test_each_segment_says_where_it_stands():
 def test_sizes_are_read_from_streams_and_change_with_the_batch():
     form = traced()
     segments = [step for step in form.graph.steps if isinstance(step, Segment)]
-    assert [set(segment.measured) for segment in segments][:4] == [set()] * 4
+    assert not any(segment.measured for segment in segments)  # each finds the size in a stream that it reads anyway
     for segment in segments:
         assert segment.measured <= set(segment.inputs)
         assert len(set(segment.inputs)) == len(segment.inputs)
