@@ -2,7 +2,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from unbraid.form._exactness import relative_error, tolerance
@@ -14,6 +13,7 @@ from unbraid.walk import (
     Room,
     Schedule,
     Size,
+    by_step,
     device_of,
     dimension,
     measured,
@@ -21,12 +21,37 @@ from unbraid.walk import (
     resident,
     run_variants,
     schedule,
+    stacked_kinds,
+    witnesses,
 )
 
 _FEW = 1  # example that is run by itself to check that a larger batch changes it by rounding alone
 # Bytes that stacks may take where the model itself takes less, and their share of what the model takes: one plain run
 # has its weights, its widest step, and Python with torch in memory, about 300 MB.
 _FLOOR, _SHARE, _CACHE = 48e6, 0.3, 2e6
+
+
+@dataclass(frozen=True)
+class _Few:
+    """A few examples from the middle of a batch: what flows only from earlier examples to later ones reaches them too.
+
+    Attributes:
+        size: how many examples the batch has.
+        count: how many are taken.
+    """
+
+    size: int
+    count: int
+
+    def rows(self, rows: int) -> tuple[int, int]:
+        """Where they begin among the rows of a batch, and how many rows they are."""
+        return rows * ((self.size - self.count) // 2) // self.size, rows * self.count // self.size
+
+    @property
+    def together(self) -> int:
+        """How many nodes of one stack to compare, for an example to be among them that others precede, or follow."""
+        start, count = self.rows(self.size)
+        return 1 if 0 < start < self.size - count else 2
 
 
 @dataclass(eq=False)
@@ -39,6 +64,10 @@ class Part:
         variants: the steps of each.
         max_batch: how many examples run at once at most.
         stacked: whether variants run together; False once that was seen to change them.
+        sizes: what each step takes for a few examples, once that was measured.
+        volume: how many numbers their inputs have.
+        orders: in which order nodes are run, by the size of the batch.
+        compared: the kinds of nodes that were stacked in a variant that came out as in a plain run.
     """
 
     form: ResidualForm
@@ -46,9 +75,10 @@ class Part:
     variants: Sequence[Sequence[Step]]
     max_batch: int | None
     stacked: bool
-    sizes: Mapping[int | str, Size] | None = None
-    volume: int = 1
+    sizes: Mapping[int | str, Size] = field(default_factory=dict)
+    volume: int = 0
     orders: dict[int, Schedule] = field(default_factory=dict)
+    compared: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.merged = merge(self.graph, self.variants)
@@ -58,43 +88,52 @@ class Part:
 
     def outputs(self, inputs: Mapping[str, Any], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """Each variant with its outputs; if one is handed out twice, the later counts."""
-        if self.stacked and self.sizes is None:
-            yield from self._first(inputs, size)
+        if self.stacked:
+            yield from self._together(inputs, size)
             if self.stacked:
                 return
         yield from run_variants(self.merged, self._order(inputs, size), self.form.state, inputs)
 
-    def _first(self, inputs: Mapping[str, Any], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The first batch: one variant must be what a plain run of a few examples gives, else none runs together."""
-        few = min(_FEW, size) if self._by_example() else size
-        self.volume = _volume(inputs) * few // size or 1
+    def _together(self, inputs: Mapping[str, Any], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Variants as one larger batch, unless one is not what a plain run of a few examples gives: then never again.
+
+        Of each kind of step that is stacked for the first time, one at least is compared.
+        """
         try:
-            part = {name: self._head(name, value, few, size) for name, value in inputs.items()}
-            chosen, alone, self.sizes = self._plainly(part)
-            for variant, values in run_variants(self.merged, self._order(inputs, size), self.form.state, inputs):
-                if variant == chosen and not self._same(values, alone, few, size):
+            few = _Few(size, min(_FEW, size) if self._by_example() else size)
+            part = {name: self._few(name, value, few) for name, value in inputs.items()}
+            alone = self._alone(self._longest(), part) if not self.sizes else {}
+            self.volume = self.volume or _volume(part) or 1
+            order = self._order(inputs, size)
+            new = {kind: at for kind, at in stacked_kinds(self.merged, order).items() if kind not in self.compared}
+            alone |= self._alone(witnesses(self.merged, new.values(), list(alone), few.together), part)
+            for variant, values in run_variants(self.merged, order, self.form.state, inputs):
+                if variant in alone and not self._same(values, alone[variant], few):
                     break
                 yield variant, values
             else:
+                self.compared |= new.keys()
                 return
         except RuntimeError:  # the graph does not run at another batch size
             pass
         self.stacked = False
         self.orders.clear()
 
-    def _plainly(self, inputs: Mapping[str, Any]) -> tuple[int, dict[str, Any], dict[int | str, Size]]:
-        """A variant that departs from the first halfway, by itself; and what each step takes.
+    def _longest(self) -> list[int]:
+        """The variant of most steps, which is the whole model if that is among them; and more if it lacks some."""
+        first = int((self.merged.needs >= 0).sum(axis=1).argmax())
+        return [first, *witnesses(self.merged, by_step(self.merged), [first])]
 
-        It is stacked with others wherever any are: as the first variant up to where it departs, and beside it then.
-        """
-        apart = (self.merged.needs != self.merged.needs[0]).sum(axis=1)
-        variant = int(np.abs(apart - apart.max() / 2).argmin())
-        return variant, *measured(self.merged, variant, self.form.state, inputs)
+    def _alone(self, variants: Sequence[int], inputs: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+        """Variants by themselves; notes what each step takes."""
+        values, sizes = measured(self.merged, variants, self.form.state, inputs)
+        self.sizes = {**sizes, **self.sizes}
+        return dict(zip(variants, values, strict=True))
 
-    def _same(self, together: Mapping[str, Any], alone: Mapping[str, Any], few: int, size: int) -> bool:
+    def _same(self, together: Mapping[str, Any], alone: Mapping[str, Any], few: _Few) -> bool:
         bound = tolerance("forward", self.form.dtype) if self.form.tolerance is None else self.form.tolerance
         return all(
-            _close(self._head(stream, together[stream], few, size), alone[stream], bound) for stream in self._compared()
+            _close(self._few(stream, together[stream], few), alone[stream], bound) for stream in self._compared()
         )
 
     def _compared(self) -> list[str]:
@@ -106,11 +145,11 @@ class Part:
         """Whether a few examples suffice for a comparison: not for an output such as the mean loss of a batch."""
         return all(dimension(self.graph.streams[stream]) is not None for stream in self._compared())
 
-    def _head(self, stream: str, value: Any, few: int, size: int) -> Any:
+    def _few(self, stream: str, value: Any, few: _Few) -> Any:
         along = dimension(self.graph.streams[stream])
         if along is None or not isinstance(value, Tensor):
             return value
-        return value.narrow(along, 0, value.shape[along] * few // size)
+        return value.narrow(along, *few.rows(value.shape[along]))
 
     def _order(self, inputs: Mapping[str, Any], size: int) -> Schedule:
         """The schedule for a batch of this size; that of the batch before if nothing has changed."""
@@ -122,7 +161,7 @@ class Part:
 
     def _room(self, volume: int, size: int) -> Room:
         places = self.merged.needs.shape[1]
-        if not self.stacked or self.sizes is None:
+        if not self.stacked:
             return Room([1] * places, [1] * places)
         if self.max_batch is not None:
             together = max(1, self.max_batch // size)

@@ -51,8 +51,9 @@ def sweep(
     """The metric of many variants of a form, what they have in common being computed once.
 
     Variants that agree on what comes before a step share its value, and those that differ run together as one larger
-    batch. On the first batch one variant is compared with a plain run of its own; if the two differ by more than
-    rounding, which they do where examples of one batch influence one another, every variant runs by itself.
+    batch. When steps are first run so, a variant whose outputs depend on them, mostly the whole model, is compared with
+    a plain run of its own; if the two differ by more than rounding, which they do where examples of one batch influence
+    one another, every variant runs by itself.
 
     Args:
         form: a traced model.

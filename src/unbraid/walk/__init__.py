@@ -20,7 +20,7 @@ from unbraid.walk._merge import ALONE, Merged, dimension, merge
 from unbraid.walk._polynomials import Polynomial, Polynomials
 from unbraid.walk._run import run
 from unbraid.walk._schedule import Room, Schedule, schedule
-from unbraid.walk._sizes import Budget, Size, measured
+from unbraid.walk._sizes import Budget, Size, by_step, measured
 from unbraid.walk._state import (
     Place,
     State,
@@ -37,6 +37,7 @@ from unbraid.walk._state import (
 from unbraid.walk._tape import Cotangents, Tape, record
 from unbraid.walk._variants import run_variants
 from unbraid.walk._walk import Algebra, pass_back, walk
+from unbraid.walk._witness import stacked_kinds, witnesses
 
 __all__ = [
     "ALONE",
@@ -62,6 +63,7 @@ __all__ = [
     "State",
     "Streamed",
     "Tape",
+    "by_step",
     "constants",
     "detached",
     "device_of",
@@ -82,5 +84,7 @@ __all__ = [
     "run",
     "run_variants",
     "schedule",
+    "stacked_kinds",
     "walk",
+    "witnesses",
 ]

@@ -1,6 +1,6 @@
 """What a step of a graph takes in memory, measured on a few examples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -16,6 +16,7 @@ from unbraid.walk._merge import Merged
 from unbraid.walk._run import execute
 from unbraid.walk._schedule import Room
 from unbraid.walk._state import State, like
+from unbraid.walk._witness import used
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,14 @@ class Size:
 
 
 def measured(
-    merged: Merged, variant: int, state: State, inputs: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[int | str, Size]]:
-    """Run one variant node by node and note what each step takes, its own and those of the first variant.
-
-    Returns:
-        The variant's outputs; and the sizes. A step that it lacks is run as the first variant has it, but no further
-        than to the last of them: the head, say, runs once.
-    """
+    merged: Merged, variants: Sequence[int], state: State, inputs: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], dict[int | str, Size]]:
+    """Run a few variants node by node and note what each step takes; returns their outputs and the sizes."""
     values: dict[int, Any] = {number: inputs[stream] for stream, number in merged.inputs.items()}
     sizes: dict[int | str, Size] = {}
-    nodes = _until_all(merged, variant)
+    nodes = sorted(set().union(*(used(merged, variant) for variant in variants)))
     last = {value: number for number in nodes for value in merged.nodes[number].reads}
-    wanted = merged.outputs[variant]
+    wanted = {value for variant in variants for value in merged.outputs[variant]}
     for number in nodes:
         node = merged.nodes[number]
         operands = {stream: values[value] for stream, value in zip(reads(node.step), node.reads, strict=True)}
@@ -59,15 +55,16 @@ def measured(
         for value in node.reads:
             if last[value] == number and value not in wanted:
                 values.pop(value, None)
-    return dict(zip(merged.graph.outputs, (values[value] for value in wanted), strict=True)), sizes
+    outputs = [[values[value] for value in merged.outputs[variant]] for variant in variants]
+    return [dict(zip(merged.graph.outputs, found, strict=True)) for found in outputs], sizes
 
 
-def _until_all(merged: Merged, variant: int) -> list[int]:
-    """The nodes of a variant, and of the first one those up to its last step that the variant has not."""
-    own, whole = ([int(number) for number in merged.needs[which] if number >= 0] for which in (variant, 0))
-    met = {_key(merged.nodes[number].step) for number in own}
-    lacking = [place for place, number in enumerate(whole) if _key(merged.nodes[number].step) not in met]
-    return sorted({*own, *whole[: lacking[-1] + 1 if lacking else 0]})  # a node reads what those before it make
+def by_step(merged: Merged) -> list[list[set[int]]]:
+    """The nodes of each step, wherever a variant has it; each by itself, as `witnesses` takes them."""
+    found: dict[int | str, list[set[int]]] = {}
+    for number in np.unique(merged.needs[merged.needs >= 0]).tolist():
+        found.setdefault(_key(merged.nodes[number].step), []).append({number})
+    return list(found.values())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,61 @@
+"""Which variants show whether steps that run as one larger batch give what they give by themselves."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from unbraid.graph import Segment
+from unbraid.walk._merge import Merged
+from unbraid.walk._schedule import Schedule
+
+
+def used(merged: Merged, variant: int) -> set[int]:
+    """The nodes on which a variant's outputs depend; it may list others, of a branch that it lacks."""
+    found: set[int] = set()
+    wanted = set(merged.outputs[variant])
+    for number in sorted(merged.needs[variant].tolist(), reverse=True):  # a node reads what those before it make
+        if number >= 0 and not wanted.isdisjoint(merged.nodes[number].makes):
+            found.add(number)
+            wanted.update(merged.nodes[number].reads)
+    return found
+
+
+def stacked_kinds(merged: Merged, order: Schedule) -> dict[int, list[set[int]]]:
+    """The groups of several nodes, by kind; sums are left out, as a sum is taken number by number."""
+    found: dict[int, list[set[int]]] = {}
+    for group in order.groups:
+        node = merged.nodes[group[0]]
+        if len(group) > 1 and isinstance(node.step, Segment):
+            found.setdefault(node.kind, []).append(set(group))
+    return found
+
+
+def witnesses(
+    merged: Merged, sets: Iterable[Sequence[set[int]]], chosen: Sequence[int] = (), together: int = 1
+) -> list[int]:
+    """A few variants whose outputs depend on the nodes that count.
+
+    Args:
+        merged: the variants.
+        sets: of each of these, one group must have enough nodes on which an output of a chosen variant depends.
+        chosen: the variants that are chosen already.
+        together: how many nodes of a group are enough.
+
+    Returns:
+        The variants that are chosen besides.
+    """
+    added: list[int] = []
+    met = set().union(*(used(merged, variant) for variant in chosen))
+    for groups in sets:
+        group = max(groups, key=lambda group: len(group & met))
+        enough = min(together, len(group))
+        if len(group & met) >= enough:
+            continue
+        for variant in np.flatnonzero(np.isin(merged.needs, list(group)).any(axis=1)).tolist():
+            nodes = used(merged, variant)
+            if nodes & group - met:
+                added.append(variant)
+                met |= nodes
+            if len(group & met) >= enough:
+                break
+    return added

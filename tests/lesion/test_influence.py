@@ -1,0 +1,92 @@
+"""Examples that influence one another: wherever in the model they do, lesions must not run as one batch."""
+
+import pytest
+import torch
+from torch import nn
+
+from unbraid import lesion, reorderings, subsets, trace
+
+DEPTH = 5
+
+
+class Mixing(nn.Module):
+    """One branch sees the whole batch: its mean, or, one example after the other, those before or after."""
+
+    def __init__(self, where, how):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(DEPTH))
+        self.where, self.how = where, how
+
+    def forward(self, x):
+        for number, layer in enumerate(self.layers):
+            h = torch.tanh(layer(x))
+            if number == self.where:
+                h = h - {"mean": self.mean, "before": self.before, "after": self.after}[self.how](h)
+            x = x + h
+        return x
+
+    def mean(self, h):
+        return h.mean(0, keepdim=True)
+
+    def before(self, h):
+        return h.cumsum(0)
+
+    def after(self, h):
+        return h.flip(0).cumsum(0).flip(0)
+
+
+def size(output, labels):
+    return output.square().mean()
+
+
+def alone(form, x):
+    with torch.no_grad():
+        return [float(size(form.without(k)(x), None)) for k in range(DEPTH)]
+
+
+def mixing(where, how):
+    torch.manual_seed(where or 0)
+    return trace(Mixing(where, how).double().eval(), torch.randn(4, 6, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("examples", [1, 2, 4])
+@pytest.mark.parametrize("how", ["mean", "before", "after"])
+@pytest.mark.parametrize("where", range(DEPTH))
+def test_a_branch_that_mixes_examples_is_seen_in_any_block(where, how, examples):
+    form = mixing(where, how)
+    x = torch.randn(examples, 6, dtype=torch.float64)
+    for room in (None, 2 * examples, 3 * examples, 5 * examples):
+        study = lesion(form, [(x, None)], size, max_batch=room)
+        assert where == 0 or not study.stacked  # the first block runs once for all lesions, with no other
+        assert study.metrics == pytest.approx(alone(form, x), rel=1e-13)
+
+
+@pytest.mark.parametrize("how", ["mean", "before", "after"])
+@pytest.mark.parametrize("where", range(DEPTH))
+def test_it_is_seen_in_a_smaller_batch_that_is_the_first_to_run_with_others(where, how):
+    form = mixing(where, how)
+    batches = [torch.randn(examples, 6, dtype=torch.float64) for examples in (8, 2)]
+    study = lesion(form, [(x, None) for x in batches], size, max_batch=8)
+    assert not study.stacked
+    large, small = (alone(form, x) for x in batches)
+    assert study.metrics == pytest.approx([(8 * a + 2 * b) / 10 for a, b in zip(large, small, strict=True)], rel=1e-13)
+
+
+@pytest.mark.parametrize("where", range(DEPTH))
+def test_it_is_seen_in_subsets_pairs_and_orders(where):
+    form = mixing(where, "mean")
+    batches = [(torch.randn(4, 6, dtype=torch.float64), None)]
+    for room in (None, 8, 12):
+        assert not subsets(form, batches, size, max_batch=room).stacked
+        assert not lesion(form, batches, size, sets="pairs", max_batch=room).stacked
+        assert not reorderings(form, batches, size, swaps=[1, 2], repeats=3, max_batch=room).stacked
+
+
+@pytest.mark.parametrize("examples", [1, 2, 4])
+def test_examples_that_do_not_mix_run_together(examples):
+    form = mixing(None, None)
+    x = torch.randn(examples, 6, dtype=torch.float64)
+    for room in (None, 2 * examples, 5 * examples):
+        study = lesion(form, [(x, None)], size, max_batch=room)
+        assert study.stacked
+        assert study.metrics == pytest.approx(alone(form, x), rel=1e-13)
