@@ -3,8 +3,10 @@
 import json
 import os
 import resource
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -129,12 +131,14 @@ def test_a_full_disk_is_one_line_and_what_was_kept_serves(run, tmp_path):
         text=True,
         check=False,
         timeout=120,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (14_000, resource.RLIM_INFINITY)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, resource.RLIM_INFINITY)),
     )
     assert (full.returncode, full.stdout) == (2, "")
     said = full.stderr.strip().splitlines()[-1]
     assert said.startswith(f"unbraid: {file}: finished runs cannot be kept here: ")
     assert "Traceback" not in full.stderr
+    with closing(sqlite3.connect(file)) as kept:
+        assert 0 < kept.execute("select count(*) from runs").fetchone()[0] < 20  # some of the batches
     again = invoke(*arguments)
     assert again.status == 0, again.stderr
     assert json.loads(again.stdout) == json.loads(invoke(*arguments[:-3], "--json").stdout)
