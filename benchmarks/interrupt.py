@@ -79,7 +79,10 @@ def interrupted(job: str, trained: Path, after: float) -> tuple[float, int, str]
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         end = time.monotonic() + 90
-        while begun and time.monotonic() < end and not ((folder / begun).exists() or begun in text(said)):
+        while begun and not ((folder / begun).exists() or begun in text(said)):
+            if time.monotonic() > end:
+                child.kill()
+                raise RuntimeError(f"{job} had not begun after 90 s: {text(said)}")
             time.sleep(0.05)
         time.sleep(after if begun else 4 + after)
         if child.poll() is not None:

@@ -34,7 +34,8 @@ class Rows:
                 try:
                     made = work(row)
                 except KeyboardInterrupt:
-                    kept = f"{number - 1} of {len(wanted)} runs are kept in {self.file}"
+                    there = {self._name(row) for row in self.rows} & {self._name(row) for row in wanted}
+                    kept = f"{len(there)} of {len(wanted)} runs are kept in {self.file}"
                     say(f"interrupted; {kept}: the same command goes on")
                     raise
                 self.rows.append({**row, **made})
