@@ -1,6 +1,8 @@
 """Where a case takes its choices from: hypothesis or atheris, by one interface."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -45,3 +47,12 @@ def pick(source: Source, values: Sequence[T]) -> T:
 def often(source: Source, times: int = 2) -> bool:
     """True in all but one of so many cases."""
     return source.number(1, times) > 1
+
+
+def written(files: Mapping[str, bytes], folder: Path) -> Path:
+    """The folder, made anew with these files in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder

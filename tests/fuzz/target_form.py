@@ -1,6 +1,5 @@
 """Saved forms: `ResidualForm.load`."""
 
-import shutil
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,7 +7,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from fuzz._changes import NASTY, changed_bytes, changed_json, changed_safetensors, changed_zip
-from fuzz._source import Source, often, pick
+from fuzz._source import Source, often, pick, written
 
 FILES = ("graph.pt2", "weights.safetensors", "form.json")
 RUNS = "__import__('os').mkdir('/tmp/unbraid-fuzz-ran')"
@@ -37,12 +36,8 @@ def seeds() -> tuple[dict[str, bytes], ...]:
 def case(source: Source, folder: Path):
     from unbraid.form import ResidualForm
 
-    saved = folder / "form"
-    shutil.rmtree(saved, ignore_errors=True)
-    saved.mkdir()
     kept = pick(source, seeds())
-    for name, data in kept.items():
-        (saved / name).write_bytes(data)
+    saved = written(kept, folder / "form")
     name = pick(source, ("graph.pt2", *FILES))
     if not often(source, 20):
         (saved / name).write_bytes(pick(source, seeds())[name])

@@ -1,7 +1,6 @@
 """Folders of training runs: `train.load`."""
 
 import hashlib
-import shutil
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,7 +8,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from fuzz._changes import changed_bytes, changed_json, changed_safetensors
-from fuzz._source import Source, often, pick
+from fuzz._source import Source, often, pick, written
 
 FILES = ("config.json", "weights.safetensors", "optimizer.safetensors", "metrics.jsonl")
 
@@ -40,12 +39,8 @@ def seeds() -> tuple[dict[str, bytes], ...]:
 def case(source: Source, folder: Path):
     from unbraid import train
 
-    run = folder / "run"
-    shutil.rmtree(run, ignore_errors=True)
-    run.mkdir()
     kept = pick(source, seeds())
-    for name, data in kept.items():
-        (run / name).write_bytes(data)
+    run = written(kept, folder / "run")
     name = pick(source, FILES)
     path, other = run / name, pick(source, seeds())
     what = source.number(0, 9)
