@@ -22,6 +22,7 @@ from unbraid.walk import (
     run_variants,
     schedule,
     stacked_kinds,
+    used,
     witnesses,
 )
 
@@ -29,29 +30,6 @@ _FEW = 1  # example that is run by itself to check that a larger batch changes i
 # Bytes that stacks may take where the model itself takes less, and their share of what the model takes: one plain run
 # has its weights, its widest step, and Python with torch in memory, about 300 MB.
 _FLOOR, _SHARE, _CACHE = 48e6, 0.3, 2e6
-
-
-@dataclass(frozen=True)
-class _Few:
-    """A few examples from the middle of a batch: what flows only from earlier examples to later ones reaches them too.
-
-    Attributes:
-        size: how many examples the batch has.
-        count: how many are taken.
-    """
-
-    size: int
-    count: int
-
-    def rows(self, rows: int) -> tuple[int, int]:
-        """Where they begin among the rows of a batch, and how many rows they are."""
-        return rows * ((self.size - self.count) // 2) // self.size, rows * self.count // self.size
-
-    @property
-    def together(self) -> int:
-        """How many nodes of one stack to compare, for an example to be among them that others precede, or follow."""
-        start, count = self.rows(self.size)
-        return 1 if 0 < start < self.size - count else 2
 
 
 @dataclass(eq=False)
@@ -97,18 +75,21 @@ class Part:
     def _together(self, inputs: Mapping[str, Any], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """Variants as one larger batch, unless one is not what a plain run of a few examples gives: then never again.
 
-        Of each kind of step that is stacked for the first time, one at least is compared.
+        Of each kind of step that is stacked for the first time, one at least is compared. It comes last in its stack,
+        so that its first example has others before it and, behind it, those of its own batch: what flows in one
+        direction only shows as well. In a batch without more examples than are compared, two of a stack are.
         """
         try:
-            few = _Few(size, min(_FEW, size) if self._by_example() else size)
-            part = {name: self._few(name, value, few) for name, value in inputs.items()}
+            few = min(_FEW, size) if self._by_example() else size
+            part = {name: self._head(name, value, few, size) for name, value in inputs.items()}
             alone = self._alone(self._longest(), part) if not self.sizes else {}
             self.volume = self.volume or _volume(part) or 1
             order = self._order(inputs, size)
             new = {kind: at for kind, at in stacked_kinds(self.merged, order).items() if kind not in self.compared}
-            alone |= self._alone(witnesses(self.merged, new.values(), list(alone), few.together), part)
-            for variant, values in run_variants(self.merged, order, self.form.state, inputs):
-                if variant in alone and not self._same(values, alone[variant], few):
+            alone |= self._alone(witnesses(self.merged, new.values(), list(alone), 1 if few < size else 2), part)
+            behind = used(self.merged, alone)
+            for variant, values in run_variants(self.merged, order, self.form.state, inputs, behind):
+                if variant in alone and not self._same(values, alone[variant], few, size):
                     break
                 yield variant, values
             else:
@@ -130,10 +111,10 @@ class Part:
         self.sizes = {**sizes, **self.sizes}
         return dict(zip(variants, values, strict=True))
 
-    def _same(self, together: Mapping[str, Any], alone: Mapping[str, Any], few: _Few) -> bool:
+    def _same(self, together: Mapping[str, Any], alone: Mapping[str, Any], few: int, size: int) -> bool:
         bound = tolerance("forward", self.form.dtype) if self.form.tolerance is None else self.form.tolerance
         return all(
-            _close(self._few(stream, together[stream], few), alone[stream], bound) for stream in self._compared()
+            _close(self._head(stream, together[stream], few, size), alone[stream], bound) for stream in self._compared()
         )
 
     def _compared(self) -> list[str]:
@@ -145,11 +126,11 @@ class Part:
         """Whether a few examples suffice for a comparison: not for an output such as the mean loss of a batch."""
         return all(dimension(self.graph.streams[stream]) is not None for stream in self._compared())
 
-    def _few(self, stream: str, value: Any, few: _Few) -> Any:
+    def _head(self, stream: str, value: Any, few: int, size: int) -> Any:
         along = dimension(self.graph.streams[stream])
         if along is None or not isinstance(value, Tensor):
             return value
-        return value.narrow(along, *few.rows(value.shape[along]))
+        return value.narrow(along, 0, value.shape[along] * few // size)
 
     def _order(self, inputs: Mapping[str, Any], size: int) -> Schedule:
         """The schedule for a batch of this size; that of the batch before if nothing has changed."""

@@ -37,7 +37,7 @@ from unbraid.walk._state import (
 from unbraid.walk._tape import Cotangents, Tape, record
 from unbraid.walk._variants import run_variants
 from unbraid.walk._walk import Algebra, pass_back, walk
-from unbraid.walk._witness import stacked_kinds, witnesses
+from unbraid.walk._witness import stacked_kinds, used, witnesses
 
 __all__ = [
     "ALONE",
@@ -85,6 +85,7 @@ __all__ = [
     "run_variants",
     "schedule",
     "stacked_kinds",
+    "used",
     "walk",
     "witnesses",
 ]

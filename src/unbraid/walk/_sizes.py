@@ -40,7 +40,7 @@ def measured(
     """Run a few variants node by node and note what each step takes; returns their outputs and the sizes."""
     values: dict[int, Any] = {number: inputs[stream] for stream, number in merged.inputs.items()}
     sizes: dict[int | str, Size] = {}
-    nodes = sorted(set().union(*(used(merged, variant) for variant in variants)))
+    nodes = sorted(used(merged, variants))
     last = {value: number for number in nodes for value in merged.nodes[number].reads}
     wanted = {value for variant in variants for value in merged.outputs[variant]}
     for number in nodes:

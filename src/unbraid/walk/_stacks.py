@@ -1,4 +1,4 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +28,17 @@ class _Rows:
 
 
 class Stacks:
-    """The values of merged variants while they are run; those computed together lie in one tensor."""
+    """The values of merged variants while they are run; those computed together lie in one tensor.
 
-    def __init__(self, merged: Merged, state: State, inputs: Mapping[str, Any]) -> None:
-        self._merged, self._state = merged, state
+    Args:
+        merged: the variants.
+        state: the parameters and buffers.
+        inputs: the inputs by stream.
+        behind: nodes that come last where they are run together with others.
+    """
+
+    def __init__(self, merged: Merged, state: State, inputs: Mapping[str, Any], behind: Collection[int] = ()) -> None:
+        self._merged, self._state, self._behind = merged, state, behind
         self._rows: dict[int, _Rows] = {}
         self._serial = 0
         for stream, number in merged.inputs.items():
@@ -48,17 +55,18 @@ class Stacks:
 
     def execute(self, group: Sequence[int]) -> None:
         """Run nodes of one kind: one as it is, several as one batch, their values one below the other."""
+        if len(group) > 1:
+            group = sorted(group, key=self._place)  # rows that lie side by side need not be copied
         nodes = [self._merged.nodes[number] for number in group]
-        if len(nodes) > 1:
-            nodes.sort(key=self._place)  # rows that lie side by side need not be copied
         step = nodes[0].step
         operands = {stream: self._operand(nodes, position) for position, stream in enumerate(reads(step))}
         for position, made in enumerate(execute(step, self._state, operands)):
             self._keep([node.makes[position] for node in nodes], made)
 
-    def _place(self, node: Node) -> tuple[int, int]:
-        rows = [self._rows[value] for value in node.reads]
-        return next(((row.serial, row.start) for row in rows if row.along is not None), (0, 0))
+    def _place(self, number: int) -> tuple[bool, int, int]:
+        rows = [self._rows[value] for value in self._merged.nodes[number].reads]
+        lies = next(((row.serial, row.start) for row in rows if row.along is not None), (0, 0))
+        return (number in self._behind, *lies)
 
     def _keep(self, numbers: list[int], made: Any) -> None:
         along = self._merged.dimensions[numbers[0]]

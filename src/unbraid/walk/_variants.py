@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,16 +10,23 @@ from unbraid.walk._state import State
 
 
 def run_variants(
-    merged: Merged, order: Schedule, state: State, inputs: Mapping[str, Any]
+    merged: Merged, order: Schedule, state: State, inputs: Mapping[str, Any], behind: Collection[int] = ()
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Compute the outputs of merged variants without gradients, each as soon as it is there.
 
     Values are let go of after their last reader, outputs once they have been handed out.
 
+    Args:
+        merged: the variants.
+        order: in which their nodes are run.
+        state: the parameters and buffers.
+        inputs: the inputs by stream.
+        behind: nodes that come last where they are run together with others.
+
     Yields:
         The number of a variant, and its outputs by stream.
     """
-    stacks = Stacks(merged, state, inputs)
+    stacks = Stacks(merged, state, inputs, behind)
     for group, finished, last in zip(([], *order.groups), order.finished, order.last, strict=True):
         with torch.no_grad():
             if group:

@@ -9,8 +9,12 @@ from unbraid.walk._merge import Merged
 from unbraid.walk._schedule import Schedule
 
 
-def used(merged: Merged, variant: int) -> set[int]:
-    """The nodes on which a variant's outputs depend; it may list others, of a branch that it lacks."""
+def used(merged: Merged, variants: Iterable[int]) -> set[int]:
+    """The nodes on which outputs of these variants depend; they may list others, of a branch that they lack."""
+    return set().union(*(_used(merged, variant) for variant in variants))
+
+
+def _used(merged: Merged, variant: int) -> set[int]:
     found: set[int] = set()
     wanted = set(merged.outputs[variant])
     for number in sorted(merged.needs[variant].tolist(), reverse=True):  # a node reads what those before it make
@@ -45,14 +49,14 @@ def witnesses(
         The variants that are chosen besides.
     """
     added: list[int] = []
-    met = set().union(*(used(merged, variant) for variant in chosen))
+    met = used(merged, chosen)
     for groups in sets:
         group = max(groups, key=lambda group: len(group & met))
         enough = min(together, len(group))
         if len(group & met) >= enough:
             continue
         for variant in np.flatnonzero(np.isin(merged.needs, list(group)).any(axis=1)).tolist():
-            nodes = used(merged, variant)
+            nodes = _used(merged, variant)
             if nodes & group - met:
                 added.append(variant)
                 met |= nodes
