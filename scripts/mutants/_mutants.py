@@ -15,6 +15,7 @@ __all__ = ["SUBJECTS", "Mutant", "Result", "mutants"]
 
 _FORM = (
     "tests/form/test_definition.py",
+    "tests/form/test_places.py",
     "tests/form/test_cut.py",
     "tests/form/test_lessons.py",
     "tests/form/test_without.py",
