@@ -31,11 +31,13 @@ class Layer(nn.Module):
     def __init__(self):
         super().__init__()
         self.norm, self.attn, self.fc, self.act = nn.LayerNorm(4), Attention(), nn.Linear(4, 4), nn.GELU()
+        self.mlp = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
         self.first, self.second, self.scale = nn.Tanh(), nn.Softplus(), Scale()
 
     def forward(self, x):
         x = x + self.attn(self.norm(x))
         x = x + self.act(self.fc(x))
+        x = x + self.mlp(x)
         return x + self.scale(self.second(self.first(x)))
 
 
@@ -63,7 +65,7 @@ def x(*sizes):
 def test_a_block_has_the_name_of_the_first_module_that_holds_its_weights():
     """Neither of a norm before them nor of an activation behind; without weights of a matrix, of its last module."""
     form = traced(Layers(), (x(),))
-    parts = ("attn", "fc", "scale")
+    parts = ("attn", "fc", "mlp", "scale")
     assert [block.name for block in form.blocks] == [f"layers.{i}.{part}" for i in range(2) for part in parts]
 
 
@@ -95,7 +97,7 @@ class Token(nn.Module):
         self.token, self.a, self.b = nn.Parameter(torch.ones(1, 4)), nn.Linear(4, 4), nn.Linear(4, 4)
 
     def forward(self, x):
-        h = self.token + self.a(x)
+        h = self.token.expand(x.shape[0], -1) + self.a(x)
         return h + torch.tanh(self.b(h))
 
 
@@ -177,3 +179,46 @@ def test_an_input_that_nobody_reads_stays_an_input():
     form = traced(Unused(), (x(), x(3, 2)))
     assert "unused" in form.graph.streams
     assert torch.equal(form(x(5, 4), x(5, 2)), form(x(5, 4), x(5, 2) + 1))
+
+
+class Chunks(nn.Module):
+    """Two results of one operator begin a trunk each; the second trunk has two blocks."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.a, self.b, self.c = nn.Linear(4, 8), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        first, second = torch.tanh(self.stem(x)).split(4, -1)
+        first = first + torch.tanh(self.a(first))
+        between = second + torch.tanh(self.b(second))
+        return torch.cat([between + torch.tanh(self.c(between)), first], -1)
+
+
+def test_several_results_of_one_operator_come_from_one_segment():
+    form = traced(Chunks(), (x(),))
+    segments = [step for step in form.graph.steps if isinstance(step, Segment)]
+    assert [len(segment.outputs) for segment in segments if segment.role == "trunk"] == [2, 1]
+    assert len(form.blocks) == 3
+    assert form(x(7, 4)).shape == (7, 8)
+
+
+class Inner(nn.Module):
+    """A branch reads the size of a tensor that no stream holds, and so does nothing behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.a, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        wide = torch.cat([x, x, x[:1]])
+        h = self.stem(wide)[: x.shape[0]]
+        h = h + torch.tanh(self.a(h)) / torch.ones(wide.shape[0], dtype=h.dtype).sum()
+        return self.head(h)
+
+
+def test_a_size_of_an_inner_tensor_is_read_where_it_is_needed():
+    model = Inner()
+    form = traced(model, (x(),))
+    for size in (2, 7):
+        torch.testing.assert_close(form(x(size, 4)), model(x(size, 4)), rtol=1e-13, atol=1e-13)
