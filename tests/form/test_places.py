@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import unbraid
-from unbraid.graph import Segment
+from unbraid.graph import Add, Segment
 
 
 class Attention(nn.Module):
@@ -67,6 +67,7 @@ def test_a_block_has_the_name_of_the_first_module_that_holds_its_weights():
     form = traced(Layers(), (x(),))
     parts = ("attn", "fc", "mlp", "scale")
     assert [block.name for block in form.blocks] == [f"layers.{i}.{part}" for i in range(2) for part in parts]
+    assert [block.parameters for block in form.blocks] == 2 * [8 + 20 + 20, 20, 20, 4]
 
 
 class Masked(nn.Module):
@@ -200,6 +201,8 @@ def test_several_results_of_one_operator_come_from_one_segment():
     segments = [step for step in form.graph.steps if isinstance(step, Segment)]
     assert [len(segment.outputs) for segment in segments if segment.role == "trunk"] == [2, 1]
     assert len(form.blocks) == 3
+    last = next(step for step in form.graph.steps if isinstance(step, Add) and step.block == 2)
+    assert form.stream == last.output  # the output is made of the last sum and of the first
     assert form(x(7, 4)).shape == (7, 8)
 
 
