@@ -90,3 +90,16 @@ def test_examples_that_do_not_mix_run_together(examples):
         study = lesion(form, [(x, None)], size, max_batch=room)
         assert study.stacked
         assert study.metrics == pytest.approx(alone(form, x), rel=1e-13)
+
+
+@pytest.mark.parametrize("how", ["before", "after"])
+@pytest.mark.parametrize("where", range(DEPTH))
+def test_it_is_seen_in_orders_whatever_their_place_in_a_stack(where, how):
+    """Where the whole model ran first of all, sums over earlier examples would not change it."""
+    form = mixing(where, how)
+    x = torch.randn(2, 6, dtype=torch.float64)
+    for room in (None, 4):
+        study = reorderings(form, [(x, None)], size, swaps=[1], repeats=4, max_batch=room)
+        with torch.no_grad():
+            expected = [float(size(form.reorder(order)(x), None)) for order in study.orders]
+        assert study.metrics == pytest.approx(expected, rel=1e-13)
