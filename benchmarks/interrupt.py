@@ -81,7 +81,7 @@ def interrupted(job: str, trained: Path, after: float) -> tuple[float, int, str]
         end = time.monotonic() + 90
         while begun and not ((folder / begun).exists() or begun in text(said)):
             if time.monotonic() > end:
-                child.kill()
+                os.killpg(child.pid, signal.SIGKILL)
                 raise RuntimeError(f"{job} had not begun after 90 s: {text(said)}")
             time.sleep(0.05)
         time.sleep(after if begun else 4 + after)

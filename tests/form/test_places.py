@@ -207,7 +207,7 @@ def test_several_results_of_one_operator_come_from_one_segment():
 
 
 class Inner(nn.Module):
-    """A branch reads the size of a tensor that no stream holds, and so does nothing behind it."""
+    """A branch reads the size of a tensor that the stem makes and keeps to itself; the head does not."""
 
     def __init__(self):
         super().__init__()

@@ -43,7 +43,7 @@ class Part:
         max_batch: how many examples run at once at most.
         stacked: whether variants run together; False once that was seen to change them.
         sizes: what each step takes for a few examples, once that was measured.
-        volume: how many numbers their inputs have.
+        volume: how many numbers the inputs of these examples have.
         orders: in which order nodes are run, by the size of the batch.
         compared: the kinds of nodes that were stacked in a variant that came out as in a plain run.
     """
