@@ -226,11 +226,11 @@ def test_what_stands_at_the_ends_depends_on_what_the_blocks_begin_with():
     pool = ["AdaptiveAvgPool2d", "Flatten", "Linear"]
     ends = {order: conv2d(layers=8, order=order) for order in HE}
     assert [kinds(ends[order].stem) for order in HE] == [
-        ["Conv2d", "BatchNorm2d", "ReLU"],
-        ["Conv2d", "BatchNorm2d", "ReLU"],
-        ["Conv2d", "BatchNorm2d", "ReLU"],
-        ["Conv2d", "BatchNorm2d"],
-        ["Conv2d"],
+        ["FirstConv2d", "BatchNorm2d", "ReLU"],
+        ["FirstConv2d", "BatchNorm2d", "ReLU"],
+        ["FirstConv2d", "BatchNorm2d", "ReLU"],
+        ["FirstConv2d", "BatchNorm2d"],
+        ["FirstConv2d"],
     ]
     assert [kinds(ends[order].head) for order in HE] == [pool] * 4 + [["BatchNorm2d", "ReLU", *pool]]
     assert kinds(mlp(order="linear act +").stem) == ["Linear", "ReLU"]

@@ -13,7 +13,7 @@ from typing import final
 from torch import nn
 
 from unbraid.nn._attention import MeanOverPositions, SelfAttention, SequenceEmbedding
-from unbraid.nn._layers import NORMS, make_weight
+from unbraid.nn._layers import NORMS, FirstConv2d, make_weight
 from unbraid.nn._shortcuts import HARMFUL
 
 __all__ = ["Attentive", "Convolutional", "Dense", "Family", "Layer"]
@@ -82,7 +82,9 @@ class Convolutional:
     shortcuts = ("pad", "projection", *HARMFUL)
 
     def first(self, inputs: int, width: int, *, bias: bool) -> nn.Module:
-        """A convolution of kernels of 3 positions."""
+        """A convolution of kernels of 3 positions; that of images hands on the order in which its followers are fast."""
+        if self.dims == 2:
+            return FirstConv2d(inputs, width, 3, padding=1, bias=bias)
         return make_weight(inputs, width, dims=self.dims, bias=bias)
 
     def plan(self, tokens: Sequence[str], inputs: int, outputs: int) -> list[Layer]:

@@ -7,6 +7,7 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from unbraid.nn._layers import make_activation
 
@@ -51,11 +52,7 @@ class WeightStandardised(nn.Module):
 
     def forward(self, h: Float[Tensor, "batch *features"]) -> Float[Tensor, "batch *out"]:
         """Return the layer's output with Ŵ."""
-        layer = self.layer
-        if isinstance(layer, nn.Linear):
-            return nn.functional.linear(h, self.weight, layer.bias)
-        convolve = nn.functional.conv1d if isinstance(layer, nn.Conv1d) else nn.functional.conv2d
-        return convolve(h, self.weight, layer.bias, layer.stride, layer.padding)
+        return functional_call(self.layer, {"weight": self.weight}, (h,))
 
 
 @cache
