@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from unbraid.walk import (
     Room,
     Schedule,
     Size,
+    State,
     by_step,
     device_of,
     dimension,
@@ -41,7 +42,8 @@ class Part:
         graph: its graph with the streams that are given besides.
         variants: the steps of each.
         max_batch: how many examples run at once at most.
-        stacked: whether variants run together; False once that was seen to change them.
+        states: the form's tensors, laid out as stacks are tried with them, one way after the other; none where variants
+            do not run together, or once that was seen to change them.
         sizes: what each step takes for a few examples, once that was measured.
         volume: how many numbers the inputs of these examples have.
         orders: in which order nodes are run, by the size of the batch.
@@ -52,7 +54,7 @@ class Part:
     graph: Graph
     variants: Sequence[Sequence[Step]]
     max_batch: int | None
-    stacked: bool
+    states: Sequence[State]
     sizes: Mapping[int | str, Size] = field(default_factory=dict)
     volume: int = 0
     orders: dict[int, Schedule] = field(default_factory=dict)
@@ -62,18 +64,27 @@ class Part:
         self.merged = merge(self.graph, self.variants)
         alike = [node.kind for node in self.merged.nodes if node.kind != ALONE]
         self.alike = len(set(alike)) < len(alike)
-        self.stacked = self.stacked and self.alike
+        self.states = self.states if self.alike else ()
+
+    @property
+    def stacked(self) -> bool:
+        """Whether variants run together."""
+        return bool(self.states)
 
     def outputs(self, inputs: Mapping[str, Any], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """Each variant with its outputs; if one is handed out twice, the later counts."""
-        if self.stacked:
-            yield from self._together(inputs, size)
-            if self.stacked:
+        while self.stacked:
+            if (yield from self._together(inputs, size, self.states[0])):
                 return
+            self.states = self.states[1:]
+            self.compared.clear()
+            self.orders.clear()
         yield from run_variants(self.merged, self._order(inputs, size), self.form.state, inputs)
 
-    def _together(self, inputs: Mapping[str, Any], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Variants as one larger batch, unless one is not what a plain run of a few examples gives: then never again.
+    def _together(
+        self, inputs: Mapping[str, Any], size: int, state: State
+    ) -> Generator[tuple[int, dict[str, Any]], None, bool]:
+        """Variants as one larger batch; False where one is not what a plain run of a few examples gives.
 
         Of each kind of step that is stacked for the first time, one at least is compared. It comes last in its stack,
         so that its first example has others before it and, behind it, those of its own batch: what flows in one
@@ -88,17 +99,14 @@ class Part:
             new = {kind: at for kind, at in stacked_kinds(self.merged, order).items() if kind not in self.compared}
             alone |= self._alone(witnesses(self.merged, new.values(), list(alone), 1 if few < size else 2), part)
             behind = used(self.merged, alone)
-            for variant, values in run_variants(self.merged, order, self.form.state, inputs, behind):
+            for variant, values in run_variants(self.merged, order, state, inputs, behind):
                 if variant in alone and not self._same(values, alone[variant], few, size):
-                    break
+                    return False
                 yield variant, values
-            else:
-                self.compared |= new.keys()
-                return
-        except RuntimeError:  # the graph does not run at another batch size
-            pass
-        self.stacked = False
-        self.orders.clear()
+        except RuntimeError:  # the graph does not run at another batch size, or with other strides
+            return False
+        self.compared |= new.keys()
+        return True
 
     def _longest(self) -> list[int]:
         """The variant of most steps, which is the whole model if that is among them; and more if it lacks some."""

@@ -13,6 +13,7 @@ from unbraid.form._form import ResidualForm
 from unbraid.form._part import Part
 from unbraid.graph import Graph, Step, Stream, reads
 from unbraid.ranks import Row, Share, world
+from unbraid.walk import channels_last
 
 # Values for streams that variants read and the form has not, by their names: means of branches, say.
 Feed: TypeAlias = Callable[[Batch], Mapping[str, Tensor]]
@@ -118,7 +119,9 @@ class _Shares:
         self, form: ResidualForm, graph: Graph, variants: Sequence[Sequence[Step]], max_batch: int | None, stack: bool
     ) -> None:
         self._form, self._graph, self._variants = form, graph, variants
-        self._max_batch, self._stack = max_batch, stack
+        self._max_batch = max_batch
+        laid = channels_last(graph, form.state)
+        self._states = () if not stack else (form.state,) if laid is form.state else (laid, form.state)
         self._found: dict[Share, list[tuple[Sequence[int], Part]]] = {}
 
     def parts(self, share: Share) -> list[tuple[Sequence[int], Part]]:
@@ -131,7 +134,7 @@ class _Shares:
 
     def _part(self, numbers: Sequence[int]) -> Part:
         chosen = [self._variants[number] for number in numbers]
-        return Part(self._form, self._graph, chosen, self._max_batch, self._stack)
+        return Part(self._form, self._graph, chosen, self._max_batch, self._states)
 
 
 def lesioned(
