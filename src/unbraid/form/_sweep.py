@@ -13,7 +13,7 @@ from unbraid.form._form import ResidualForm
 from unbraid.form._part import Part
 from unbraid.graph import Graph, Step, Stream, reads
 from unbraid.ranks import Row, Share, world
-from unbraid.walk import channels_last
+from unbraid.walk import channels_last, device_of, memory_kept
 
 # Values for streams that variants read and the form has not, by their names: means of branches, say.
 Feed: TypeAlias = Callable[[Batch], Mapping[str, Tensor]]
@@ -97,7 +97,8 @@ def sweep(
 
     total: dict[str, Tensor] = {}
     known = how_many(batches)
-    with progress(text, None if known is None else known * len(variants)) as step:
+    bar = progress(text, None if known is None else known * len(variants))
+    with memory_kept(when=device_of(form.state).type == "cpu"), bar as step:
         for row in each_share(form, batches, work, lambda: _said(variants), keep):
             total = {name: total[name] + value if total else value for name, value in row.items()}
             if not one:

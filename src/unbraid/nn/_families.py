@@ -82,7 +82,7 @@ class Convolutional:
     shortcuts = ("pad", "projection", *HARMFUL)
 
     def first(self, inputs: int, width: int, *, bias: bool) -> nn.Module:
-        """A convolution of kernels of 3 positions; that of images hands on the order in which its followers are fast."""
+        """A convolution of kernels of 3 positions; that of images hands on an order in which others are fast."""
         if self.dims == 2:
             return FirstConv2d(inputs, width, 3, padding=1, bias=bias)
         return make_weight(inputs, width, dims=self.dims, bias=bias)

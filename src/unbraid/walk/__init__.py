@@ -17,6 +17,7 @@ from unbraid.walk._layout import channels_last
 from unbraid.walk._lengths import Lengths
 from unbraid.walk._marks import BlockSet, Marked, Marks
 from unbraid.walk._masks import Masks, PathStack, distinct
+from unbraid.walk._memory import memory_kept
 from unbraid.walk._merge import ALONE, Merged, dimension, merge
 from unbraid.walk._polynomials import Polynomial, Polynomials
 from unbraid.walk._run import run
@@ -76,6 +77,7 @@ __all__ = [
     "lies",
     "like",
     "measured",
+    "memory_kept",
     "merge",
     "moved",
     "pass_back",

@@ -19,8 +19,8 @@ def channels_last(graph: Graph, state: State) -> State:
     ask for a view that there is none of, and then it raises RuntimeError.
 
     Returns:
-        The state itself where nothing is gained: without such convolutions, elsewhere than on the CPU, and where weights
-        are read when they are needed.
+        The state itself where nothing is gained: without such convolutions, elsewhere than on the CPU, and where
+        weights are read when they are needed.
     """
     if isinstance(state, Streamed) or device_of(state).type != "cpu":
         return state
