@@ -5,7 +5,8 @@
 
 A step is forward, loss, backward and SGD with momentum. The two take turns; what counts is the median of their ratios.
 Compiled is ours under torch.compile against the plain one without. The plain one writes sums and activations over what
-it read, as those libraries do; ours keeps what a hook has seen. A third row has the plain one without that.
+it read, as those libraries do; ours keeps what a hook has seen, and has channels last in memory. Further rows have the
+plain one without the first, and with the second.
 """
 
 import statistics
@@ -123,12 +124,13 @@ def main(
         made = ours.conv2d(layers=layers, generator=torch.Generator().manual_seed(0))
         assert sum(p.numel() for p in made.parameters()) == sum(p.numel() for p in PlainResNet(layers).parameters())
         ways = [
-            ("eager / plain, eager", "≥ 1.0", True, False),
-            ("eager / plain, eager, nothing in place", "", False, False),
+            ("eager / plain, eager", "≥ 1.0", True, False, torch.contiguous_format),
+            ("eager / plain, eager, nothing in place", "", False, False, torch.contiguous_format),
+            ("eager / plain, eager, channels last", "", True, False, torch.channels_last),
         ]
-        ways += [("compiled / plain, eager", "≥ 1.2", True, True)] if compiled else []
-        for named, bar, inplace, compile_it in ways:
-            plain = stepping(PlainResNet(layers, inplace), False, device)
+        ways += [("compiled / plain, eager", "≥ 1.2", True, True, torch.contiguous_format)] if compiled else []
+        for named, bar, inplace, compile_it, memory in ways:
+            plain = stepping(PlainResNet(layers, inplace).to(memory_format=memory), False, device)
             other = stepping(ours.conv2d(layers=layers), compile_it, device)
             value, each = ratios(plain, other, 2 if quick else 9, 2 if quick else 4)
             print(

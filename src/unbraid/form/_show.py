@@ -100,7 +100,8 @@ def headline(form: "ResidualForm") -> str:
     """How many blocks there are, and of what kind."""
     kinds = [block.skip for block in form.blocks]
     parts = [f"{kinds.count(kind)} {kind}" for kind in ("identity", "projection", "none") if kind in kinds]
-    return f"{len(kinds)} blocks (skips: {', '.join(parts)})"
+    count = "1 block" if len(kinds) == 1 else f"{len(kinds)} blocks"
+    return f"{count} (skips: {', '.join(parts)})"
 
 
 def footline(form: "ResidualForm") -> str:
