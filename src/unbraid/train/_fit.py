@@ -12,6 +12,7 @@ from unbraid.data import Dataset, batches
 from unbraid.errors import CheckpointError
 from unbraid.ranks import agreed, connected, from_first, together
 from unbraid.train import _checkpoint
+from unbraid.train._claim import claimed
 from unbraid.train._description import check_same, describe
 from unbraid.train._draws import Draws
 from unbraid.train._loop import evaluate, train_pass
@@ -67,7 +68,7 @@ def fit(
     Raises:
         ValueError: where checkpointing is asked for, and the network's blocks are not known to be a sequence.
         CheckpointError: where `folder` holds a run and `resume` is off, or holds another run; where it
-            cannot be written or read.
+            cannot be written or read; or where another process is training into it.
         ShapeError: where the network does not take such inputs, or gives fewer scores than there are classes.
         ValueError: where there are more ranks than examples in a batch, or ranks are given different networks.
         RankError: where another rank failed.
@@ -91,34 +92,35 @@ def fit(
         if path is not None:
             from_first(lambda: _checkpoint.write(path, description, network, optimizer, draws.state(), history))
 
-    if path is not None and from_first(lambda: _checkpoint.exists(path)):
-        history, diverged = together(lambda: _continue(path, description, network, optimizer, draws, resume=resume))
-    else:
-        # Before the first epoch, so that a folder that cannot be written is known at once, not after an hour.
-        keep()
-
-    learn = batches(here.train, recipe.batch_size, generator=draws.shuffle)
-    # Without gradients, four times as many examples take about the memory of one step.
-    test = batches(here.test, 4 * recipe.batch_size)
-    with connected(), shared(network, here) as learner, progress("epochs", recipe.epochs) as step:
-        step(len(history))
-        while diverged is None and len(history) < recipe.epochs:
-            start, rate = time.perf_counter(), recipe.rate(len(history))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            with draws.lent(), checkpointed(network, checkpointing):
-                done = train_pass(learner, optimizer, learn)
-            if done.diverged is not None:
-                diverged = len(history) * len(learn) + done.diverged
-                break
-            error = evaluate(network, test)
-            history.append(Epoch(len(history) + 1, rate, done.loss, done.error, error, time.perf_counter() - start))
+    with claimed(path):
+        if path is not None and from_first(lambda: _checkpoint.exists(path)):
+            history, diverged = together(lambda: _continue(path, description, network, optimizer, draws, resume=resume))
+        else:
+            # Before the first epoch, so that a folder that cannot be written is known at once, not after an hour.
             keep()
-            step(text=f"epochs, test error {error:.1f} %")
-            if on_epoch is not None:
-                on_epoch(history[-1])
-    if path is not None and diverged is not None:
-        from_first(lambda: _checkpoint.write_diverged(path, history, diverged))
+
+        learn = batches(here.train, recipe.batch_size, generator=draws.shuffle)
+        # Without gradients, four times as many examples take about the memory of one step.
+        test = batches(here.test, 4 * recipe.batch_size)
+        with connected(), shared(network, here) as learner, progress("epochs", recipe.epochs) as step:
+            step(len(history))
+            while diverged is None and len(history) < recipe.epochs:
+                start, rate = time.perf_counter(), recipe.rate(len(history))
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                with draws.lent(), checkpointed(network, checkpointing):
+                    done = train_pass(learner, optimizer, learn)
+                if done.diverged is not None:
+                    diverged = len(history) * len(learn) + done.diverged
+                    break
+                error = evaluate(network, test)
+                history.append(Epoch(len(history) + 1, rate, done.loss, done.error, error, time.perf_counter() - start))
+                keep()
+                step(text=f"epochs, test error {error:.1f} %")
+                if on_epoch is not None:
+                    on_epoch(history[-1])
+        if path is not None and diverged is not None:
+            from_first(lambda: _checkpoint.write_diverged(path, history, diverged))
     network.eval()
     return Run(network, data.name, recipe, seed, tuple(history), diverged, path)
 

@@ -1,6 +1,7 @@
 """Train many networks of one architecture at once."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from unbraid.errors import CheckpointError
 from unbraid.ranks import world
 from unbraid.train import _checkpoint
 from unbraid.train._alike import differing_constants
+from unbraid.train._claim import claimed
 from unbraid.train._ready import check_shapes, device_of
 from unbraid.train._recipe import STANDARD, Recipe
 from unbraid.train._run import Epoch, Run
@@ -63,7 +65,7 @@ def train_many(
     Raises:
         ValueError: where the networks are not of one architecture or draw random numbers, where recipes disagree, or
             where numbers of networks, recipes, seeds and folders differ; or where ranks are connected.
-        CheckpointError: where a folder holds a run, or cannot be written.
+        CheckpointError: where a folder holds a run, cannot be written, or is being written by another process.
         ShapeError: as `fit`.
     """
     if world().size > 1:
@@ -86,7 +88,10 @@ def train_many(
         Trainee(*one, {name: values[number] for name, values in constants.items()})
         for number, one in enumerate(zip(range(len(networks)), networks, given, seeds, paths, strict=True))
     ]
-    with progress(f"epochs of {len(networks)} networks", sum(recipe.epochs for recipe in given)) as step:
+    bar = progress(f"epochs of {len(networks)} networks", sum(recipe.epochs for recipe in given))
+    with ExitStack() as held, bar as step:
+        for path in paths:
+            held.enter_context(claimed(path))
 
         def done(number: int, epoch: Epoch) -> None:
             step()
