@@ -10,6 +10,7 @@ ORDERS = ("conv norm act conv norm + act", "norm act conv norm act conv +", "con
 WAYS = [
     *({"order": order, "norm": norm} for order in ORDERS for norm in ("batch", "layer", "rms", "group", None)),
     *({"shortcut": shortcut} for shortcut in ("projection", "projection_everywhere", "half", "exclusive_gate")),
+    {"inputs": 1},  # images of one channel, which lie the same in either order
     {"norm": None, "scale": "fixup"},
     {"norm": None, "scale": "nf", "order": "act conv act conv +", "shortcut": "projection"},
 ]
@@ -17,7 +18,8 @@ WAYS = [
 
 def made(**options):
     torch.manual_seed(0)
-    return conv2d(inputs=2, layers=14, width=4, **options).double().eval(), torch.randn(3, 2, 8, 8).double()
+    options = {"inputs": 2, "layers": 14, "width": 4} | options
+    return conv2d(**options).double().eval(), torch.randn(3, options["inputs"], 8, 8).double()
 
 
 @pytest.mark.parametrize("options", WAYS, ids=str)

@@ -1,9 +1,9 @@
 """Memory that a sweep frees is taken again without new pages, and given back at the end."""
 
-import resource
 import subprocess
 import sys
 from os import environ
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +11,14 @@ import torch
 from unbraid import lesion, nn, trace
 from unbraid.walk import _memory
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings")
+resource = pytest.importorskip("resource")
+HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+pytestmark = [
+    pytest.mark.skipif(_memory._glibc() is None, reason="settings of glibc, which nobody has made"),
+    pytest.mark.skipif(HUGE.exists() and "[always]" in HUGE.read_text(), reason="pages are of several sizes"),
+]
 
-# Tensors of 64 MiB, freed and taken 20 times: page faults within, and resident MiB within and afterwards.
+# Four tensors of 16 MiB, freed and taken 20 times: page faults, and resident MiB within and afterwards.
 PROGRAM = """
 import resource, sys
 from pathlib import Path
@@ -28,10 +33,12 @@ def resident():
 
 def work():
     for _ in range(20):
-        torch.ones(16 << 20)
+        tensors = [torch.ones(4 << 20) for _ in range(4)]
+        del tensors
 
+before = resident()
 work()
-before, start = resident(), faults()
+start = faults()
 try:
     with memory_kept(when=sys.argv[1] == "kept"):
         work()
@@ -42,7 +49,7 @@ except KeyboardInterrupt:
     pass
 print(faults() - start, within, resident() - before)
 """
-PAGES = (64 << 20) // resource.getpagesize()  # in one of the tensors
+PAGES = (64 << 20) // resource.getpagesize()  # in the four tensors
 
 
 def ran(*arguments, **settings):
@@ -67,17 +74,18 @@ def test_pages_are_taken_once_and_given_back(interrupted):
 )
 def test_otherwise_the_c_library_is_left_alone(arguments, settings):
     """It then takes every page anew for each tensor: the same measure, which must see that."""
-    faults, within, _ = ran(*arguments, **settings)
+    faults, _, _ = ran(*arguments, **settings)
     assert faults > 10 * PAGES
-    assert within < 16
 
 
-def test_a_sweep_keeps_memory(monkeypatch):
+@pytest.mark.parametrize("most", [2**31 - 1, 32 << 20], ids=["glibc", "an older one"])
+def test_a_sweep_keeps_memory(monkeypatch, most):
     calls = []
 
     class Library:
         def mallopt(self, what, value):
             calls.append((what, value))
+            return int(what != -3 or value <= most)
 
         def malloc_trim(self, pad):
             calls.append("given back")
@@ -85,4 +93,5 @@ def test_a_sweep_keeps_memory(monkeypatch):
     monkeypatch.setattr(_memory, "_glibc", Library)
     x = torch.randn(4, 40)
     lesion(trace(nn.mlp(depth=3).eval(), x), [(x, None)], lambda output, labels: output.square().mean())
-    assert calls == [(-3, 2**31 - 1), (-1, 2**31 - 1), (-3, 32 << 20), (-1, 64 << 20), "given back"]
+    refused = [(-3, most)] if most < 2**31 - 1 else []
+    assert calls == [(-3, 2**31 - 1), *refused, (-1, 2**31 - 1), (-3, 32 << 20), (-1, 64 << 20), "given back"]

@@ -45,6 +45,7 @@ class Part:
         states: the form's tensors, laid out as stacks are tried with them, one way after the other; none where variants
             do not run together, or once that was seen to change them.
         sizes: what each step takes for a few examples, once that was measured.
+        contiguous: the outputs that the model hands out contiguous, seen at the same time.
         volume: how many numbers the inputs of these examples have.
         orders: in which order nodes are run, by the size of the batch.
         compared: the kinds of nodes that were stacked in a variant that came out as in a plain run.
@@ -56,6 +57,7 @@ class Part:
     max_batch: int | None
     states: Sequence[State]
     sizes: Mapping[int | str, Size] = field(default_factory=dict)
+    contiguous: frozenset[str] = frozenset()
     volume: int = 0
     orders: dict[int, Schedule] = field(default_factory=dict)
     compared: set[int] = field(default_factory=set)
@@ -102,7 +104,8 @@ class Part:
             for variant, values in run_variants(self.merged, order, state, inputs, behind):
                 if variant in alone and not self._same(values, alone[variant], few, size):
                     return False
-                yield variant, values
+                # As the model lays them out: the metric may ask for a view.
+                yield variant, {s: v.contiguous() if s in self.contiguous else v for s, v in values.items()}
         except RuntimeError:  # the graph does not run at another batch size, or with other strides
             return False
         self.compared |= new.keys()
@@ -116,6 +119,8 @@ class Part:
     def _alone(self, variants: Sequence[int], inputs: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
         """Variants by themselves; notes what each step takes."""
         values, sizes = measured(self.merged, variants, self.form.state, inputs)
+        if not self.sizes:
+            self.contiguous = frozenset(s for s, v in values[0].items() if isinstance(v, Tensor) and v.is_contiguous())
         self.sizes = {**sizes, **self.sizes}
         return dict(zip(variants, values, strict=True))
 

@@ -121,7 +121,7 @@ class _Shares:
     ) -> None:
         self._form, self._graph, self._variants = form, graph, variants
         self._max_batch = max_batch
-        laid = channels_last(graph, form.state)
+        laid = channels_last(graph, form.state) if stack else form.state
         self._states = () if not stack else (form.state,) if laid is form.state else (laid, form.state)
         self._found: dict[Share, list[tuple[Sequence[int], Part]]] = {}
 

@@ -15,6 +15,7 @@ __all__ = [
     "ChannelRMSNorm",
     "FirstConv2d",
     "ScalarBias",
+    "channels_last",
     "check_sizes",
     "make_activation",
     "make_norm",
@@ -69,8 +70,13 @@ class FirstConv2d(nn.Conv2d):
 
     def forward(self, h: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch outputs rows columns"]:
         """Return the convolution of h."""
-        # Not contiguous(memory_format=channels_last), which vmap does not know.
-        return super().forward(h.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))
+        return super().forward(channels_last(h))
+
+
+def channels_last(h: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+    """Return a copy of h that has the channels of a position side by side in memory."""
+    # Not in one step, which vmap does not know; and a copy always, since images of one channel count as contiguous.
+    return h.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
 
 
 @final

@@ -7,9 +7,8 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from unbraid.nn._layers import make_activation
+from unbraid.nn._layers import FirstConv2d, channels_last, make_activation
 
 __all__ = ["WeightStandardised", "activation_gain", "predicted_variances"]
 
@@ -52,7 +51,12 @@ class WeightStandardised(nn.Module):
 
     def forward(self, h: Float[Tensor, "batch *features"]) -> Float[Tensor, "batch *out"]:
         """Return the layer's output with Ŵ."""
-        return functional_call(self.layer, {"weight": self.weight}, (h,))
+        layer = self.layer
+        if isinstance(layer, nn.Linear):
+            return nn.functional.linear(h, self.weight, layer.bias)
+        convolve = nn.functional.conv1d if isinstance(layer, nn.Conv1d) else nn.functional.conv2d
+        laid = channels_last(h) if isinstance(layer, FirstConv2d) else h
+        return convolve(laid, self.weight, layer.bias, layer.stride, layer.padding)
 
 
 @cache

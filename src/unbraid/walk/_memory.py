@@ -19,6 +19,9 @@ def memory_kept(*, when: bool = True) -> Iterator[None]:
     new page costs a fault and is filled with zeros first: for tensors of some 10 MB that takes longer than to compute
     them. Another C library, and settings that the user has made in the environment, are left alone.
 
+    The settings are the process's: of several sweeps at once the first to end ends it for all, which costs the others
+    time alone.
+
     Args:
         when: whether to do so.
     """
@@ -26,7 +29,8 @@ def memory_kept(*, when: bool = True) -> Iterator[None]:
     if library is None:
         yield
         return
-    library.mallopt(_MAP, _ALL)
+    if not library.mallopt(_MAP, _ALL):
+        library.mallopt(_MAP, _OWN)  # the most that older versions take
     library.mallopt(_TRIM, _ALL)
     try:
         yield
