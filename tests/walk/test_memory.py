@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.skipif(HUGE.exists() and "[always]" in HUGE.read_text(), reason="pages are of several sizes"),
 ]
 
-# Four tensors of 16 MiB, freed and taken 20 times: page faults, and resident MiB within and afterwards.
+# Three tensors of 64 MiB, which glibc by itself never keeps, freed and taken 20 times: page faults, and resident MiB within and afterwards.
 PROGRAM = """
 import resource, sys
 from pathlib import Path
@@ -33,7 +33,7 @@ def resident():
 
 def work():
     for _ in range(20):
-        tensors = [torch.ones(4 << 20) for _ in range(4)]
+        tensors = [torch.ones(16 << 20) for _ in range(3)]
         del tensors
 
 before = resident()
@@ -49,7 +49,7 @@ except KeyboardInterrupt:
     pass
 print(faults() - start, within, resident() - before)
 """
-PAGES = (64 << 20) // resource.getpagesize()  # in the four tensors
+PAGES = (192 << 20) // resource.getpagesize()  # in the three tensors
 
 
 def ran(*arguments, **settings):
@@ -63,8 +63,8 @@ def ran(*arguments, **settings):
 def test_pages_are_taken_once_and_given_back(interrupted):
     faults, within, after = ran("kept", *interrupted)
     assert faults < 2 * PAGES
-    assert within > 48
-    assert after < 16
+    assert within > 160
+    assert after < 96  # 64 MiB are glibc's to keep
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,9 @@ def test_pages_are_taken_once_and_given_back(interrupted):
 )
 def test_otherwise_the_c_library_is_left_alone(arguments, settings):
     """It then takes every page anew for each tensor: the same measure, which must see that."""
-    faults, _, _ = ran(*arguments, **settings)
+    faults, within, _ = ran(*arguments, **settings)
     assert faults > 10 * PAGES
+    assert within < 32
 
 
 @pytest.mark.parametrize("most", [2**31 - 1, 32 << 20], ids=["glibc", "an older one"])
@@ -88,10 +89,10 @@ def test_a_sweep_keeps_memory(monkeypatch, most):
             return int(what != -3 or value <= most)
 
         def malloc_trim(self, pad):
-            calls.append("given back")
+            calls.append(f"trimmed to {pad >> 20} MiB")
 
     monkeypatch.setattr(_memory, "_glibc", Library)
     x = torch.randn(4, 40)
     lesion(trace(nn.mlp(depth=3).eval(), x), [(x, None)], lambda output, labels: output.square().mean())
     refused = [(-3, most)] if most < 2**31 - 1 else []
-    assert calls == [(-3, 2**31 - 1), *refused, (-1, 2**31 - 1), (-3, 32 << 20), (-1, 64 << 20), "given back"]
+    assert calls == [(-3, 2**31 - 1), *refused, (-1, 2**31 - 1), (-3, 32 << 20), (-1, 64 << 20), "trimmed to 64 MiB"]

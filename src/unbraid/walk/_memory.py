@@ -37,7 +37,7 @@ def memory_kept(*, when: bool = True) -> Iterator[None]:
     finally:
         library.mallopt(_MAP, _OWN)
         library.mallopt(_TRIM, 2 * _OWN)
-        library.malloc_trim(0)
+        library.malloc_trim(2 * _OWN)  # all but as much as it keeps by itself
 
 
 def _glibc() -> ctypes.CDLL | None:
