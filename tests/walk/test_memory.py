@@ -18,7 +18,8 @@ pytestmark = [
     pytest.mark.skipif(HUGE.exists() and "[always]" in HUGE.read_text(), reason="pages are of several sizes"),
 ]
 
-# Three tensors of 64 MiB, which glibc by itself never keeps, freed and taken 20 times: page faults, and resident MiB within and afterwards.
+# Three tensors of 64 MiB, which glibc by itself never keeps, freed and taken 20 times: page faults, and resident MiB
+# within and afterwards.
 PROGRAM = """
 import resource, sys
 from pathlib import Path
