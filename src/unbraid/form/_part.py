@@ -104,12 +104,15 @@ class Part:
             for variant, values in run_variants(self.merged, order, state, inputs, behind):
                 if variant in alone and not self._same(values, alone[variant], few, size):
                     return False
-                # As the model lays them out: the metric may ask for a view.
-                yield variant, {s: v.contiguous() if s in self.contiguous else v for s, v in values.items()}
+                yield variant, values if state is self.form.state else self._as_the_model_does(values)
         except RuntimeError:  # the graph does not run at another batch size, or with other strides
             return False
         self.compared |= new.keys()
         return True
+
+    def _as_the_model_does(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Outputs that lie in memory as the model lays them out: the metric may ask for a view."""
+        return {name: value.contiguous() if name in self.contiguous else value for name, value in values.items()}
 
     def _longest(self) -> list[int]:
         """The variant of most steps, which is the whole model if that is among them; and more if it lacks some."""
