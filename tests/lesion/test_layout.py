@@ -6,7 +6,7 @@ from torch import nn
 
 from unbraid import ResidualForm, lesion, reorderings, trace
 from unbraid.form import _part, _sweep
-from unbraid.walk import channels_last, joined
+from unbraid.walk import joined, weights_channels_last
 
 
 class Images(nn.Module):
@@ -59,7 +59,7 @@ class Pictures(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 3)
+        self.stem, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 3)
         self.blocks = nn.ModuleList(nn.Conv2d(4, 4, 3, padding=1) for _ in range(2))
 
     def forward(self, x):
@@ -74,7 +74,7 @@ class Mixed(nn.Module):
 
     def __init__(self, inner):
         super().__init__()
-        self.stem, self.inner = nn.Conv2d(3, 4, 1), inner
+        self.stem, self.inner = nn.Conv2d(3, 4, 3, padding=1), inner
         self.blocks = nn.ModuleList(nn.Conv2d(4, 4, 3, padding=1) for _ in range(6))
 
     def forward(self, x):
@@ -141,7 +141,7 @@ def test_the_comparison_is_with_the_model_as_it_is(monkeypatch, laid):
     def wrong(graph, state):
         return joined(state, {"blocks.1.weight": 1.001 * state["blocks.1.weight"]})
 
-    monkeypatch.setattr(_sweep, "channels_last", wrong)
+    monkeypatch.setattr(_sweep, "weights_channels_last", wrong)
     study = lesion(form, [(x, None)], size)
     assert study.metrics == pytest.approx(alone(form, x), rel=1e-12)
     assert len(laid) == 2
@@ -173,7 +173,7 @@ def test_orders_in_which_layouts_mix(room):
 
 def test_only_weights_of_image_convolutions_are_laid_out_anew():
     form, _ = traced(flat)
-    state = channels_last(form.graph, form.state)
+    state = weights_channels_last(form.graph, form.state)
     changed = {name for name in form.state if state[name] is not form.state[name]}
     assert changed == {"stem.weight", *(f"blocks.{k}.weight" for k in range(3))}
     assert all(state[name].equal(form.state[name]) for name in form.state)
@@ -184,11 +184,11 @@ def test_a_model_without_images_keeps_its_tensors():
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True).eval()
     form = trace(layer, torch.randn(2, 5, 8))
-    assert channels_last(form.graph, form.state) is form.state
+    assert weights_channels_last(form.graph, form.state) is form.state
 
 
 def test_weights_in_files_stay_there(tmp_path):
     form, _ = traced(flat)
     form.save(tmp_path / "form")
     streamed = ResidualForm.load(tmp_path / "form", stream=True)
-    assert channels_last(streamed.graph, streamed.state) is streamed.state
+    assert weights_channels_last(streamed.graph, streamed.state) is streamed.state

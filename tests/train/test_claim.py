@@ -65,7 +65,6 @@ def test_the_folder_is_let_go_of_after_a_run_and_after_an_error(tmp_path):
 
 
 def test_a_folder_of_several_networks_is_held_too(held, tmp_path):
-    (tmp_path / "made").mkdir()
     folder, _ = held
     for name in ("config.json", "SHA256SUMS"):
         (folder / name).unlink()  # as if the other process had not written yet

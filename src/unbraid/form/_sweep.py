@@ -13,7 +13,7 @@ from unbraid.form._form import ResidualForm
 from unbraid.form._part import Part
 from unbraid.graph import Graph, Step, Stream, reads
 from unbraid.ranks import Row, Share, world
-from unbraid.walk import channels_last, device_of, memory_kept
+from unbraid.walk import device_of, memory_kept, weights_channels_last
 
 # Values for streams that variants read and the form has not, by their names: means of branches, say.
 Feed: TypeAlias = Callable[[Batch], Mapping[str, Tensor]]
@@ -121,7 +121,7 @@ class _Shares:
     ) -> None:
         self._form, self._graph, self._variants = form, graph, variants
         self._max_batch = max_batch
-        laid = channels_last(graph, form.state) if stack else form.state
+        laid = weights_channels_last(graph, form.state) if stack else form.state
         self._states = () if not stack else (form.state,) if laid is form.state else (laid, form.state)
         self._found: dict[Share, list[tuple[Sequence[int], Part]]] = {}
 

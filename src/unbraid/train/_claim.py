@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from unbraid.errors import CheckpointError
@@ -35,19 +35,19 @@ def _held(folder: Path) -> list[int]:
         return []
     import fcntl
 
-    with suppress(OSError):  # what is wrong with the folder is said when the checkpoint is written
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise CheckpointError(
-                f"{folder}: another process is training into this folder right now. Wait until it ends, or choose "
-                "another folder."
-            ) from error
-        except OSError:
-            os.close(descriptor)
+    except OSError:  # what is wrong with the folder is said when the checkpoint is written
+        return []
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if not isinstance(error, BlockingIOError):
             return []
-        return [descriptor]
-    return []
+        raise CheckpointError(
+            f"{folder}: another process is training into this folder right now. Wait until it ends, or choose "
+            "another folder."
+        ) from error
+    return [descriptor]

@@ -13,7 +13,7 @@ from unbraid.walk._chosen import Chosen, Rows
 from unbraid.walk._constants import constants
 from unbraid.walk._counts import Counts, path_counts
 from unbraid.walk._freeze import freeze
-from unbraid.walk._layout import channels_last
+from unbraid.walk._layout import weights_channels_last
 from unbraid.walk._lengths import Lengths
 from unbraid.walk._marks import BlockSet, Marked, Marks
 from unbraid.walk._masks import Masks, PathStack, distinct
@@ -66,7 +66,6 @@ __all__ = [
     "Streamed",
     "Tape",
     "by_step",
-    "channels_last",
     "constants",
     "detached",
     "device_of",
@@ -91,5 +90,6 @@ __all__ = [
     "stacked_kinds",
     "used",
     "walk",
+    "weights_channels_last",
     "witnesses",
 ]

@@ -16,7 +16,7 @@ _BY_PLACE = frozenset(
 )
 
 
-def channels_last(graph: Graph, state: State) -> State:
+def weights_channels_last(graph: Graph, state: State) -> State:
     """The state with the weights of image convolutions in the order in which the CPU is faster.
 
     A convolution whose weights have the channels of a position side by side in memory hands on such an output, and
