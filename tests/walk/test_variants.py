@@ -1,10 +1,12 @@
 """Variants run together are each what they are alone, and nothing is computed twice."""
 
+import gc
 from collections import Counter
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, permutations
 from math import comb
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import Phase, given, settings
@@ -16,8 +18,8 @@ from networks import Chain, Residual, error, lively, mlp, normal
 from properties.test_form import built, plans
 from unbraid import trace
 from unbraid.form import lesioned
-from unbraid.graph import Add, Segment, Stream, rewired
-from unbraid.walk import Room, dimension, merge, run, run_variants, schedule
+from unbraid.graph import Add, Segment, Stream, reads, rewired
+from unbraid.walk import NONE, Room, dimension, merge, run, run_variants, schedule
 
 
 def room(merged, runs, live=None):
@@ -58,6 +60,71 @@ def test_handmade_graphs(name, rows):
         assert output.equal(alone[example.graph.outputs[0]])
 
 
+def expressions(graph, variants):
+    """Every computation on which an output depends, written out as nested tuples: an oracle for what is shared."""
+    found, outputs = {}, []
+    for steps in variants:
+        values = {stream: stream for stream in graph.inputs}
+        for step in steps:
+            given = tuple(values[stream] for stream in reads(step))
+            if isinstance(step, Add):
+                values[step.output] = given[0] if len(given) == 1 else ("sum", given)
+            else:
+                values.update((s, (id(step.code), step.params, given, k)) for k, s in enumerate(step.outputs))
+        outputs.append([values[stream] for stream in graph.outputs])
+    waiting = [value for values in outputs for value in values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, tuple):
+            node = value[:-1] if value[0] != "sum" else value  # several results are one computation
+            if node not in found:
+                found[node] = len(found)
+                waiting += node[-1]
+    return found
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("shifted", [False, True], ids=["in place", "steps left out"])
+def test_nothing_is_there_twice_and_nothing_in_vain(name, shifted):
+    """Also where variants have fewer steps, so that what they share stands at several places."""
+    graph = EXAMPLES[name]().graph
+    blocks = sorted({add.block for add in graph.adds})
+    variants = [without(graph, gone) for gone in subsets(blocks)]
+    if shifted:
+        variants = [rewired(graph, steps).steps for steps in variants]
+    merged = merge(graph, variants)
+    listed = np.unique(merged.needs[merged.needs != NONE])
+    assert len(listed) == len(expressions(graph, variants))
+    for variant, steps in enumerate(variants):
+        ran = [merged.step(number) for number in merged.needs[variant] if number != NONE]
+        assert {id(step.code) for step in ran if isinstance(step, Segment)} <= {
+            id(step.code) for step in steps if isinstance(step, Segment)
+        }
+
+
+def test_orders_share_what_stands_at_other_places():
+    form = chain_of(3)
+    variants = [form.reorder(order).graph.steps for order in permutations(range(3))]
+    variants += [rewired(form.graph, steps).steps for steps in lesioned(form, subsets(range(3)))]
+    merged = merge(form.graph, variants)
+    found = np.unique(merged.needs[merged.needs != NONE])
+    assert len(found) == len(expressions(form.graph, variants))
+    again = merge(form.graph, variants)
+    assert all(np.array_equal(getattr(merged, n), getattr(again, n)) for n in ("needs", "reads", "makes", "kinds"))
+    for steps, output in zip(
+        variants, results(merged, schedule(merged, room(merged, 5)), form.state, form.inputs(normal(2, 6))), strict=True
+    ):
+        alone = run(rewired(form.graph, steps), form.state, form.inputs(normal(2, 6)))
+        assert error(output, alone[form.graph.outputs[0]]) < 1e-12
+
+
+@pytest.mark.parametrize("which", [slice(1, None), slice(None, -1)], ids=["its first step", "its last step"])
+def test_a_variant_that_lacks_what_it_needs(which):
+    form = chain_of(2)
+    with pytest.raises(ValueError, match="no step before makes"):
+        merge(form.graph, [form.graph.steps, form.graph.steps[which]])
+
+
 @st.composite
 def sweeps(draw):
     drawn = draw(plans())
@@ -81,14 +148,14 @@ def test_any_network_any_sets_any_room(drawn):
         assert error(output, form.without(*which)(*other)) < 1e-12
 
     # Every node is run once, in groups that fit, and every value is let go of once.
-    ran = Counter(node for group in order.groups for node in group)
+    ran = Counter(node for group in order.groups for node in group.tolist())
     assert set(ran.values()) <= {1}
     assert set(ran) == {int(n) for n in merged.needs.flatten() if n >= 0}
     assert max(map(len, order.groups)) <= runs
-    gone = Counter(value for values in order.last for value in values)
+    gone = Counter(value for values in order.last for value in values.tolist())
     assert set(gone.values()) == {1}
-    made = {value for node in ran for value in merged.nodes[node].makes}
-    assert set(gone) == made | set(merged.inputs.values())
+    made = {value for node in ran for value in merged.makes[node].tolist()}
+    assert set(gone) == made - {NONE} | set(merged.inputs.values())
 
 
 def chain_of(depth):
@@ -100,7 +167,7 @@ def rows_of(form, variants, runs=1000):
     """How often the branch of each block is run."""
     merged = merge(form.graph, variants)
     order = schedule(merged, room(merged, runs))
-    steps = [merged.nodes[number].step for group in order.groups for number in group]
+    steps = [merged.step(number) for group in order.groups for number in group]
     counts = Counter(step.block for step in steps if isinstance(step, Segment) and step.role == "branch")
     return [counts[block.index] for block in form.blocks], len(order.groups)
 
@@ -142,6 +209,23 @@ def test_a_variant_is_handed_out_before_the_others_are_run():
     assert len(set(ran)) == 5
     assert len(ran) == seen[1] == (3 + 1) + (3 + 1)  # blocks 1 to 3 and the head; blocks 0 to 2 and the head
     assert seen[0] == 1 + 3 + 1  # the first of the second's blocks has run by then, the rest has not
+
+
+@pytest.mark.parametrize("runs", [1, 4])
+def test_what_nobody_reads_any_more_is_let_go_of(runs):
+    form = chain_of(6)
+    merged = merge(form.graph, [without(form.graph, gone) for gone in subsets(range(6))])
+    order = schedule(merged, room(merged, runs))
+    inputs = form.inputs(normal(2, 6))
+
+    def tensors():
+        return sum(type(thing) is Tensor for thing in gc.get_objects())
+
+    before, extra = tensors(), []
+    for number, _ in enumerate(run_variants(merged, order, form.state, inputs)):
+        if number in (32, 63):
+            extra.append(tensors() - before)
+    assert max(extra) <= 7  # the last output, what the last step read, and at half time what the other half begins with
 
 
 # Which dimension counts the examples.
@@ -206,6 +290,31 @@ def test_a_segment_whose_result_has_no_examples_is_not_stacked():
     merged = merge(form.graph, lesioned(form, [(k,) for k in range(3)]))
     for k, output in enumerate(results(merged, schedule(merged, room(merged, 1)), form.state, form.inputs(x))):
         assert error(output, form.without(k)(x)) < 1e-12
+
+
+def test_a_value_without_examples_is_shared_by_those_alone_that_have_the_same():
+    """The mean over the batch after the first block, read by the later ones: it is another where that block is gone."""
+
+    class Level(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.f = nn.ModuleList(mlp(6) for _ in range(3))
+
+        def forward(self, x):
+            x = x + self.f[0](x)
+            mean = x.mean(0, keepdim=True)
+            for f in self.f[1:]:
+                x = x + f(x) * mean
+            return x
+
+    form = trace(lively(Level()), normal(3, 6))
+    x = normal(4, 6, seed=1)
+    sets = subsets(range(3))
+    merged = merge(form.graph, lesioned(form, sets))
+    order = schedule(merged, room(merged, 8))
+    assert max(map(len, order.groups)) > 1
+    for which, output in zip(sets, results(merged, order, form.state, form.inputs(x)), strict=True):
+        assert error(output, form.without(*which)(x)) < 1e-12
 
 
 def test_other_readers_of_the_batch_follow():

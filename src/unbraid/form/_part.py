@@ -2,6 +2,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from unbraid.form._exactness import relative_error, tolerance
@@ -64,8 +65,8 @@ class Part:
 
     def __post_init__(self) -> None:
         self.merged = merge(self.graph, self.variants)
-        alike = [node.kind for node in self.merged.nodes if node.kind != ALONE]
-        self.alike = len(set(alike)) < len(alike)
+        kinds = self.merged.kinds[self.merged.kinds != ALONE]
+        self.alike = len(np.unique(kinds)) < len(kinds)
         self.states = self.states if self.alike else ()
 
     @property

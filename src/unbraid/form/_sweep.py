@@ -78,6 +78,7 @@ def sweep(
     shares = _Shares(form, wide, variants, max_batch, stack)
     one = world().size == 1
 
+    @torch.no_grad()
     def work(batch: Batch, share: Share) -> Row:
         inputs = {**form.inputs(batch.args, batch.kwargs), **(feed(batch) if feed else {})}
         sums = [0.0] * len(variants)
@@ -157,8 +158,7 @@ def lesioned(
 
 
 def _number(metric: Metric, output: Any, labels: Any) -> float:
-    with torch.no_grad():
-        value = torch.as_tensor(metric(output, labels))
+    value = torch.as_tensor(metric(output, labels))
     if value.numel() != 1:
         raise ValueError(f"metric: it must give one number for a batch, a scalar tensor; it gave {list(value.shape)}.")
     return float(value)

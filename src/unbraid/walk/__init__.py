@@ -18,7 +18,7 @@ from unbraid.walk._lengths import Lengths
 from unbraid.walk._marks import BlockSet, Marked, Marks
 from unbraid.walk._masks import Masks, PathStack, distinct
 from unbraid.walk._memory import memory_kept
-from unbraid.walk._merge import ALONE, Merged, dimension, merge
+from unbraid.walk._merge import ALONE, NONE, Merged, dimension, merge
 from unbraid.walk._polynomials import Polynomial, Polynomials
 from unbraid.walk._run import run
 from unbraid.walk._schedule import Room, Schedule, schedule
@@ -43,6 +43,7 @@ from unbraid.walk._witness import stacked_kinds, used, witnesses
 
 __all__ = [
     "ALONE",
+    "NONE",
     "Algebra",
     "BlockSet",
     "Budget",

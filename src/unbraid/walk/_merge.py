@@ -1,6 +1,8 @@
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain
+from typing import SupportsIndex, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,49 +10,47 @@ from numpy.typing import NDArray
 from unbraid.graph import Add, Graph, Step, Stream, makes, reads
 
 _BATCH = re.compile(r"\bbatch\b")
-ALONE = -1
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Node:
-    """One distinct computation: a step on certain values, made once for all variants that need its results.
-
-    Attributes:
-        step: what is computed.
-        reads: the number of the value of each operand.
-        makes: the numbers of the values that come out.
-        kind: nodes of one kind can be run as one larger batch; `ALONE` for those that cannot.
-    """
-
-    step: Step
-    reads: tuple[int, ...]
-    makes: tuple[int, ...]
-    kind: int
+Numbers: TypeAlias = NDArray[np.int32]
+ALONE = NONE = -1
 
 
 @dataclass(frozen=True, eq=False)
 class Merged:
     """Variants of one graph, laid over one another: what they share is there once.
 
-    Two steps are the same computation if their code, their parameters and their operands are the same; operands are
-    the same if the steps that make them are (hash consing).
+    A node is one distinct computation, a step on certain values, made once for all variants that need its results. Two
+    steps are the same computation if their code, their parameters and their operands are the same; operands are the
+    same if the steps that make them are (hash consing). Nodes, values and variants are rows of arrays, as there may be
+    tens of thousands; −1 stands where there is none.
 
     Attributes:
         graph: the graph that the variants derive from.
-        nodes: the distinct computations.
-        needs: [variants, places], the node at each place of each variant's steps; −1 where there is none. A variant
-            that lacks a branch still lists its nodes where others need them.
+        steps: the distinct steps.
+        runs: [nodes], which of the steps each node runs.
+        reads: [nodes, operands], the number of the value of each operand.
+        makes: [nodes, results], the numbers of the values that come out.
+        kinds: [nodes]; nodes of one kind can be run as one larger batch; `ALONE` for those that cannot.
+        needs: [variants, places], the node at each place of each variant's steps. A variant that lacks a branch still
+            lists its nodes where others need them.
         inputs: the number of each input stream's value.
-        outputs: for each variant the numbers of its outputs' values, in the order of the graph's.
-        dimensions: for each value the dimension that counts the examples; None where there is none.
+        outputs: [variants, outputs], the numbers of the outputs' values, in the order of the graph's.
+        dimensions: [values], the dimension that counts the examples.
     """
 
     graph: Graph
-    nodes: Sequence[Node]
-    needs: NDArray[np.int32]
+    steps: Sequence[Step]
+    runs: Numbers
+    reads: Numbers
+    makes: Numbers
+    kinds: Numbers
+    needs: Numbers
     inputs: Mapping[str, int]
-    outputs: Sequence[tuple[int, ...]]
-    dimensions: Sequence[int | None]
+    outputs: Numbers
+    dimensions: Numbers
+
+    def step(self, node: SupportsIndex) -> Step:
+        """What a node runs."""
+        return self.steps[self.runs[node]]
 
 
 def merge(graph: Graph, variants: Sequence[Sequence[Step]]) -> Merged:
@@ -61,11 +61,13 @@ def merge(graph: Graph, variants: Sequence[Sequence[Step]]) -> Merged:
         variants: the steps of each in order of execution; steps without effect on the outputs are left out. Steps that
             stand at one place of their variants can be run together, so what the variants have in common should
             stand at the same places.
+
+    Raises:
+        ValueError: a variant reads, or gives as an output, a stream that none of its earlier steps makes.
     """
-    merger = _Merger(graph, np.full((len(variants), max(map(len, variants), default=0)), -1, np.int32))
-    for number, steps in enumerate(variants):
-        merger.lay(number, steps)
-    return merger.merged()
+    steps, columns = _numbered(variants)
+    merger = _Merger(graph, steps, len(variants))
+    return merger.merged([merger.lay(column) for column in columns])
 
 
 def dimension(stream: Stream) -> int | None:
@@ -74,95 +76,161 @@ def dimension(stream: Stream) -> int | None:
     return found[0] if len(found) == 1 else None
 
 
+def _numbered(variants: Sequence[Sequence[Step]]) -> tuple[list[Step], Numbers]:
+    """The distinct steps, and which of them each variant has at each place, [places, variants]."""
+    every = list(chain.from_iterable(variants))
+    ids = np.fromiter(map(id, every), np.int64, len(every))
+    _, first, numbers = np.unique(ids, return_index=True, return_inverse=True)
+    order = np.argsort(first)  # as they are met, not as they lie in memory: the same in every run
+    lengths = np.fromiter(map(len, variants), np.int64, len(variants))
+    columns = np.full((len(variants), lengths.max(initial=0)), NONE, np.int32)
+    columns[np.arange(columns.shape[1]) < lengths[:, None]] = np.argsort(order)[numbers]
+    return [every[number] for number in first[order]], columns.T
+
+
 @dataclass(frozen=True, eq=False, slots=True)
-class _Part:
-    """What a step reads and makes, looked up once: many variants have the step."""
+class _Nodes:
+    """New nodes of one step; none of them reads what another makes.
 
-    reads: tuple[str, ...]
-    makes: tuple[str, ...]
-    adds: bool
-    code: tuple[object, ...]
-    along: tuple[int | None, ...]
+    Attributes:
+        step: the number of the step.
+        reads: [nodes, operands] as in `Merged`.
+        makes: [nodes, results] as in `Merged`.
+        kinds: [nodes] as in `Merged`.
+    """
+
+    step: int
+    reads: Numbers
+    makes: Numbers
+    kinds: Numbers
 
 
-@dataclass(eq=False)
 class _Merger:
-    graph: Graph
-    needs: NDArray[np.int32]
-    nodes: list[Node] = field(default_factory=list)
-    known: dict[tuple[object, ...], int] = field(default_factory=dict)
-    kinds: dict[tuple[object, ...], int] = field(default_factory=dict)
-    outputs: list[tuple[int, ...]] = field(default_factory=list)
-    parts: dict[int, _Part] = field(default_factory=dict)
+    """Lays variants over one another place by place, all of them at once."""
 
-    def __post_init__(self) -> None:
-        self.along = {name: dimension(stream) for name, stream in self.graph.streams.items()}
-        self.inputs = {stream: number for number, stream in enumerate(self.graph.inputs)}
-        self.dimensions = [self.along[stream] for stream in self.graph.inputs]
-        self.values = dict(self.inputs)
-        self.run: list[int] = []
-        self.before: Sequence[Step] = ()
+    def __init__(self, graph: Graph, steps: Sequence[Step], variants: int) -> None:
+        self._graph, self._steps, self._variants = graph, steps, variants
+        self.inputs = {stream: number for number, stream in enumerate(graph.inputs)}
+        # The number of each stream's value in each variant.
+        self._values = {stream: np.full(variants, number, np.int32) for stream, number in self.inputs.items()}
+        self._dimensions = self._along(graph.inputs)
+        self._new: list[_Nodes] = []
+        self._first = np.empty(0, np.int32)  # of what each node makes; the rest follows it
+        self._known: dict[object, tuple[Numbers, Numbers]] = {}  # by code: operands, and the node that reads them
+        self._kinds: dict[object, int] = {}
 
-    def lay(self, variant: int, steps: Sequence[Step]) -> None:
-        """Add one variant; what it has in common with the one before, from the beginning, is known already."""
-        values, run = self.values, self.run
-        common = next((n for n, (a, b) in enumerate(zip(steps, self.before, strict=False)) if a is not b), None)
-        common = min(len(steps), len(self.before)) if common is None else common
-        del run[common:]
-        self.before = steps
-        for step in steps[common:]:
-            found = self.parts.get(id(step)) or self._part(step)
-            operands = tuple([values[stream] for stream in found.reads])
-            if len(operands) == 1 and found.adds:
-                values[found.makes[0]] = operands[0]  # a sum of one operand is that operand
-                run.append(-1)
-                continue
-            number = self._node(step, found, operands)
-            values.update(zip(found.makes, self.nodes[number].makes, strict=True))
-            run.append(number)
-        self.outputs.append(tuple([values[stream] for stream in self.graph.outputs]))
-        self.needs[variant, : len(run)] = run
+    def lay(self, column: Numbers) -> Numbers:
+        """The nodes of the variants at one place, given the numbers of their steps."""
+        needs = np.full(self._variants, NONE, np.int32)
+        for number in np.unique(column[column != NONE]).tolist():
+            step, rows = self._steps[number], np.flatnonzero(column == number)
+            operands = self._taken(reads(step), rows)
+            if isinstance(step, Add) and operands.shape[1] == 1:
+                made = operands  # a sum of one operand is that operand
+            else:
+                needs[rows] = nodes = self._nodes(number, operands)
+                made = self._first[nodes, None] + np.arange(len(makes(step)))
+            for stream, values in zip(makes(step), made.T, strict=True):
+                self._value(stream)[rows] = values
+        return needs
 
-    def _part(self, step: Step) -> _Part:
-        adds = isinstance(step, Add)
-        code = (step.block, step.output) if isinstance(step, Add) else (id(step.code), step.params)
-        made = tuple(self.along[stream] for stream in makes(step))
-        self.parts[id(step)] = found = _Part(reads(step), makes(step), adds, code, made)
+    def _taken(self, streams: Sequence[str], rows: NDArray[np.int64]) -> Numbers:
+        """The numbers of some streams' values in some variants, [variants, streams]."""
+        found = np.empty((len(rows), len(streams)), np.int32)
+        for place, stream in enumerate(streams):
+            found[:, place] = self._value(stream)[rows]
+            if (found[:, place] == NONE).any():
+                raise ValueError(f"merge: a variant takes the stream {stream}, which no step before makes.")
         return found
 
-    def _node(self, step: Step, found: _Part, operands: tuple[int, ...]) -> int:
-        key = operands if found.adds else (found.code, operands)
-        number = self.known.get(key)
-        if number is None:
-            number = self.known[key] = len(self.nodes)
-            first = len(self.dimensions)
-            self.dimensions += found.along
-            made = tuple(range(first, len(self.dimensions)))
-            self.nodes.append(Node(step, operands, made, self._kind(found, operands)))
-        return number
+    def _value(self, stream: str) -> Numbers:
+        if stream not in self._values:
+            self._values[stream] = np.full(self._variants, NONE, np.int32)
+        return self._values[stream]
 
-    def _kind(self, found: _Part, operands: tuple[int, ...]) -> int:
+    def _nodes(self, number: int, operands: Numbers) -> Numbers:
+        """The node of each row of operands, made where there is none yet."""
+        step = self._steps[number]
+        code = operands.shape[1] if isinstance(step, Add) else (id(step.code), step.params)
+        before, nodes = self._known.get(code, (operands[:0], np.empty(0, np.int32)))
+        rows = np.concatenate([before, operands])
+        first, which = _distinct(rows)
+        old = first < len(before)
+        found = np.empty(len(first), np.int32)
+        found[old] = nodes[first[old]]
+        found[~old] = self._made(number, rows[first[~old]])
+        self._known[code] = rows[first], found
+        return found[which[len(before) :]]
+
+    def _made(self, number: int, operands: Numbers) -> Numbers:
+        """New nodes, one for each row of operands."""
+        along = self._along(makes(self._steps[number]))
+        first, count = len(self._dimensions), len(along) * len(operands)
+        results = np.arange(first, first + count, dtype=np.int32).reshape(len(operands), len(along))
+        self._new.append(_Nodes(number, operands, results, self._kinds_of(number, operands, along)))
+        self._dimensions = np.concatenate([self._dimensions, np.tile(along, len(operands))])
+        self._first = np.concatenate([self._first, results[:, 0]])
+        return np.arange(len(self._first) - len(operands), len(self._first), dtype=np.int32)
+
+    def _kinds_of(self, number: int, operands: Numbers, along: Numbers) -> Numbers:
         """Nodes can be stacked if they differ in nothing but values with examples along a dimension."""
-        along = tuple([self.dimensions[value] for value in operands])
-        if None in found.along or all(place is None for place in along):
-            return ALONE
-        shared: tuple[int | None, ...] = ()
-        if None in along:
-            shared = tuple(value if place is None else None for value, place in zip(operands, along, strict=True))
-        return self.kinds.setdefault((found.code, along, shared), len(self.kinds))
+        step = self._steps[number]
+        code = (step.block, step.output) if isinstance(step, Add) else (id(step.code), step.params)
+        places = self._dimensions[operands]
+        alike = np.concatenate([places, np.where(places == NONE, operands, NONE)], 1)
+        first, which = _distinct(alike + 1)
+        kinds = [
+            ALONE
+            if (along == NONE).any() or (places[row] == NONE).all()
+            else self._kinds.setdefault((code, *alike[row].tolist()), len(self._kinds))
+            for row in first.tolist()
+        ]
+        return np.array(kinds, np.int32)[which]
 
-    def merged(self) -> Merged:
+    def _along(self, streams: Sequence[str]) -> Numbers:
+        found = (dimension(self._graph.streams[stream]) for stream in streams)
+        return np.array([NONE if along is None else along for along in found], np.int32)
+
+    def merged(self, needs: Sequence[Numbers]) -> Merged:
         """All variants, without the nodes on which no output depends."""
-        wanted = [False] * len(self.dimensions)
-        for outputs in self.outputs:
-            for value in outputs:
-                wanted[value] = True
-        alive = np.zeros(len(self.nodes) + 1, bool)  # the last entry is that of node −1
-        for number in range(len(self.nodes) - 1, -1, -1):  # a node reads what earlier ones make
-            node = self.nodes[number]
-            if any(wanted[value] for value in node.makes):
-                alive[number] = True
-                for value in node.reads:
-                    wanted[value] = True
-        self.needs[~alive[self.needs]] = -1
-        return Merged(self.graph, self.nodes, self.needs, self.inputs, self.outputs, self.dimensions)
+        outputs = self._taken(self._graph.outputs, np.arange(self._variants))
+        wanted = np.zeros(len(self._dimensions), bool)
+        wanted[outputs] = True
+        alive: list[NDArray[np.bool_]] = []
+        for new in reversed(self._new):  # a node reads what earlier ones make
+            alive.append(np.any(wanted[new.makes], axis=1))
+            wanted[new.reads[alive[-1]]] = True
+        serves = np.concatenate([*reversed(alive), [False]])  # the last entry is that of node −1
+        nodes = np.stack(needs, 1) if needs else np.empty((self._variants, 0), np.int32)
+        return Merged(
+            self._graph,
+            self._steps,
+            np.repeat([new.step for new in self._new], [len(new.kinds) for new in self._new]).astype(np.int32),
+            _one_below_another([new.reads for new in self._new]),
+            _one_below_another([new.makes for new in self._new]),
+            np.concatenate([np.empty(0, np.int32), *(new.kinds for new in self._new)]),
+            np.where(serves[nodes], nodes, NONE),
+            self.inputs,
+            outputs,
+            self._dimensions,
+        )
+
+
+def _distinct(rows: Numbers) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where each distinct row is met first, in the order of the rows' numbers, and which of them each row is."""
+    key = np.zeros(len(rows), np.int64)
+    for column in rows.T:
+        if len(column) and (column != column[0]).any():
+            key = np.unique(key, return_inverse=True)[1] * (int(column.max()) + 1) + column
+    _, first, which = np.unique(key, return_index=True, return_inverse=True)
+    return first, which
+
+
+def _one_below_another(blocks: Sequence[Numbers]) -> Numbers:
+    """Rows of several widths as one array, −1 where a row has ended."""
+    found = np.full((sum(map(len, blocks)), max((block.shape[1] for block in blocks), default=0)), NONE, np.int32)
+    start = 0
+    for block in blocks:
+        found[start : start + len(block), : block.shape[1]] = block
+        start += len(block)
+    return found

@@ -4,9 +4,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unbraid.walk._merge import ALONE, Merged
-
-Numbers = NDArray[np.int32]
+from unbraid.walk._merge import ALONE, NONE, Merged, Numbers
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,9 @@ class Schedule:
         last: after each group the values that nobody reads any more, as for `finished`.
     """
 
-    groups: Sequence[Sequence[int]]
-    finished: Sequence[Sequence[int]]
-    last: Sequence[Sequence[int]]
+    groups: Sequence[Numbers]
+    finished: Sequence[NDArray[np.int64]]
+    last: Sequence[NDArray[np.int64]]
 
 
 def schedule(merged: Merged, room: Room) -> Schedule:
@@ -45,14 +43,14 @@ def schedule(merged: Merged, room: Room) -> Schedule:
     go first. After deletions these are the ones that cannot part any more, while the one row of the whole model, from
     which the rest has yet to depart, waits. No node is in both parts, so nothing is computed twice.
     """
-    groups: list[list[int]] = []
-    done = np.zeros(len(merged.nodes), bool)
+    groups: list[Numbers] = []
+    done = np.zeros(len(merged.runs), bool)
     waiting = [(np.arange(len(merged.needs), dtype=np.int32), 0)]
     while waiting:
         variants, first = waiting.pop()
         for place in range(first, merged.needs.shape[1]):
             column = merged.needs[variants, place]
-            nodes, serves = np.unique(column[column >= 0], return_counts=True)
+            nodes, serves = np.unique(column[column != NONE], return_counts=True)
             if len(nodes) > room.live[place]:
                 fewest = nodes[np.argsort(serves, kind="stable")[: room.live[place]]]
                 part = np.isin(column, fewest)
@@ -64,35 +62,33 @@ def schedule(merged: Merged, room: Room) -> Schedule:
     return Schedule(groups, *_ends(merged, groups))
 
 
-def _pieces(merged: Merged, nodes: Numbers, room: int) -> Iterator[list[int]]:
+def _pieces(merged: Merged, nodes: Numbers, room: int) -> Iterator[Numbers]:
     """Nodes of one kind, at most `room` together."""
-    kinds: dict[int, list[int]] = {}
-    for node in nodes.tolist():
-        kind = merged.nodes[node].kind
-        kinds.setdefault(kind if kind != ALONE else -2 - node, []).append(node)
-    for alike in kinds.values():
+    kinds = merged.kinds[nodes]
+    yield from nodes[kinds == ALONE, None]
+    for kind in np.unique(kinds[kinds != ALONE]):
+        alike = nodes[kinds == kind]
         yield from (alike[start : start + room] for start in range(0, len(alike), room))
 
 
-def _ends(merged: Merged, groups: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
+def _ends(merged: Merged, groups: list[Numbers]) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
     """When each variant is finished, and when each value has been read for the last time."""
-    turn = np.zeros(len(merged.nodes) + 1, np.int64)  # the last entry, 0, is that of node −1
-    last = [-1] * len(merged.dimensions)
-    for value in merged.inputs.values():
-        last[value] = 0
+    turn = np.zeros(len(merged.runs) + 1, np.int64)  # the last entry, 0, is that of node −1
     for number, group in enumerate(groups, start=1):
         turn[group] = number
-        for node in group:
-            for value in (*merged.nodes[node].reads, *merged.nodes[node].makes):
-                last[value] = number
-    finished: list[list[int]] = [[] for _ in range(len(groups) + 1)]
-    ends = turn[merged.needs].max(axis=1, initial=0).tolist()
-    for variant, end in enumerate(ends):
-        finished[end].append(variant)
-        for value in merged.outputs[variant]:
-            last[value] = max(last[value], end)
-    gone: list[list[int]] = [[] for _ in range(len(groups) + 1)]
-    for value, number in enumerate(last):
-        if number >= 0:  # no variant needs the others
-            gone[number].append(value)
-    return finished, gone
+    last = np.full(len(merged.dimensions) + 1, NONE, np.int64)  # the last entry is that of value −1
+    last[[*merged.inputs.values()]] = 0
+    run = np.flatnonzero(turn)
+    for values in (*merged.reads[run].T, *merged.makes[run].T):
+        np.maximum.at(last, values, turn[run])
+    ends = turn[merged.needs].max(axis=1, initial=0)
+    for values in merged.outputs.T:
+        np.maximum.at(last, values, ends)
+    last[-1] = NONE
+    return _by_turn(ends, len(groups)), _by_turn(last[:-1], len(groups))
+
+
+def _by_turn(turns: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
+    """What comes at each turn from 0 to `count`; what comes at none, −1, is left out."""
+    order = np.argsort(turns, kind="stable")
+    return np.split(order, np.searchsorted(turns[order], np.arange(count + 1)))[1:]

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unbraid.graph import Segment, Step, reads
-from unbraid.walk._merge import Merged
+from unbraid.walk._merge import NONE, Merged
 from unbraid.walk._run import execute
 from unbraid.walk._schedule import Room
 from unbraid.walk._state import State, like
@@ -41,30 +41,32 @@ def measured(
     values: dict[int, Any] = {number: inputs[stream] for stream, number in merged.inputs.items()}
     sizes: dict[int | str, Size] = {}
     nodes = sorted(used(merged, variants))
-    last = {value: number for number in nodes for value in merged.nodes[number].reads}
-    wanted = {value for variant in variants for value in merged.outputs[variant]}
+    last = {value: number for number in nodes for value in merged.reads[number].tolist()}
+    wanted = set(merged.outputs[variants].flatten().tolist())
     for number in nodes:
-        node = merged.nodes[number]
-        operands = {stream: values[value] for stream, value in zip(reads(node.step), node.reads, strict=True)}
+        step, given = merged.step(number), merged.reads[number].tolist()
+        operands = {stream: values[value] for stream, value in zip(reads(step), given, strict=False)}
         with torch.no_grad(), _Largest() as watch:
-            made = execute(node.step, state, operands)
-        values.update(zip(node.makes, made, strict=True))
+            made = execute(step, state, operands)
+        values.update(zip(merged.makes[number].tolist(), made, strict=False))
         before = sum(map(_bytes, operands.values()))
-        weights = sum(_bytes(like(state, name)) for name in node.step.params) if isinstance(node.step, Segment) else 0
-        sizes[_key(node.step)] = Size(before + 2 * watch.largest, before + sum(map(_bytes, made)), weights)
-        for value in node.reads:
+        weights = sum(_bytes(like(state, name)) for name in step.params) if isinstance(step, Segment) else 0
+        sizes[_key(step)] = Size(before + 2 * watch.largest, before + sum(map(_bytes, made)), weights)
+        for value in given:
             if last[value] == number and value not in wanted:
                 values.pop(value, None)
-    outputs = [[values[value] for value in merged.outputs[variant]] for variant in variants]
+    outputs = [[values[value] for value in merged.outputs[variant].tolist()] for variant in variants]
     return [dict(zip(merged.graph.outputs, found, strict=True)) for found in outputs], sizes
 
 
 def by_step(merged: Merged) -> list[list[set[int]]]:
-    """The nodes of each step, wherever a variant has it; each by itself, as `witnesses` takes them."""
-    found: dict[int | str, list[set[int]]] = {}
-    for number in np.unique(merged.needs[merged.needs >= 0]).tolist():
-        found.setdefault(_key(merged.nodes[number].step), []).append({number})
-    return list(found.values())
+    """The nodes of each step, wherever a variant has it, as one group each, as `witnesses` takes them."""
+    found: dict[int | str, set[int]] = {}
+    nodes = np.unique(merged.needs[merged.needs != NONE])
+    for number in np.unique(merged.runs[nodes]).tolist():
+        alike = nodes[merged.runs[nodes] == number].tolist()
+        found.setdefault(_key(merged.steps[number]), set()).update(alike)
+    return [[group] for group in found.values()]
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,8 @@ class Budget:
             scale: how many times as many there are.
         """
         run, live = [], []
-        for place in range(merged.needs.shape[1]):
-            steps = [merged.nodes[number].step for number in np.unique(merged.needs[:, place]) if number >= 0]
+        for column in merged.needs.T:
+            steps = [merged.steps[number] for number in np.unique(merged.runs[column[column != NONE]])]
             met = [sizes[key] for key in set(map(_key, steps)) & sizes.keys()]
             fast = max(self.cache, _REREAD * max((size.weights for size in met), default=0))
             run.append(_times(min(self.working, fast), scale * max((size.working for size in met), default=0)))

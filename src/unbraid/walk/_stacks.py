@@ -1,30 +1,39 @@
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unbraid.graph import Segment, reads
-from unbraid.walk._merge import Merged, Node
+from unbraid.walk._merge import NONE, Merged, Numbers
 from unbraid.walk._run import execute
 from unbraid.walk._state import State
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class _Rows:
-    """Where a value lies: in a tensor of its own, or as some rows of a stack."""
+@dataclass(eq=False, slots=True)
+class _Stack:
+    """Values that lie one below the other in one tensor, or one value as it is.
+
+    Attributes:
+        base: the tensor.
+        along: the dimension along which they lie; None for one value that cannot be stacked.
+        count: how many rows each has.
+        left: how many of them are still wanted.
+    """
 
     base: Any
-    serial: int
-    start: int
-    count: int
     along: int | None
+    count: int
+    left: int
 
-    def value(self) -> Any:
-        if self.along is None or self.count == self.base.shape[self.along]:
+    def values(self, first: int, number: int) -> Any:
+        """So many values from the first, side by side."""
+        if self.along is None or number * self.count == self.base.shape[self.along]:
             return self.base
-        return self.base.narrow(self.along, self.start, self.count)
+        return self.base.narrow(self.along, first * self.count, number * self.count)
 
 
 class Stacks:
@@ -38,74 +47,91 @@ class Stacks:
     """
 
     def __init__(self, merged: Merged, state: State, inputs: Mapping[str, Any], behind: Collection[int] = ()) -> None:
-        self._merged, self._state, self._behind = merged, state, behind
-        self._rows: dict[int, _Rows] = {}
+        self._merged, self._state = merged, state
+        self._behind = np.zeros(len(merged.runs), bool)
+        self._behind[[*behind]] = True
+        self._stacks: dict[int, _Stack] = {}
         self._serial = 0
+        # For each value its stack, and which of the stack's values it is.
+        self._lies = np.full(len(merged.dimensions), NONE)
+        self._row = np.zeros(len(merged.dimensions), np.int64)
         for stream, number in merged.inputs.items():
-            self._keep([number], inputs[stream])
+            self._keep(np.array([number]), inputs[stream])
 
-    def value(self, number: int) -> Any:
+    def value(self, number: SupportsIndex) -> Any:
         """One value by itself."""
-        return self._rows[number].value()
+        return self._stacks[self._lies[number]].values(int(self._row[number]), 1)
 
-    def drop(self, numbers: Sequence[int]) -> None:
+    def drop(self, numbers: NDArray[np.integer[Any]]) -> None:
         """Let go of values."""
-        for number in numbers:
-            self._rows.pop(number, None)
+        lies = self._lies[numbers].tolist()
+        self._lies[numbers] = NONE
+        for serial in lies:
+            if serial != NONE:
+                stack = self._stacks[serial]
+                stack.left -= 1
+                if not stack.left:
+                    del self._stacks[serial]
 
-    def execute(self, group: Sequence[int]) -> None:
+    def execute(self, group: Numbers) -> None:
         """Run nodes of one kind: one as it is, several as one batch, their values one below the other."""
         if len(group) > 1:
-            group = sorted(group, key=self._place)  # rows that lie side by side need not be copied
-        nodes = [self._merged.nodes[number] for number in group]
-        step = nodes[0].step
-        operands = {stream: self._operand(nodes, position) for position, stream in enumerate(reads(step))}
+            group = group[self._order(group)]  # rows that lie side by side need not be copied
+        step = self._merged.step(group[0])
+        operands = {stream: self._operand(group, position) for position, stream in enumerate(reads(step))}
         for position, made in enumerate(execute(step, self._state, operands)):
-            self._keep([node.makes[position] for node in nodes], made)
+            self._keep(self._merged.makes[group, position], made)
 
-    def _place(self, number: int) -> tuple[bool, int, int]:
-        rows = [self._rows[value] for value in self._merged.nodes[number].reads]
-        lies = next(((row.serial, row.start) for row in rows if row.along is not None), (0, 0))
-        return (number in self._behind, *lies)
+    def _order(self, group: Numbers) -> NDArray[np.int64]:
+        """By where their first operands lie, those that come last behind."""
+        behind = self._behind[group]
+        for values in self._merged.reads[group].T:
+            if values[0] != NONE and self._stack(values[0]).along is not None:
+                return np.lexsort((self._row[values], self._lies[values], behind))
+        return np.argsort(behind, kind="stable")
 
-    def _keep(self, numbers: list[int], made: Any) -> None:
-        along = self._merged.dimensions[numbers[0]]
-        if along is None or not isinstance(made, Tensor) or made.ndim <= along:
-            along, count = None, 0
-        else:
-            count, odd = divmod(made.shape[along], len(numbers))
-            if odd:
-                raise RuntimeError(f"{made.shape[along]} rows are not those of {len(numbers)} batches of one size")
+    def _stack(self, number: SupportsIndex) -> _Stack:
+        return self._stacks[self._lies[number]]
+
+    def _keep(self, numbers: NDArray[np.integer[Any]], made: Any) -> None:
+        along = int(self._merged.dimensions[numbers[0]])
+        rows = along != NONE and isinstance(made, Tensor) and made.ndim > along
+        count, odd = divmod(made.shape[along], len(numbers)) if rows else (0, 0)
+        if odd:
+            raise RuntimeError(f"{made.shape[along]} rows are not those of {len(numbers)} batches of one size")
         self._serial += 1
-        for position, number in enumerate(numbers):
-            self._rows[number] = _Rows(made, self._serial, position * count, count, along)
+        self._stacks[self._serial] = _Stack(made, along if rows else None, count, len(numbers))
+        self._lies[numbers] = self._serial
+        self._row[numbers] = np.arange(len(numbers))
 
-    def _operand(self, nodes: list[Node], position: int) -> Any:
-        numbers = [node.reads[position] for node in nodes]
-        first = self._rows[numbers[0]]
-        if len(nodes) == 1 or first.along is None:
-            return first.value()
-        step = nodes[0].step
+    def _operand(self, group: Numbers, position: int) -> Any:
+        numbers = self._merged.reads[group, position]
+        first = self._stack(numbers[0])
+        if len(numbers) == 1 or first.along is None:
+            return self.value(numbers[0])
+        step = self._merged.step(group[0])
         if isinstance(step, Segment) and step.inputs[position] in step.measured:
             # Read for its sizes alone: a tensor of these sizes without memory.
-            sizes = list(first.value().shape)
-            sizes[first.along] *= len(nodes)
+            sizes = list(self.value(numbers[0]).shape)
+            sizes[first.along] *= len(numbers)
             return first.base.new_empty(()).expand(sizes)
         return self._stacked(numbers, first.along)
 
-    def _stacked(self, numbers: list[int], along: int) -> Tensor:
+    def _stacked(self, numbers: Numbers, along: int) -> Tensor:
         """The values one below the other: rows of one tensor where they lie so already, otherwise a copy."""
-        parts: list[tuple[Any, int, int, int]] = []
-        for number in numbers:
-            row = self._rows[number]
-            if parts and parts[-1][1] == row.serial and parts[-1][2] + parts[-1][3] == row.start:
-                parts[-1] = (*parts[-1][:3], parts[-1][3] + row.count)
-            else:
-                parts.append((row.base, row.serial, row.start, row.count))
-        tensors = [base.narrow(along, start, count) for base, _, start, count in parts]
+        lies, row = self._lies[numbers], self._row[numbers]
+        breaks = np.flatnonzero((lies[1:] != lies[:-1]) | (row[1:] != row[:-1] + 1))
+        bounds = [0, *(breaks + 1).tolist(), len(numbers)]
+        tensors = [
+            self._stacks[serial].values(first, end - start)
+            for serial, first, start, end in zip(
+                lies[bounds[:-1]].tolist(), row[bounds[:-1]].tolist(), bounds, bounds[1:], strict=False
+            )
+        ]
         if len(tensors) == 1:
             return tensors[0]
         stack = torch.cat(tensors, along)
-        if len(set(numbers)) == len(numbers):
+        if len(set(numbers.tolist())) == len(numbers):
+            self.drop(numbers)
             self._keep(numbers, stack)  # the copies take the places of the originals, which can then go
         return stack

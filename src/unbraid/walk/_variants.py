@@ -1,6 +1,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from unbraid.walk._merge import Merged
@@ -27,11 +28,12 @@ def run_variants(
         The number of a variant, and its outputs by stream.
     """
     stacks = Stacks(merged, state, inputs, behind)
-    for group, finished, last in zip(([], *order.groups), order.finished, order.last, strict=True):
+    groups = (np.empty(0, np.int32), *order.groups)
+    for group, finished, last in zip(groups, order.finished, order.last, strict=True):
         with torch.no_grad():
-            if group:
+            if len(group):
                 stacks.execute(group)
-        for variant in finished:
+        for variant in finished.tolist():
             values = map(stacks.value, merged.outputs[variant])
             yield variant, dict(zip(merged.graph.outputs, values, strict=True))
         stacks.drop(last)

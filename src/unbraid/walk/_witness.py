@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from unbraid.graph import Segment
-from unbraid.walk._merge import Merged
+from unbraid.walk._merge import NONE, Merged
 from unbraid.walk._schedule import Schedule
 
 
@@ -16,21 +16,20 @@ def used(merged: Merged, variants: Iterable[int]) -> set[int]:
 
 def _used(merged: Merged, variant: int) -> set[int]:
     found: set[int] = set()
-    wanted = set(merged.outputs[variant])
+    wanted = set(merged.outputs[variant].tolist())
     for number in sorted(merged.needs[variant].tolist(), reverse=True):  # a node reads what those before it make
-        if number >= 0 and not wanted.isdisjoint(merged.nodes[number].makes):
+        if number != NONE and not wanted.isdisjoint(merged.makes[number].tolist()):
             found.add(number)
-            wanted.update(merged.nodes[number].reads)
-    return found
+            wanted.update(merged.reads[number].tolist())
+    return found - {NONE}
 
 
 def stacked_kinds(merged: Merged, order: Schedule) -> dict[int, list[set[int]]]:
     """The groups of several nodes, by kind; sums are left out, as a sum is taken number by number."""
     found: dict[int, list[set[int]]] = {}
     for group in order.groups:
-        node = merged.nodes[group[0]]
-        if len(group) > 1 and isinstance(node.step, Segment):
-            found.setdefault(node.kind, []).append(set(group))
+        if len(group) > 1 and isinstance(merged.step(group[0]), Segment):
+            found.setdefault(int(merged.kinds[group[0]]), []).append(set(group.tolist()))
     return found
 
 
