@@ -80,12 +80,11 @@ def _numbered(variants: Sequence[Sequence[Step]]) -> tuple[list[Step], Numbers]:
     """The distinct steps, and which of them each variant has at each place, [places, variants]."""
     every = list(chain.from_iterable(variants))
     ids = np.fromiter(map(id, every), np.int64, len(every))
-    _, first, numbers = np.unique(ids, return_index=True, return_inverse=True)
-    order = np.argsort(first)  # as they are met, not as they lie in memory: the same in every run
+    first, numbers = _as_met(ids)
     lengths = np.fromiter(map(len, variants), np.int64, len(variants))
     columns = np.full((len(variants), lengths.max(initial=0)), NONE, np.int32)
-    columns[np.arange(columns.shape[1]) < lengths[:, None]] = np.argsort(order)[numbers]
-    return [every[number] for number in first[order]], columns.T
+    columns[np.arange(columns.shape[1]) < lengths[:, None]] = numbers
+    return [every[number] for number in first], columns.T
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -217,13 +216,19 @@ class _Merger:
 
 
 def _distinct(rows: Numbers) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where each distinct row is met first, in the order of the rows' numbers, and which of them each row is."""
+    """Where each distinct row is met first, in that order, and which of them each row is."""
     key = np.zeros(len(rows), np.int64)
-    for column in rows.T:
-        if len(column) and (column != column[0]).any():
-            key = np.unique(key, return_inverse=True)[1] * (int(column.max()) + 1) + column
-    _, first, which = np.unique(key, return_index=True, return_inverse=True)
-    return first, which
+    differ = (rows != rows[:1]).any(axis=0)
+    for column in rows.T[differ]:
+        key = (np.unique(key, return_inverse=True)[1] if key.any() else key) * (int(column.max()) + 1) + column
+    return _as_met(key) if differ.any() else (np.arange(min(len(rows), 1)), key)
+
+
+def _as_met(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where each distinct key is met first, in that order, and which of them each key is."""
+    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return first[order], np.argsort(order)[which]
 
 
 def _one_below_another(blocks: Sequence[Numbers]) -> Numbers:
