@@ -1,5 +1,6 @@
 """What a form says of places: names of blocks and branches, sources, what is shared; and what is no block."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -204,6 +205,50 @@ def test_several_results_of_one_operator_come_from_one_segment():
     last = next(step for step in form.graph.steps if isinstance(step, Add) and step.block == 2)
     assert form.stream == last.output  # the output is made of the last sum and of the first
     assert form(x(7, 4)).shape == (7, 8)
+
+
+class Shares(nn.Module):
+    """Two results of one operator, each read inside one branch alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.side, self.a, self.b = nn.Linear(4, 8), nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x, y):
+        one, two = torch.tanh(self.side(y)).split(4, -1)
+        x = x + torch.tanh(self.a(x)) * one
+        return x + torch.tanh(self.b(x)) * two
+
+
+def test_results_of_one_operator_inside_two_branches():
+    model = Shares()
+    form = traced(model, (x(), x()))
+    assert [block.skip for block in form.blocks] == ["identity"] * 2
+    args = x(7, 4), x(7, 4).flip(0)
+    torch.testing.assert_close(form(*args), model(*args), rtol=1e-13, atol=1e-13)
+
+
+class Chosen(nn.Module):
+    """A branch needs the number of rows that a condition chooses, a size that no input has."""
+
+    def __init__(self, inside):
+        super().__init__()
+        self.inside, self.head, self.a = inside, nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        h = self.head(x)
+        rows = h[h[:, 0] > -1e9]
+        branch = torch.tanh(self.a(rows)).sum(0).expand_as(h) if self.inside else torch.tanh(self.a(h))
+        return h + branch / torch.ones(rows.shape[0], dtype=h.dtype).sum()
+
+
+@pytest.mark.parametrize(("inside", "streams"), [(True, 4), (False, 5)], ids=["read anyway", "for its size alone"])
+def test_a_size_that_no_input_has(inside, streams):
+    """The rows are a stream of their own only where the branch does not compute them."""
+    model = Chosen(inside)
+    form = traced(model, (x(),))
+    assert len(form.graph.streams) == streams
+    torch.testing.assert_close(form(x(7, 4)), model(x(7, 4)), rtol=1e-13, atol=1e-13)
 
 
 class Inner(nn.Module):
