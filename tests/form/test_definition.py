@@ -105,28 +105,6 @@ BLOCKS = {
         ROWS,
         [("identity", 1, 0)],
     ),
-    "subtracted": (lambda: Does(lambda net, x: x - net.f(x), f=mlp(6)), ROWS, [("identity", 1, 0)]),
-    "subtracted, written the other way round": (
-        lambda: Does(lambda net, x: torch.rsub(net.f(x), x), f=mlp(6)),
-        ROWS,
-        [("identity", 1, 0)],
-    ),
-    "a scaled branch, subtracted": (
-        lambda: Does(lambda net, x: torch.sub(x, net.f(x), alpha=0.3), f=mlp(6)),
-        ROWS,
-        [("identity", 1, 0)],
-    ),
-    "subtracted in place": (
-        lambda: Does(lambda net, x: x.clone().sub_(net.f(x)), f=mlp(6)),
-        ROWS,
-        [("identity", 1, 0)],
-    ),
-    "the skip subtracted": (lambda: Does(lambda net, x: net.f(x) - x, f=mlp(6)), ROWS, [("projection", 1, 0)]),
-    "parallel, (x - attn) - mlp": (
-        lambda: Does(lambda net, x: (x - net.attn(x)) - net.mlp(x), attn=mlp(6), mlp=mlp(6)),
-        ROWS,
-        [("identity", 2, 0)],
-    ),
     "a layer scale": (
         lambda: Does(lambda net, x: x + net.scale * net.f(x), f=mlp(6), scale=vector()),
         ROWS,
@@ -283,20 +261,6 @@ NONE = {
     "GELU": (lambda: Does(lambda net, x: gelu(net.f(x)), f=nn.Linear(6, 6)), ROWS, 1, POINTWISE),
     "x + x²": (lambda: Does(lambda net, x: x + x * x), ROWS, 1, POINTWISE),
     "x + relu(x)": (lambda: Does(lambda net, x: x + torch.relu(x)), ROWS, 1, POINTWISE),
-    "x - relu(x)": (lambda: Does(lambda net, x: x - torch.relu(x)), ROWS, 1, POINTWISE),
-    "a mean taken off": (lambda: Does(lambda net, x: net.f(x - x.mean(-1, keepdim=True)), f=mlp(6)), ROWS, 0, None),
-    "a pooling without its input": (
-        lambda: Does(lambda net, x: net.p(x) - x, p=nn.AvgPool2d(3, 1, 1)),
-        IMAGES,
-        1,
-        AFFINE,
-    ),
-    "the difference of two experts": (
-        lambda: Does(lambda net, x: net.a(x) - net.b(x), a=mlp(6), b=mlp(6)),
-        ROWS,
-        1,
-        NEITHER,
-    ),
     "biases": (
         lambda: Does(lambda net, x: torch.tanh(x @ net.w + net.b), w=nn.Parameter(torch.eye(6)), b=vector()),
         ROWS,

@@ -6,8 +6,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.fx.node import map_arg
 
-from unbraid.form._dataflow import same_shape
-from unbraid.graph import is_float, name_of, shape_only
+from unbraid.graph import name_of, shape_only
 
 # Checks on metadata that the exporter adds: they compute nothing.
 _CHECKS = {
@@ -188,32 +187,23 @@ def _before_the_run(statistic: Any) -> Any:
 
 
 def _spell_out(graph: fx.Graph) -> None:
-    """Write what hides an addition, or a product in it, as addition and product: a + αb, a + v·b·c, a − αb."""
+    """Write additions that hide a product as addition and product: a + αb, a + v·b·c."""
     for node in list(graph.nodes):
-        if node.op != "call_function" or name_of(node) not in {"add", "addcmul", "sub", "rsub"}:
+        if node.op != "call_function" or name_of(node) not in {"add", "addcmul"}:
             continue
         if not isinstance(node.target, torch._ops.OpOverload) or not isinstance(node.meta.get("val"), Tensor):
             continue
-        if "sub" in name_of(node) and not _difference(node):
-            continue  # a mean taken off, a mask: no difference of two streams
-        first, second = node.args[:2] if name_of(node) != "rsub" else node.args[1::-1]
-        scale = node.kwargs.get("value" if name_of(node) == "addcmul" else "alpha", 1)
         with graph.inserting_before(node):
             if name_of(node) == "addcmul":
-                second = _call(graph, node, torch.ops.aten.mul.Tensor, node.args[1:3])
-            if "sub" in name_of(node):
-                second = _call(graph, node, torch.ops.aten.neg.default, (second,))
-            if scale != 1 and isinstance(second, fx.Node):
-                second = _call(graph, node, torch.ops.aten.mul.Tensor, (second, scale))
-        if second is not node.args[1]:
+                product = _call(graph, node, torch.ops.aten.mul.Tensor, node.args[1:3])
+                scale = node.kwargs.get("value", 1)
+            else:
+                product, scale = node.args[1], node.kwargs.get("alpha", 1)
+            if scale != 1 and isinstance(product, fx.Node):
+                product = _call(graph, node, torch.ops.aten.mul.Tensor, (product, scale))
+        if product is not node.args[1]:
             node.target = torch.ops.aten.add.Tensor
-            node.args, node.kwargs = (first, second), {}
-
-
-def _difference(node: fx.Node) -> bool:
-    """Whether two tensors of one shape are subtracted, as in an addition of streams."""
-    a, b = node.args[:2]
-    return isinstance(a, fx.Node) and isinstance(b, fx.Node) and same_shape(a, b) and is_float(a) and is_float(b)
+            node.args, node.kwargs = (node.args[0], product), {}
 
 
 def _call(graph: fx.Graph, like: fx.Node, target: Any, args: tuple[Any, ...]) -> fx.Node:
