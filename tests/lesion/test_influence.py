@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from unbraid import lesion, reorderings, subsets, trace
+from unbraid.form import lesioned, sweep
 
 DEPTH = 5
 
@@ -103,3 +104,36 @@ def test_it_is_seen_in_orders_whatever_their_place_in_a_stack(where, how):
         with torch.no_grad():
             expected = [float(size(form.reorder(order)(x), None)) for order in study.orders]
         assert study.metrics == pytest.approx(expected, rel=1e-13)
+
+
+class TwoSided(nn.Module):
+    """One operator's two results are read by all blocks; one of two branches of a block mixes the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.side, self.head = nn.Linear(8, 16), nn.Linear(8, 3)
+        self.f = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8)) for _ in range(5))
+
+    def forward(self, x, side):
+        a, b = torch.tanh(self.side(side)).chunk(2, -1)
+        x = x + self.f[0](x) * a
+        x = x + self.f[1](x - x.mean(0, keepdim=True)) * b + self.f[4](x) * a
+        x = x + self.f[2](x) * a + 0
+        x = x + self.f[3](x) * b
+        return self.head(x)
+
+
+def test_a_step_that_no_compared_variant_depends_on_is_compared_by_one_more():
+    """The whole model is not among them, and what mixes the batch is a branch that some variants only list."""
+    torch.manual_seed(0)
+    form = trace(TwoSided().double(), (torch.randn(6, 8).double(), torch.randn(6, 8).double()))
+    inputs, labels = (torch.randn(6, 8).double(), torch.randn(6, 8).double()), torch.zeros(6)
+    sets = [((1, 0),), (2,), (0,), (0, 2), (3,), (0, 3)]
+
+    def metric(output, _):
+        return output.square().mean()
+
+    found = sweep(form, lesioned(form, sets), [(inputs, labels)], metric)
+    for which, value in zip(sets, found.means, strict=True):
+        assert value == pytest.approx(float(metric(form.without(*which)(*inputs), labels)), rel=1e-12)
+    assert not found.stacked

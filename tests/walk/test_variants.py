@@ -19,7 +19,7 @@ from properties.test_form import built, plans
 from unbraid import trace
 from unbraid.form import lesioned
 from unbraid.graph import Add, Segment, Stream, reads, rewired
-from unbraid.walk import NONE, Room, dimension, merge, run, run_variants, schedule
+from unbraid.walk import NONE, Room, dimension, merge, run, run_variants, schedule, used
 
 
 def room(merged, runs, live=None):
@@ -96,6 +96,7 @@ def test_nothing_is_there_twice_and_nothing_in_vain(name, shifted):
     listed = np.unique(merged.needs[merged.needs != NONE])
     assert len(listed) == len(expressions(graph, variants))
     for variant, steps in enumerate(variants):
+        assert len(used(merged, [variant])) == len(expressions(graph, [steps]))
         ran = [merged.step(number) for number in merged.needs[variant] if number != NONE]
         assert {id(step.code) for step in ran if isinstance(step, Segment)} <= {
             id(step.code) for step in steps if isinstance(step, Segment)

@@ -89,16 +89,16 @@ def _numbered(variants: Sequence[Sequence[Step]]) -> tuple[list[Step], Numbers]:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Nodes:
-    """New nodes of one step; none of them reads what another makes.
+    """New nodes of one place; none of them reads what another makes.
 
     Attributes:
-        step: the number of the step.
+        runs: [nodes] as in `Merged`.
         reads: [nodes, operands] as in `Merged`.
         makes: [nodes, results] as in `Merged`.
         kinds: [nodes] as in `Merged`.
     """
 
-    step: int
+    runs: Numbers
     reads: Numbers
     makes: Numbers
     kinds: Numbers
@@ -115,19 +115,27 @@ class _Merger:
         self._dimensions = self._along(graph.inputs)
         self._new: list[_Nodes] = []
         self._first = np.empty(0, np.int32)  # of what each node makes; the rest follows it
-        self._known: dict[object, tuple[Numbers, Numbers]] = {}  # by code: operands, and the node that reads them
-        self._kinds: dict[object, int] = {}
+        self._known: dict[bytes, int] = {}  # the node of each code and operands
+        self._kinds: dict[tuple[int, ...], int] = {}
+        # What each step computes, with what it can be stacked, and between which streams it stands, by numbers.
+        self._codes = _numbers(["sum" if isinstance(step, Add) else (id(step.code), step.params) for step in steps])
+        self._alike = _numbers(
+            [(step.block, step.output) if isinstance(step, Add) else (id(step.code), step.params) for step in steps]
+        )
+        self._between = _numbers([(isinstance(step, Add), reads(step), makes(step)) for step in steps])
 
     def lay(self, column: Numbers) -> Numbers:
         """The nodes of the variants at one place, given the numbers of their steps."""
         needs = np.full(self._variants, NONE, np.int32)
-        for number in np.unique(column[column != NONE]).tolist():
-            step, rows = self._steps[number], np.flatnonzero(column == number)
+        between = np.where(column == NONE, NONE, self._between[column])
+        for group in np.unique(between[between != NONE]):
+            rows = np.flatnonzero(between == group)
+            step = self._steps[column[rows[0]]]
             operands = self._taken(reads(step), rows)
             if isinstance(step, Add) and operands.shape[1] == 1:
                 made = operands  # a sum of one operand is that operand
             else:
-                needs[rows] = nodes = self._nodes(number, operands)
+                needs[rows] = nodes = self._nodes(column[rows], operands)
                 made = self._first[nodes, None] + np.arange(len(makes(step)))
             for stream, values in zip(makes(step), made.T, strict=True):
                 self._value(stream)[rows] = values
@@ -147,41 +155,37 @@ class _Merger:
             self._values[stream] = np.full(self._variants, NONE, np.int32)
         return self._values[stream]
 
-    def _nodes(self, number: int, operands: Numbers) -> Numbers:
-        """The node of each row of operands, made where there is none yet."""
-        step = self._steps[number]
-        code = operands.shape[1] if isinstance(step, Add) else (id(step.code), step.params)
-        before, nodes = self._known.get(code, (operands[:0], np.empty(0, np.int32)))
-        rows = np.concatenate([before, operands])
+    def _nodes(self, steps: Numbers, operands: Numbers) -> Numbers:
+        """The node of each row, a step with its operands; made where there is none yet."""
+        rows = np.column_stack([self._codes[steps], operands])
         first, which = _distinct(rows)
-        old = first < len(before)
-        found = np.empty(len(first), np.int32)
-        found[old] = nodes[first[old]]
-        found[~old] = self._made(number, rows[first[~old]])
-        self._known[code] = rows[first], found
-        return found[which[len(before) :]]
+        keys = rows[first].view(f"V{rows.itemsize * rows.shape[1]}").ravel().tolist()
+        found = np.array([self._known.get(key, NONE) for key in keys], np.int32)
+        new = np.flatnonzero(found == NONE)
+        if len(new):
+            found[new] = self._made(steps[first[new]], operands[first[new]])
+            self._known.update(zip(keys, found.tolist(), strict=True))
+        return found[which]
 
-    def _made(self, number: int, operands: Numbers) -> Numbers:
-        """New nodes, one for each row of operands."""
-        along = self._along(makes(self._steps[number]))
-        first, count = len(self._dimensions), len(along) * len(operands)
-        results = np.arange(first, first + count, dtype=np.int32).reshape(len(operands), len(along))
-        self._new.append(_Nodes(number, operands, results, self._kinds_of(number, operands, along)))
-        self._dimensions = np.concatenate([self._dimensions, np.tile(along, len(operands))])
+    def _made(self, steps: Numbers, operands: Numbers) -> Numbers:
+        """New nodes, one for each row; their steps make the same streams."""
+        along = self._along(makes(self._steps[steps[0]]))
+        first, count = len(self._dimensions), len(along) * len(steps)
+        results = np.arange(first, first + count, dtype=np.int32).reshape(len(steps), len(along))
+        self._new.append(_Nodes(steps, operands, results, self._kinds_of(steps, operands, along)))
+        self._dimensions = np.concatenate([self._dimensions, np.tile(along, len(steps))])
         self._first = np.concatenate([self._first, results[:, 0]])
-        return np.arange(len(self._first) - len(operands), len(self._first), dtype=np.int32)
+        return np.arange(len(self._first) - len(steps), len(self._first), dtype=np.int32)
 
-    def _kinds_of(self, number: int, operands: Numbers, along: Numbers) -> Numbers:
+    def _kinds_of(self, steps: Numbers, operands: Numbers, along: Numbers) -> Numbers:
         """Nodes can be stacked if they differ in nothing but values with examples along a dimension."""
-        step = self._steps[number]
-        code = (step.block, step.output) if isinstance(step, Add) else (id(step.code), step.params)
         places = self._dimensions[operands]
-        alike = np.concatenate([places, np.where(places == NONE, operands, NONE)], 1)
+        alike = np.column_stack([self._alike[steps], places, np.where(places == NONE, operands, NONE)])
         first, which = _distinct(alike + 1)
         kinds = [
             ALONE
             if (along == NONE).any() or (places[row] == NONE).all()
-            else self._kinds.setdefault((code, *alike[row].tolist()), len(self._kinds))
+            else self._kinds.setdefault(tuple(alike[row].tolist()), len(self._kinds))
             for row in first.tolist()
         ]
         return np.array(kinds, np.int32)[which]
@@ -204,7 +208,7 @@ class _Merger:
         return Merged(
             self._graph,
             self._steps,
-            np.repeat([new.step for new in self._new], [len(new.kinds) for new in self._new]).astype(np.int32),
+            np.concatenate([np.empty(0, np.int32), *(new.runs for new in self._new)]),
             _one_below_another([new.reads for new in self._new]),
             _one_below_another([new.makes for new in self._new]),
             np.concatenate([np.empty(0, np.int32), *(new.kinds for new in self._new)]),
@@ -213,6 +217,12 @@ class _Merger:
             outputs,
             self._dimensions,
         )
+
+
+def _numbers(keys: Sequence[object]) -> Numbers:
+    """A number for each key, the same for equal ones."""
+    known: dict[object, int] = {}
+    return np.array([known.setdefault(key, len(known)) for key in keys], np.int32)
 
 
 def _distinct(rows: Numbers) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

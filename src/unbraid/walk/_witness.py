@@ -21,7 +21,8 @@ def _used(merged: Merged, variant: int) -> set[int]:
         if number != NONE and not wanted.isdisjoint(merged.makes[number].tolist()):
             found.add(number)
             wanted.update(merged.reads[number].tolist())
-    return found - {NONE}
+            wanted.discard(NONE)  # of a node that reads fewer values than others
+    return found
 
 
 def stacked_kinds(merged: Merged, order: Schedule) -> dict[int, list[set[int]]]:
