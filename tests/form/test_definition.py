@@ -238,6 +238,17 @@ def test_these_are_residual(name):
         assert error(form(other), model(other)) < 1e-12
 
 
+def test_what_is_written_in_place_keeps_its_type():
+    """The operand is wider, and the sum of the two would be."""
+    model = Does(
+        lambda net, x: x.clone().add_(net.f(x).double()).mul_(torch.ones(6, dtype=torch.float64)), f=mlp(6)
+    ).float()
+    form = trace(model.eval(), ROWS.float())
+    assert [b.skip for b in form.blocks] == ["identity"]
+    assert form(ROWS.float()).dtype == model(ROWS.float()).dtype == torch.float32
+    assert error(form(ROWS.float()), model(ROWS.float())) < 1e-6
+
+
 def gelu(h):
     return 0.5 * h * (1 + torch.tanh(0.7978845608 * (h + 0.044715 * h**3)))
 

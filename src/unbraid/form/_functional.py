@@ -6,7 +6,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.fx.node import map_arg
 
-from unbraid.graph import name_of, shape_only
+from unbraid.graph import is_float, name_of, shape_only
 
 # Checks on metadata that the exporter adds: they compute nothing.
 _CHECKS = {
@@ -126,11 +126,20 @@ def replace_in_place(graph: fx.Graph) -> bool:
             continue
         base = node.args[0]
         twin = _twin(node)
-        if twin is None or not _alone(base, node):
+        if twin is None or _widens(base, node) or not _alone(base, node):
             return False
         node.target = twin
         base.replace_all_uses_with(node, delete_user_cb=lambda user, node=node: order.get(user, 0) > order[node])
     return True
+
+
+def _widens(base: fx.Node, writer: fx.Node) -> bool:
+    """Whether the twin's result would take an operand's wider type, where what is written keeps its own."""
+    if name_of(writer) == "copy_":
+        return False  # whose twin keeps it, too
+    written = base.meta["val"]
+    others = [node.meta.get("val") for node in writer.all_input_nodes if is_float(node)]
+    return any(torch.result_type(written, other) is not written.dtype for other in others if isinstance(other, Tensor))
 
 
 def _only_counts(node: Any) -> bool:
