@@ -66,7 +66,7 @@ bench-compare: $(VENV)/.dev
 fuzz: $(VENV)/.fuzz
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run.py
 
-# make mutants  change the code that finds, cuts and walks, and see the tests fail; goes on where it was stopped
+# make mutants  change the code that finds, cuts and walks, and see the tests fail: 42 minutes on 2 cores; goes on where it stopped
 mutants: $(VENV)/.fuzz
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutate.py
 
