@@ -149,7 +149,9 @@ def test_verbs_under_torchrun(tmp_path):
 def under_torchrun(ranks, *arguments):
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     command = [*program, "-m", "unbraid", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    # The number of threads that torchrun takes where nobody says one, and then says so in a banner.
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=alone, capture_output=True, text=True, timeout=180, check=False)
 
 
 def free_port():
