@@ -1,12 +1,15 @@
 """Subnetworks against networks built of the blocks that are kept."""
 
+from collections import Counter
 from itertools import combinations
 from math import comb
 
 import pytest
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from networks import Chain, Residual, lively, mlp, normal
+from unbraid import nn as ours
 from unbraid import subsets, trace
 
 X = normal(3, 6)
@@ -87,3 +90,30 @@ def test_a_study_shows_a_row_for_each_number_of_blocks(form):
     assert "32 subnetworks (all); 6 examples" in study.caption
     assert study._repr_html_().count("<tr>") == 7
     assert study.to_dict()["means"]["5"] == study.whole
+
+
+class Calls(TorchDispatchMode):
+    """How often each operator is called, and how many pieces are copied into larger tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.counts[func.overloadpacket.__name__] += 1
+        if func.overloadpacket.__name__ == "cat":
+            self.counts["pieces"] += len(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("max_batch", [None, 1600])
+def test_rows_that_were_computed_together_need_no_copies(max_batch):
+    """A branch gathers its rows once; to add what it gives to what it read copies nothing more."""
+    x = normal(100, 40).float()
+    form = trace(ours.mlp(depth=8, norm=None).eval(), x)
+    with Calls() as calls:
+        assert subsets(form, [(x, None)], lambda output, labels: output.mean(), max_batch=max_batch)
+    products = 1 + (2**8 - 1) + 2**8  # in the stem, the blocks and the head
+    assert products < 16 * calls.counts["addmm"] < 2 * products  # up to 16 together
+    assert calls.counts["cat"] < calls.counts["addmm"]
+    assert calls.counts["pieces"] < 0.8 * products  # rows side by side are one piece

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unbraid.graph import Segment, Step, reads
+from unbraid.graph import Add, Segment, Step, reads
 from unbraid.walk._merge import NONE, Merged
 from unbraid.walk._run import execute
 from unbraid.walk._schedule import Room
@@ -91,13 +91,17 @@ class Budget:
             sizes: what each step takes at some number of examples.
             scale: how many times as many there are.
         """
+        places = [
+            [merged.steps[number] for number in np.unique(merged.runs[column[column != NONE]])]
+            for column in merged.needs.T
+        ]
         run, live = [], []
-        for column in merged.needs.T:
-            steps = [merged.steps[number] for number in np.unique(merged.runs[column[column != NONE]])]
+        for steps in places:
             met = [sizes[key] for key in set(map(_key, steps)) & sizes.keys()]
             fast = max(self.cache, _REREAD * max((size.weights for size in met), default=0))
             run.append(_times(min(self.working, fast), scale * max((size.working for size in met), default=0)))
             live.append(_times(self.living, scale * max((size.living for size in met), default=0)))
+        _match(places, run)
         # More than the largest stack that is still to come need not wait: what waits long has left the cache.
         widest = list(accumulate(reversed(run), max))[::-1]
         return Room(run, [*map(min, live, widest)])
@@ -106,6 +110,18 @@ class Budget:
 # To read activations from beyond the cache costs more than the call that a larger stack saves; not so where each call
 # reads the weights anew and they weigh more.
 _REREAD = 8.0
+
+
+def _match(places: Sequence[Sequence[Step]], run: list[int]) -> None:
+    """Where there is room for nearly as many additions as branches, or for more, take the same number of both.
+
+    What came out as one larger batch is then added as one, and its rows need no copies. Half as many in a batch cost
+    less than those; fewer do not.
+    """
+    for place, steps in enumerate(places[1:], start=1):
+        fewer = min(run[place - 1 : place + 1])
+        if 2 * fewer >= run[place - 1] and all(isinstance(step, Add) for step in steps):
+            run[place - 1 : place + 1] = [fewer, fewer]
 
 
 def _times(room: float, size: float) -> int:

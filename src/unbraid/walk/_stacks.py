@@ -76,7 +76,7 @@ class Stacks:
     def execute(self, group: Numbers) -> None:
         """Run nodes of one kind: one as it is, several as one batch, their values one below the other."""
         if len(group) > 1:
-            group = group[self._order(group)]  # rows that lie side by side need not be copied
+            group = group[self._order(group)]  # rows that lie side by side are one piece
         step = self._merged.step(group[0])
         operands = {stream: self._operand(group, position) for position, stream in enumerate(reads(step))}
         for position, made in enumerate(execute(step, self._state, operands)):
