@@ -19,11 +19,10 @@ from safetensors.torch import load_file, save_file
 
 import torchvision_stub  # noqa: F401
 from cli._run import invoke
-from unbraid import ResidualForm, data, draw, nn, trace, train
+from unbraid import ResidualForm, _folder, data, draw, nn, trace, train
 from unbraid.data import _files
 from unbraid.errors import CheckpointError, DataError
 from unbraid.report import Page, write
-from unbraid.train import _folder
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -88,7 +87,7 @@ def hostile(kind, mark):
             re.search('"in_spec": ("(?:[^"\\\\]|\\\\.)*")', text_of_model()).group(1),
             spec.replace("X", json.dumps(json.dumps(enum)[1:-1])[1:-1]),
         ),
-        "a native library": lambda members: {**members, "graph/data/aotinductor/model/x.so": b"\x7fELF"},
+        "a native library": lambda members: {**members, "archive/data/aotinductor/model/x.so": b"\x7fELF"},
         "an escaped flag": lambda members: {
             name: content.replace(b'"use_pickle": false', b'"use_p\\u0069ckle":\n true')
             for name, content in members.items()
@@ -113,7 +112,7 @@ KINDS = (
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_in_a_saved_form_runs(form, tmp_path, kind, monkeypatch):
     with zipfile.ZipFile(form / "graph.pt2") as archive:
-        _model[:] = [archive.read("graph/models/model.json").decode()]
+        _model[:] = [archive.read("archive/models/model.json").decode()]
     mark = tmp_path / "it ran"
     (tmp_path / "hostile_module.py").write_text(f"import os; os.mkdir({str(mark)!r})")
     monkeypatch.syspath_prepend(tmp_path)
@@ -128,7 +127,7 @@ def test_nothing_in_a_saved_form_runs(form, tmp_path, kind, monkeypatch):
 def test_torch_itself_would_run_it(form, tmp_path, kind, monkeypatch):
     """The attack is one: the reader that the form's check stands before falls for it."""
     with zipfile.ZipFile(form / "graph.pt2") as archive:
-        _model[:] = [archive.read("graph/models/model.json").decode()]
+        _model[:] = [archive.read("archive/models/model.json").decode()]
     mark = tmp_path / "it ran"
     (tmp_path / "hostile_module.py").write_text(f"import os; os.mkdir({str(mark)!r})")
     folder = rewritten(form, tmp_path / "copy", hostile(kind, mark))
@@ -141,7 +140,7 @@ def test_torch_itself_would_run_it(form, tmp_path, kind, monkeypatch):
 def test_members_come_once_and_uncompressed(form, tmp_path):
     def twice(members):
         with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(tmp_path / "twice", "w") as archive:
-            for name, content in (*members.items(), ("graph/models/model.json", b"{}")):
+            for name, content in (*members.items(), ("archive/models/model.json", b"{}")):
                 archive.writestr(name, content)
         return members
 

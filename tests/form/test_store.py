@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 
 from unbraid import ResidualForm, chain, nn, trace
 from unbraid.errors import CheckpointError, TraceError
+from unbraid.form import _store, _tensors
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,112 @@ def test_another_version_is_refused(saved, tmp_path):
     (folder / "form.json").write_text(json.dumps({**facts, "version": 99}))
     with pytest.raises(CheckpointError, match="version 99; this unbraid reads 1"):
         ResidualForm.load(folder)
+
+
+def test_a_form_saved_before_weights_were_listed_is_read(saved, tmp_path, network, images):
+    folder = _copied(saved, tmp_path)
+    facts = json.loads((folder / "form.json").read_text())
+    assert facts.pop("weights") == ["weights.safetensors"]
+    (folder / "form.json").write_text(json.dumps(facts))
+    assert torch.equal(ResidualForm.load(folder)(images), network(images))
+
+
+@pytest.mark.parametrize(
+    "weights", [["../weights.safetensors"], "weights.safetensors", [1], [f"weights-{'1' * 999}.safetensors"]]
+)
+def test_weights_lie_in_the_folder(saved, tmp_path, weights):
+    folder = _copied(saved, tmp_path)
+    (tmp_path / "weights.safetensors").write_bytes((saved / "weights.safetensors").read_bytes())
+    facts = json.loads((folder / "form.json").read_text())
+    (folder / "form.json").write_text(json.dumps({**facts, "weights": weights}))
+    with pytest.raises(CheckpointError, match="is no description of a form: weights is"):
+        ResidualForm.load(folder)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_many_weights_go_into_several_files(network, images, tmp_path, monkeypatch, stream):
+    whole = trace(network, images)
+    monkeypatch.setattr(_store, "_SHARD", 2000)
+    form = ResidualForm.load(whole.save(tmp_path / "a"), stream=stream)
+    files = sorted(path.name for path in (tmp_path / "a").glob("*.safetensors"))
+    assert files == [f"weights-{n:05}.safetensors" for n in range(1, len(files) + 1)]
+    assert len(files) > 2
+    assert torch.equal(form(images), network(images))
+    again = ResidualForm.load(form.without(1).save(tmp_path / "b"))
+    assert torch.equal(again(images), whole.without(1)(images))
+
+
+def test_a_streamed_form_is_saved_file_by_file(network, images, tmp_path, monkeypatch):
+    """No more than one file's tensors are in memory; with all weights in one file all of them are."""
+    form = ResidualForm.load(trace(network, images).save(tmp_path / "a"), stream=True)
+    alive, read = set(), _tensors.Stored.read
+
+    def noted(entry):
+        tensor = read(entry)
+        alive.add(id(tensor))
+        weakref.finalize(tensor, alive.remove, id(tensor))
+        most.append(len(alive))
+        return tensor
+
+    monkeypatch.setattr(_tensors.Stored, "read", noted)
+    most = []
+    form.save(tmp_path / "whole")
+    assert max(most) == len(form.state) > 10
+    monkeypatch.setattr(_store, "_SHARD", 1)
+    most = []
+    form.save(tmp_path / "shards")
+    assert max(most) == 1
+
+
+def test_of_weights_saved_over_others_the_new_ones_count(tmp_path, monkeypatch):
+    """For `form.load(folder)` as well: with files no longer named, and with files committed and not yet moved."""
+    x = torch.randn(3, 40, generator=torch.Generator().manual_seed(1))
+    models = [nn.mlp(depth=2, width=20, norm=None, generator=torch.Generator().manual_seed(n)).eval() for n in (0, 1)]
+    old, new = (trace(model, x) for model in models)
+    empty = trace(models[0], x, device="meta")
+    for before, after in ((1, 1e9), (1e9, 1500), (1, 4000)):
+        folder = tmp_path / f"{before}"
+        monkeypatch.setattr(_store, "_SHARD", before)
+        old.save(folder)
+        monkeypatch.setattr(_store, "_SHARD", after)
+        named = json.loads((new.save(folder) / "form.json").read_text())["weights"]
+        assert sorted(path.name for path in folder.glob("*.safetensors")) == named
+        assert torch.equal(empty.load(folder)(x), new(x))
+        assert torch.equal(ResidualForm.load(folder)(x), new(x))
+    monkeypatch.setattr(_store, "_SHARD", 1e9)
+    folder = old.save(tmp_path / "pending")
+    new.save(tmp_path / "new").rename(folder / ".committed")
+    for form in (empty.load(folder), empty.load(folder, stream=True), ResidualForm.load(folder)):
+        assert torch.equal(form(x), new(x))
+        assert not torch.equal(form(x), old(x))
+
+
+def test_a_full_disk_leaves_the_form_that_was_there(saved, tmp_path, network, images):
+    """A limit on the size of files stands in for a full disk: of the graph, of the weights."""
+    resource = pytest.importorskip("resource")
+    folder, other = _copied(saved, tmp_path), trace(network, images).without(0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    sizes = {name: (saved / name).stat().st_size for name in ("graph.pt2", "weights.safetensors")}
+    assert sizes["graph.pt2"] > sizes["weights.safetensors"]
+    for most in (sizes["graph.pt2"] // 2, sizes["weights.safetensors"] // 2):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+        try:
+            with pytest.raises(CheckpointError, match=r"cannot be written: .* What it held before"):
+                other.save(folder)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert torch.equal(ResidualForm.load(folder)(images), network(images))
+    assert torch.equal(ResidualForm.load(other.save(folder))(images), other(images))
+
+
+def test_a_kill_at_any_touch_of_the_folder_leaves_one_form_or_the_other(tmp_path):
+    program = Path(__file__).with_name("_killed_form.py")
+    done = subprocess.run([sys.executable, str(program), str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found) > 10
+    assert set(found) == {"old", "new"}
+    assert found == sorted(found, reverse=True)  # one moment at which the new one counts, and no way back
 
 
 class _Runs:

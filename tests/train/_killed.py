@@ -20,22 +20,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from touches import die_at
 from train._small import examples, network, same_bits
 from unbraid import train
 from unbraid.train import Recipe
 
 LONG = Recipe(epochs=12, batch_size=10, lr=0.01, optimizer="adamw")
 SHORT = replace(LONG, epochs=2)
-EVENTS = {
-    "open",
-    "os.rename",
-    "os.mkdir",
-    "os.rmdir",
-    "os.remove",
-    "os.scandir",
-    "os.listdir",
-    "shutil.rmtree",
-}
 
 
 def forked(victim):
@@ -108,16 +99,7 @@ def copy(source, target):
 
 
 def resume_and_die(data, folder, n):
-    touches = 0
-
-    def hook(event, arguments):
-        nonlocal touches
-        if event in EVENTS and str(folder) in " ".join(map(str, arguments)):
-            touches += 1
-            if touches == n:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hook)
+    die_at(folder, n)
     try:
         train.fit(network(), data, SHORT, seed=3, folder=folder, resume=True, on_epoch=stop_after_first)
     except EnoughError:

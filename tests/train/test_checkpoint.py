@@ -233,7 +233,7 @@ def test_no_such_folder_or_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match=r"file: this is a file, and a checkpoint is a folder"):
         train.load(tmp_path / "file")
-    with pytest.raises(CheckpointError, match=r"file: the checkpoint cannot be written: (Not a directory|File exists)"):
+    with pytest.raises(CheckpointError, match=r"file cannot be written: (Not a directory|File exists)"):
         train.fit(network(), examples(), SHORT, folder=tmp_path / "file")
 
 
@@ -349,7 +349,9 @@ def test_a_file_system_that_refuses_leaves_the_last_good_epoch(tmp_path):
             resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
 
     try:
-        with pytest.raises(CheckpointError, match=r"the checkpoint cannot be written: .*The last good one"):
+        with pytest.raises(
+            CheckpointError, match=r"cannot be written: .*What it held before, if anything, is untouched"
+        ):
             train.fit(network(), examples(), SHORT, folder=tmp_path, on_epoch=no_more_room)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -139,8 +139,14 @@ class ResidualForm(Result):
     def save(self, folder: Path | str) -> Path:
         """Write the form into a folder: graph.pt2 (torch.export's format), weights.safetensors and form.json.
 
+        Weights of more than 2 GB go into several files, weights-00001.safetensors and so on, and are read one file at a
+        time where they are streamed. The files of a form that the folder holds are replaced at one moment: a kill
+        leaves one form or the other. A form that is streamed from this very folder must then be loaded again.
+        SHA256SUMS is what `sha256sum --check` reads.
+
         Raises:
             TraceError: the form is a recorded run, which torch.export's format cannot hold.
+            CheckpointError: the folder cannot be written; what it held is untouched.
         """
         return save(self, Path(folder))
 

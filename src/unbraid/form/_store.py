@@ -2,19 +2,22 @@
 
 import io
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils import _pytree as pytree
 
+from unbraid import _folder
 from unbraid.errors import CheckpointError, TraceError, UnbraidError
 from unbraid.form._alone import alone
 from unbraid.form._archive import harmless
@@ -28,7 +31,11 @@ if TYPE_CHECKING:
     from unbraid.form._form import ResidualForm
 
 _GRAPH, _WEIGHTS, _FORM = "graph.pt2", "weights.safetensors", "form.json"
+_NUMBERED, _FILE = "weights-{:05}.safetensors", re.compile(r"weights(-[0-9]{5,9})?\.safetensors")
 _VERSION = 1
+_SHARD = (
+    2e9  # bytes of one file of weights, unless a single tensor has more: twice as much is in memory as it is written
+)
 _FACTS: Mapping[str, type | tuple[type, ...]] = {
     "forward": list,
     "inputs": dict,
@@ -52,10 +59,8 @@ def save(form: "ResidualForm", folder: Path) -> Path:
         )
     if any(like(form.state, name).is_meta and not isinstance(form.state, Streamed) for name in form.state):
         raise TraceError("save: this form was traced on the meta device and has no weights; form.load(FOLDER) first.")
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.export.save(_bare(form.origin.program), folder / _GRAPH)
-    # Safetensors refuses tensors that share memory, such as views of one buffer.
-    save_file({name: tensor.detach().clone().contiguous() for name, tensor in form.state.items()}, folder / _WEIGHTS)
+    shards = list(_shards(form.state))
+    weights = {_WEIGHTS if len(shards) == 1 else _NUMBERED.format(n): names for n, names in enumerate(shards, start=1)}
     facts = {
         "version": _VERSION,
         "forward": list(form.signature.forward),
@@ -69,8 +74,14 @@ def save(form: "ResidualForm", folder: Path) -> Path:
         "tolerance": form.tolerance,
         "error": form.error,
         "silent": [block.index for block in form.silent],
+        "weights": list(weights),
     }
-    (folder / _FORM).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    files: dict[str, Callable[[Path], object]] = {
+        _GRAPH: partial(_write_graph, form.origin.program),
+        **{file: partial(_write_weights, form.state, names) for file, names in weights.items()},
+        _FORM: partial(Path.write_text, data=json.dumps(facts, indent=1), encoding="utf-8"),
+    }
+    _folder.write(folder, files, gone={path.name for path in weights_in(folder)} - weights.keys())
     return folder
 
 
@@ -78,19 +89,74 @@ def load(folder: Path, *, stream: bool = False) -> "ResidualForm":
     """See `ResidualForm.load`."""
     from unbraid.form._trace import assemble  # the trace itself makes forms, which load themselves
 
-    if missing := [name for name in (_GRAPH, _WEIGHTS, _FORM) if not (folder / name).is_file()]:
-        raise CheckpointError(f"load: {folder} is no saved form: it lacks {', '.join(missing)}.")
-    facts, program = _facts(folder / _FORM), _program(folder / _GRAPH)
-    state = Streamed(stored(folder / _WEIGHTS)) if stream else _weights(folder / _WEIGHTS)
+    graph, form = _there(folder, _GRAPH, _FORM)
+    facts, program = _facts(form), _program(graph)
+    weights = _there(folder, *_weights_of(form, facts))
+    state: State = (
+        Streamed({name: entry for path in weights for name, entry in stored(path).items()})
+        if stream
+        else {name: tensor for path in weights for name, tensor in _weights(path).items()}
+    )
     try:
         with alone():
             captured = _captured(program, state, facts)
-        form = assemble(captured, None, set(facts["learned"]), facts["layers"])
-        return _edited(form.split("heads" if facts["heads"] else None), facts)
+        made = assemble(captured, None, set(facts["learned"]), facts["layers"])
+        return _edited(made.split("heads" if facts["heads"] else None), facts)
     except UnbraidError:
         raise
     except Exception as error:  # the three files are sound, and do not belong together
         raise CheckpointError(f"load: {folder} holds no form: {type(error).__name__}: {_line(error)}") from error
+
+
+def weights_in(folder: Path) -> list[Path]:
+    """The files of weights of a saved form; none where the folder holds no such form."""
+    try:
+        (form,) = _there(folder, _FORM)
+        return [_folder.find(folder, name) for name in _weights_of(form, _facts(form))]
+    except (CheckpointError, OSError):
+        return []
+
+
+def _shards(state: State) -> Iterator[list[str]]:
+    """The names of the tensors in one file, and in the next."""
+    names, size = list[str](), 0
+    for name in state:
+        tensor = like(state, name)
+        bytes_ = tensor.numel() * tensor.element_size()
+        if names and size + bytes_ > _SHARD:
+            yield names
+            names, size = [], 0
+        names, size = [*names, name], size + bytes_
+    yield names
+
+
+def _write_weights(state: State, names: list[str], path: Path) -> None:
+    _folder.write_tensors({name: state[name] for name in names}, path)
+
+
+def _write_graph(program: ExportedProgram, path: Path) -> None:
+    content = io.BytesIO()  # torch says nothing of a full disk that one could tell from other errors
+    torch.export.save(_bare(program), content)
+    path.write_bytes(content.getvalue())
+
+
+def _there(folder: Path, *names: str) -> list[Path]:
+    try:
+        paths = [_folder.find(folder, name) for name in names]
+        missing = [path.name for path in paths if not path.is_file()]
+    except OSError as error:
+        raise CheckpointError(f"load: {folder} cannot be read: {error}") from error
+    if missing:
+        raise CheckpointError(f"load: {folder} is no saved form: it lacks {', '.join(missing)}.")
+    return paths
+
+
+def _weights_of(path: Path, facts: Mapping[str, Any]) -> list[str]:
+    """The files of weights; a form saved before there were several does not name its one."""
+    names = facts.get("weights", [_WEIGHTS])
+    if not isinstance(names, list) or not all(isinstance(name, str) and _FILE.fullmatch(name) for name in names):
+        raise CheckpointError(f"load: {path} is no description of a form: weights is {str(names)[:80]}.")
+    return names
 
 
 def _edited(form: "ResidualForm", facts: Mapping[str, Any]) -> "ResidualForm":

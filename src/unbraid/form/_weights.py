@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from unbraid import _folder
 from unbraid.errors import CheckpointError
+from unbraid.form._store import weights_in
 from unbraid.form._tensors import Stored, given_as, stored
 from unbraid.walk import Streamed, like
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def found_in(folder: Path) -> dict[str, Stored]:
-    """The tensors of a safetensors file, or of a folder of them, sharded ones by their index.
+    """The tensors of a safetensors file, or of a folder of them, sharded ones by their index, or of a saved form.
 
     Raises:
         CheckpointError: there is none, one is damaged, or the index and the files disagree.
@@ -30,7 +32,8 @@ def found_in(folder: Path) -> dict[str, Stored]:
         raise CheckpointError(f"load: {folder} has {len(indices)} indices of shards, {_named(indices)}; keep one.")
     if indices:
         return _indexed(indices[0])
-    files = sorted(folder.glob("*.safetensors"))
+    # Of a saved form those that it names; what an unfinished write has committed stands for what lies beside it.
+    files = weights_in(folder) or [_folder.find(folder, path.name) for path in sorted(folder.glob("*.safetensors"))]
     if not files:
         raise CheckpointError(
             f"load: {folder} holds no .safetensors file. Weights are read from these alone; pickled ones (.bin, .pt) "

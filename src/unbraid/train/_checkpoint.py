@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from unbraid import _folder
 from unbraid.errors import CheckpointError
-from unbraid.train import _folder
 from unbraid.train._run import Epoch
 
 __all__ = ["Checkpoint", "check_weights", "exists", "put_weights", "read", "write", "write_diverged"]
@@ -69,8 +69,8 @@ def write(
     slots = {f"slot/{name}": tensor for name, tensor in _slots(network, optimizer).items()}
     states = {f"generator/{name}": tensor for name, tensor in generators.items()}
     files: dict[str, Callable[[Path], object]] = {
-        WEIGHTS: partial(_save_tensors, network.state_dict()),
-        OPTIMIZER: partial(_save_tensors, slots | states),
+        WEIGHTS: partial(_folder.write_tensors, network.state_dict()),
+        OPTIMIZER: partial(_folder.write_tensors, slots | states),
         METRICS: partial(_save_lines, [asdict(epoch) for epoch in history]),
     }
     if not exists(folder):
@@ -154,15 +154,6 @@ def _slots(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
         for slot, value in optimizer.state.get(parameter, {}).items()
         if isinstance(value, Tensor)  # SGD without momentum holds None
     }
-
-
-def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    # Copies, because safetensors refuses tensors that share memory, as tied weights do.
-    own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    try:
-        save_file(own, path)
-    except SafetensorError as error:  # how it reports a full disk
-        raise OSError(str(error)) from error
 
 
 def _save_lines(rows: list[dict[str, object]], path: Path) -> None:

@@ -8,12 +8,16 @@ if that is cut short, readers look into `.committed` first, and the next writer 
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
 from unbraid.errors import CheckpointError
 
-__all__ = ["exists", "read", "write"]
+__all__ = ["exists", "find", "read", "write", "write_tensors"]
 
 SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
 WRITING, COMMITTED = ".writing", ".committed"
@@ -21,15 +25,16 @@ WRITING, COMMITTED = ".writing", ".committed"
 
 def exists(folder: Path) -> bool:
     """Whether the folder holds files that `write` has committed."""
-    return _find(folder, SUMS).is_file()
+    return find(folder, SUMS).is_file()
 
 
-def write(folder: Path, files: Mapping[str, Callable[[Path], object]]) -> None:
+def write(folder: Path, files: Mapping[str, Callable[[Path], object]], *, gone: Collection[str] = ()) -> None:
     """Replace these files of the folder, all at one moment; others keep their content.
 
     Args:
         folder: made where it is missing.
         files: for each name, the function that writes the file at the path given.
+        gone: files that no longer belong to it, removed once the new ones are in place.
 
     Raises:
         CheckpointError: where the system refuses: no space, no permission, a file in the way. What was there
@@ -43,6 +48,7 @@ def write(folder: Path, files: Mapping[str, Callable[[Path], object]]) -> None:
             shutil.rmtree(writing)
         writing.mkdir(mode=0o700)  # nobody else reads, or swaps, what is not finished
         sums = _sums(folder) if exists(folder) else {}
+        sums = {name: digest for name, digest in sums.items() if name not in gone}
         for name, save in files.items():
             save(writing / name)
             sums[name] = _digest(writing / name)
@@ -50,13 +56,37 @@ def write(folder: Path, files: Mapping[str, Callable[[Path], object]]) -> None:
         for path in (*writing.iterdir(), writing):
             _sync(path)
         writing.rename(folder / COMMITTED)  # the moment at which the new files count
-        _sync(folder)
-        _settle(folder)
     except OSError as error:
         raise CheckpointError(
-            f"{folder}: the checkpoint cannot be written: {error.strerror or error}. "
-            "The last good one, if any, is untouched: make room or choose another folder, and resume."
+            f"{folder} cannot be written: {error.strerror or error}. "
+            "What it held before, if anything, is untouched: make room or choose another folder, and try again."
         ) from error
+    try:
+        _sync(folder)
+        _settle(folder)
+        for name in gone:
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder}: its new files count, but some cannot be put in their places: {error.strerror or error}. "
+            f"They lie in {COMMITTED} and are read from there."
+        ) from error
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file; what cannot be written raises OSError."""
+    # Copies, because safetensors refuses tensors that share memory, as tied weights do.
+    own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(own, path)
+    except SafetensorError as error:  # how it reports a full disk
+        raise OSError(str(error)) from error
+
+
+def find(folder: Path, name: str) -> Path:
+    """Where a file of the folder lies: beside the others, or committed and not yet moved there."""
+    committed = folder / COMMITTED / name
+    return committed if committed.exists() else folder / name
 
 
 def read(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
@@ -80,7 +110,7 @@ def read(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
 
 
 def _checked(folder: Path, name: str, expected: str | None) -> Path:
-    path = _find(folder, name)
+    path = find(folder, name)
     if expected is None or not path.is_file():
         where = f"not listed in {SUMS}" if expected is None else "missing"
         raise CheckpointError(f"{folder}: the checkpoint is incomplete: {name} is {where}")
@@ -93,13 +123,8 @@ def _checked(folder: Path, name: str, expected: str | None) -> Path:
     return path
 
 
-def _find(folder: Path, name: str) -> Path:
-    committed = folder / COMMITTED / name
-    return committed if committed.exists() else folder / name
-
-
 def _sums(folder: Path) -> dict[str, str]:
-    lines = _find(folder, SUMS).read_text(errors="replace").splitlines()
+    lines = find(folder, SUMS).read_text(errors="replace").splitlines()
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
