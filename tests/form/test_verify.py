@@ -1,15 +1,17 @@
 """The check of a form: it measures, and what is broken on purpose it sees."""
 
+import copy
 import operator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from networks import Chain, Residual, error, lively, mlp, normal
 from unbraid.errors import InexactError
-from unbraid.form import chain, relative_error, tolerance, trace
+from unbraid.form import _verify, chain, relative_error, tolerance, trace
 from unbraid.graph import Add
 from unbraid.walk import _run
 
@@ -54,6 +56,38 @@ def test_a_dropped_branch_is_seen(form, block):
         broken.verify(X)
     assert caught.value.error > 1e-2
     assert caught.value.where == f"block {block} ('blocks.{block}')"
+
+
+@pytest.mark.parametrize("change", [lambda y: y.double(), lambda y: y[None]], ids=["type", "sizes"])
+def test_outputs_of_equal_numbers_but_other_types_or_sizes_are_seen(model, change):
+    form = trace(copy.deepcopy(model).float(), X.float())
+    *steps, last = form.graph.steps
+    code = last.code
+    broken = replace(last, code=lambda *operands: change(code(*operands)))
+    with pytest.raises(InexactError, match=r"output 0 is torch.* in the form, and torch\.float32 .* in the model"):
+        replace(form, graph=replace(form.graph, steps=(*steps, broken))).verify(X.float())
+
+
+class Hidden(nn.Module):
+    """A choice that no tracer sees, for the numbers leave torch; on one way the output has another form."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.layer, self.change = nn.Linear(6, 6), change
+
+    def forward(self, x):
+        y = x + torch.tanh(self.layer(x))
+        return self.change(y) if np.from_dlpack(x.detach()).sum() < 0 else y
+
+
+@pytest.mark.parametrize("change", [lambda y: y.double(), lambda y: y[:, None], lambda y: (y, y), lambda y: 2 * y])
+def test_a_recorded_run_is_refused_where_a_hidden_choice_gives_another_output(change):
+    x = normal(3, 6).float()
+    x = x * torch.sign(x.sum())
+    turned = _verify._another((x,), {}, more=0)[0][0]
+    assert np.from_dlpack(turned).sum() < 0 < np.from_dlpack(x).sum()
+    with pytest.raises(InexactError, match=r"in the form, and .* in the model|must follow the model"):
+        trace(Hidden(change).eval(), x, tracer="dispatch")
 
 
 def test_a_dropped_skip_is_seen(form):

@@ -2,6 +2,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -94,14 +95,35 @@ def verify(form: "ResidualForm", args: Any, kwargs: Mapping[str, Any] | None = N
 
 def _distance(form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
     """Form against model from one random state."""
+    return _apart(*_both(form, origin, args, kwargs))
+
+
+def _both(
+    form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The outputs of the form and of the model from one random state."""
     devices = [*{tensor.device for tensor in _tensors((args, kwargs)) if tensor.is_cuda}]
     with torch.no_grad(), torch.random.fork_rng(devices):
         state = torch.get_rng_state()
         there = _reference(form, origin, args, kwargs)
         torch.set_rng_state(state)
         here = form(*args, **kwargs)
-    pairs = zip(_tensors(here), _tensors(there), strict=True)
-    return max((relative_error(a, b) for a, b in pairs), default=0.0)
+    return _tensors(here), _tensors(there)
+
+
+def _apart(here: list[Tensor], there: list[Tensor]) -> float:
+    """The largest error of any output; other sizes and types are no rounding."""
+    kinds = [[f"{tensor.dtype} {list(tensor.shape)}" for tensor in tensors] for tensors in (here, there)]
+    if kinds[0] != kinds[1]:
+        pairs = enumerate(zip_longest(*kinds, fillvalue="nothing"))
+        number, (ours, models) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
+        raise InexactError(
+            f"The form must give tensors of the model's sizes and types; output {number} is {ours} in the form, and "
+            f"{models} in the model.",
+            where="the output",
+            error=math.inf,
+        )
+    return max(map(relative_error, here, there), default=0.0)
 
 
 def _reference(form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -199,9 +221,10 @@ def _elsewhere(form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwar
     if form.tracer != "dispatch":
         return math.nan
     try:
-        return _distance(form, origin, *_another(args, kwargs, more=0))
-    except InexactError:
+        outputs = _both(form, origin, *_another(args, kwargs, more=0))
+    except InexactError:  # a decision falls otherwise
         return math.nan
+    return _apart(*outputs)
 
 
 def _another(args: tuple[Any, ...], kwargs: dict[str, Any], *, more: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
