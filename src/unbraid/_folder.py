@@ -37,8 +37,8 @@ def write(folder: Path, files: Mapping[str, Callable[[Path], object]], *, gone: 
         gone: files that no longer belong to it, removed once the new ones are in place.
 
     Raises:
-        CheckpointError: where the system refuses: no space, no permission, a file in the way. What was there
-            before still is.
+        CheckpointError: where the system refuses: no space, no permission, a file in the way. It says whether
+            what was there before still is, or the new files count already.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,8 +68,8 @@ def write(folder: Path, files: Mapping[str, Callable[[Path], object]], *, gone: 
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(
-            f"{folder}: its new files count, but some cannot be put in their places: {error.strerror or error}. "
-            f"They lie in {COMMITTED} and are read from there."
+            f"{folder}: its new files count, but the folder cannot be put in order: {error.strerror or error}. "
+            f"What still lies in {COMMITTED} is read from there."
         ) from error
 
 

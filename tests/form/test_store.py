@@ -203,6 +203,17 @@ def test_a_full_disk_leaves_the_form_that_was_there(saved, tmp_path, network, im
     assert torch.equal(ResidualForm.load(other.save(folder))(images), other(images))
 
 
+def test_a_place_that_is_taken_is_named_and_the_new_form_counts(saved, tmp_path, network, images):
+    folder, other = _copied(saved, tmp_path), trace(network, images).without(0)
+    (folder / "graph.pt2").unlink()
+    (folder / "graph.pt2").mkdir()
+    with pytest.raises(
+        CheckpointError, match=r"its new files count, but the folder cannot be put in order: .*\.committed"
+    ):
+        other.save(folder)
+    assert torch.equal(ResidualForm.load(folder)(images), other(images))
+
+
 def test_a_kill_at_any_touch_of_the_folder_leaves_one_form_or_the_other(tmp_path):
     program = Path(__file__).with_name("_killed_form.py")
     done = subprocess.run([sys.executable, str(program), str(tmp_path)], capture_output=True, text=True, check=False)

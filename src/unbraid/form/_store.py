@@ -104,7 +104,7 @@ def load(folder: Path, *, stream: bool = False) -> "ResidualForm":
         return _edited(made.split("heads" if facts["heads"] else None), facts)
     except UnbraidError:
         raise
-    except Exception as error:  # the three files are sound, and do not belong together
+    except Exception as error:  # the files are sound, and do not belong together
         raise CheckpointError(f"load: {folder} holds no form: {type(error).__name__}: {_line(error)}") from error
 
 
@@ -121,12 +121,11 @@ def _shards(state: State) -> Iterator[list[str]]:
     """The names of the tensors in one file, and in the next."""
     names, size = list[str](), 0
     for name in state:
-        tensor = like(state, name)
-        bytes_ = tensor.numel() * tensor.element_size()
-        if names and size + bytes_ > _SHARD:
+        more = like(state, name).nbytes
+        if names and size + more > _SHARD:
             yield names
             names, size = [], 0
-        names, size = [*names, name], size + bytes_
+        names, size = [*names, name], size + more
     yield names
 
 
