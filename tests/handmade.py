@@ -40,7 +40,7 @@ class Gated(Plain):
             return super().add(block, *operands)
         return sum(
             operand if (block, j) in self.choice else operand.detach()
-            for j, operand in enumerate(operands)
+            for j, operand in enumerate(operands, start=-1)
             if operand is not None
         )
 
@@ -57,7 +57,7 @@ class Trails:
 
     def add(self, block, *operands):
         trails = set()
-        for j, operand in enumerate(operands):
+        for j, operand in enumerate(operands, start=-1):
             for trail in operand or ():
                 trails.add(trail | {(block, j)} if block in self.counted else trail)
         return frozenset(trails)
@@ -110,7 +110,7 @@ class Example:
         return values
 
     def length(self, trail: Choice) -> int:
-        return sum(self.weights[block][j - 1] for block, j in trail if j)
+        return sum(self.weights[block][j] for block, j in trail if j >= 0)
 
     def longest(self) -> int:
         return max(self.length(trail) for source in self.graph.sources for trail in self.trails(source))
@@ -143,7 +143,7 @@ def matrices(*names: str, width: int = 3) -> dict[str, Tensor]:
     return {name: normal(width, width, seed=seed) for seed, name in enumerate(names, start=10)}
 
 
-def branch(end, start, weight, block, j=1, code=dense) -> Segment:
+def branch(end, start, weight, block, j=0, code=dense) -> Segment:
     return Segment(end, (start,), (end,), code, (weight,), "branch", block, j)
 
 
@@ -232,8 +232,8 @@ def parallel() -> Example:
         branch("f", "x", "w0", 0),
         Add(0, "x", "x", ("f",), "h1"),
         Segment("n", ("h1",), ("n",), norm, (), "branch", 1, None),
-        branch("attn", "n", "w1", 1, 1),
-        branch("mlp", "n", "w2", 1, 2),
+        branch("attn", "n", "w1", 1, 0),
+        branch("mlp", "n", "w2", 1, 1),
         Add(1, "h1", "h1", ("attn", "mlp"), "s1"),
         Segment("h2", ("s1",), ("h2",), norm),
         branch("g", "h2", "w3", 2),
@@ -278,7 +278,7 @@ def nested(counted: bool) -> Example:
     """Block 2 lies inside the branch of block 0; opened, entering the outer branch adds nothing."""
     steps = [
         branch("v", "x", "w0", 0),
-        Segment("i", ("v",), ("i",), dense, ("w1",), "branch", 2, 1),
+        Segment("i", ("v",), ("i",), dense, ("w1",), "branch", 2, 0),
         Add(2, "v", "v", ("i",), "u"),
         branch("f", "u", "w2", 0),
         Add(0, "x", "x", ("f",), "h"),
@@ -325,7 +325,7 @@ def two_sources() -> Example:
         Add(0, "a", "a", ("f",), "a1"),
         branch("g", "b", "w1", 1),
         Add(1, "b", "b", ("g",), "b1"),
-        Segment("m", ("a1", "b1"), ("m",), _meet, ("w2",), "branch", 2, 1),
+        Segment("m", ("a1", "b1"), ("m",), _meet, ("w2",), "branch", 2, 0),
         Add(2, "a1", "a1", ("m",), "y"),
     ]
 
@@ -360,11 +360,11 @@ def cross_attention() -> Example:
         branch("e_g", "s1", "w1", 1),
         Add(1, "s1", "s1", ("e_g",), "s2"),
         Segment("e", ("s2",), ("e",), norm),
-        Segment("self", ("d", "mask"), ("self",), masked, ("w2",), "branch", 2, 1),
+        Segment("self", ("d", "mask"), ("self",), masked, ("w2",), "branch", 2, 0),
         Add(2, "d", "d", ("self",), "d1"),
-        Segment("c1", ("d1", "e"), ("c1",), _attend, ("w3",), "branch", 3, 1),
+        Segment("c1", ("d1", "e"), ("c1",), _attend, ("w3",), "branch", 3, 0),
         Add(3, "d1", "d1", ("c1",), "d2"),
-        Segment("c2", ("d2", "e"), ("c2",), _attend, ("w4",), "branch", 4, 1),
+        Segment("c2", ("d2", "e"), ("c2",), _attend, ("w4",), "branch", 4, 0),
         Add(4, "d2", "d2", ("c2",), "y"),
     ]
 

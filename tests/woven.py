@@ -49,7 +49,7 @@ def gated(base: type[Verbs], choice: dict[int, int], counted, leaves=None) -> Ve
     class Gated(base):
         def add(self, block, *operands):
             if block in counted:
-                operands = [o if choice.get(block) == j else o.detach() for j, o in enumerate(operands)]
+                operands = [o if choice.get(block) == j else o.detach() for j, o in enumerate(operands, start=-1)]
             total = super().add(block, *operands)
             return total + leaves[block] if leaves and block in leaves else total
 
@@ -131,15 +131,15 @@ class Woven(nn.Module):
         return found
 
     def choices(self, nested: bool):
-        """Every path as {addition: operand}: a skip around a nested block does not meet what is inside."""
+        """Every path as {addition: operand}, −1 the skip: a skip around a nested block does not meet what is inside."""
         inner = self.inner()
         counted = [k for k in range(len(self.operands())) if nested or k not in inner]
         outer = {v: k for k, v in inner.items()} if nested else {}
         seen = set()
-        for picks in product(*(range(self.operands()[k]) for k in counted)):
+        for picks in product(*(range(-1, self.operands()[k] - 1) for k in counted)):
             choice = dict(zip(counted, picks, strict=True))
             for end, k in outer.items():
-                if choice[end] == 0:
+                if choice[end] == -1:
                     choice.pop(k)
             key = tuple(sorted(choice.items()))
             if key not in seen:
@@ -148,7 +148,7 @@ class Woven(nn.Module):
 
     def length(self, choice, nested: bool) -> int:
         outer = set(self.inner().values()) if nested else set()
-        return sum(1 for k, j in choice.items() if j and k not in outer)
+        return sum(1 for k, j in choice.items() if j >= 0 and k not in outer)
 
     def paths(self, x: Tensor, cotangent: Tensor, base: type[Verbs], nested: bool = False, at: int | None = None):
         """(choice, gradient) of every path, one backward pass each; `at`: from the branch output of one addition."""

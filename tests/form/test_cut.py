@@ -33,10 +33,10 @@ def test_each_segment_says_where_it_stands():
     places = [(segment.role, segment.block, segment.branch) for segment in segments]
     assert places == [
         ("trunk", None, None),
+        ("branch", 0, 0),
         ("branch", 0, 1),
-        ("branch", 0, 2),
         ("skip", 1, None),
-        ("branch", 1, 1),
+        ("branch", 1, 0),
         ("trunk", None, None),
     ]
 
@@ -108,6 +108,6 @@ class Weights(nn.Module):
 def test_branches_are_named_by_their_modules_or_counted():
     form = unbraid.trace(Weights().eval(), torch.randn(3, 6))
     assert [(block.name, block.branches) for block in form.blocks] == [
-        ("block 0", ("branch 1", "branch 2")),
+        ("block 0", ("branch 0", "branch 1")),
         ("deep.inner", ("deep.inner",)),
     ]

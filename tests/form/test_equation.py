@@ -132,7 +132,7 @@ def test_the_general_form():
     projected = Does(lambda net, x: net.p(x) + net.f(x), p=nn.Linear(6, 4), f=mlp(6, 6, 4))
     side = Does(lambda net, x: x + net.a(x) + net.b(x), a=mlp(4), b=mlp(4))
     equation = trace(lively(Chain(relu, projected, side)), X).equation()
-    assert equation.text == "h1 = P1[x + f1[x]]\nh2 = S2·h1 + f2[h1]\ny = h2 + f3,1[h2] + f3,2[h2]"
+    assert equation.text == "h1 = P1[x + f1[x]]\nh2 = S2·h1 + f2[h1]\ny = h2 + f3,0[h2] + f3,1[h2]"
     assert equation.derivative == "∂y/∂f1 = (I + J3)·(S2 + J2)·P1"
 
 

@@ -123,8 +123,8 @@ def test_what_two_branches_share_is_in_no_single_one():
     segments = [step for step in traced(Shared(), (x(),)).graph.steps if isinstance(step, Segment)]
     assert [(s.role, s.block, s.branch) for s in segments] == [
         ("branch", 0, None),
+        ("branch", 0, 0),
         ("branch", 0, 1),
-        ("branch", 0, 2),
     ]
 
 

@@ -59,9 +59,9 @@ def test_the_graph_is_immutable():
 
 def test_operands_count_as_masks_do():
     """0 for the skip, j for the j-th branch; what is missing keeps the numbers of the rest."""
-    assert Add(0, "x", "s", ("a", "b"), "y").operands == ((0, "s"), (1, "a"), (2, "b"))
-    assert Add(0, "x", None, ("a",), "y").operands == ((1, "a"),)
-    assert Add(0, "x", "s", (None, "b"), "y").operands == ((0, "s"), (2, "b"))
+    assert Add(0, "x", "s", ("a", "b"), "y").operands == ((-1, "s"), (0, "a"), (1, "b"))
+    assert Add(0, "x", None, ("a",), "y").operands == ((0, "a"),)
+    assert Add(0, "x", "s", (None, "b"), "y").operands == ((-1, "s"), (1, "b"))
 
 
 def test_segments_and_additions_in_order():

@@ -24,7 +24,7 @@ def brute(network, x, base, nested=False, target=1, at=None):
     """Masks as the library writes them, in the order of the additions, with lengths and gradients."""
     blocks = [k for k in range(len(network.operands())) if nested or k not in network.inner()]
     return {
-        tuple(choice.get(k, -1) for k in blocks): (network.length(choice, nested), gradient)
+        tuple(choice.get(k, -2) for k in blocks): (network.length(choice, nested), gradient)
         for choice, gradient in network.paths(x, cotangent(len(x), target), base, nested, at)
     }
 
@@ -112,8 +112,8 @@ def test_the_gradient_at_a_block():
     for block in range(5):
         paths = {}
         for mask, (_, gradient) in brute(network, x, Verbs, at=block).items():
-            if not any(mask[: block + 1]):  # choices before the block do not matter: one of each
-                paths[mask] = (sum(mask[block + 1 :]), gradient)
+            if set(mask[: block + 1]) == {-1}:  # choices before the block do not matter: one of each
+                paths[mask] = (mask[block + 1 :].count(0), gradient)
         spectrum = gradient_spectrum(form, x, target=1, at=block)
         assert spectrum.counts == tuple(comb(4 - block, m) for m in range(5 - block))
         assert error(spectrum.gradients, summed(paths, 5 - block)) < EXACT

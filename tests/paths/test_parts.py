@@ -46,7 +46,7 @@ def test_parts_gather_the_paths_that_pass(plan, nested, seed):
         passes = torch.ones(len(every), dtype=torch.bool)
         for block in blocks:
             choices = every.masks[:, column[block]]
-            passes &= torch.tensor([c > 0 and weights[block][c - 1] > 0 for c in choices.tolist()])
+            passes &= torch.tensor([c >= 0 and weights[block][c] > 0 for c in choices.tolist()])
         assert (every.values[passes].sum(0) - (part * x).sum(1)).abs().max() <= 1e-10 * scale
 
 

@@ -62,8 +62,8 @@ def test_the_eight_terms_of_equation_11_6_one_by_one(four):
     assert len(paths) == 16
     seen = 0
     for mask, value in zip(paths.masks.tolist(), paths.values, strict=True):
-        if mask[0]:
-            expected = terms[tuple(mask[1:])] @ jacobians[0] @ x[0]
+        if mask[0] == 0:
+            expected = terms[tuple(choice + 1 for choice in mask[1:])] @ jacobians[0] @ x[0]
             assert abs(value.item() - expected.item()) < 1e-10
             seen += 1
     assert seen == 8
@@ -96,7 +96,7 @@ def trained():
 def test_figure_11_4_the_16_paths_of_a_trained_network_sum_to_its_output(trained):
     network, x, form = trained
     paths = all_paths(form, x, target=2)
-    assert sorted(map(tuple, paths.masks.tolist())) == list(product((0, 1), repeat=4))
+    assert sorted(map(tuple, paths.masks.tolist())) == list(product((-1, 0), repeat=4))
     assert error(paths.values.sum(0) + paths.constants, network(x)[:, 2].detach()) < 1e-10
     assert torch.bincount(paths.lengths).tolist() == [1, 4, 6, 4, 1]
 
@@ -254,7 +254,7 @@ def test_chosen_paths_are_those_of_brute_force(linearize):
 
     network, x, form = made(chain(5))
     every = brute(network, x, VERBS[linearize])
-    masks = torch.tensor([[1, 0, 0, 1, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1], [1, 0, 0, 1, 1]])
+    masks = torch.tensor([[0, -1, -1, 0, 0], [-1] * 5, [0] * 5, [0, -1, -1, 0, 0]])
     found = chosen_paths(form, x, masks=masks, target=1, linearize=linearize, chunk=3)
     assert found.lengths.tolist() == [3, 0, 5, 3]
     for row, mask in enumerate(masks.tolist()):
@@ -267,7 +267,15 @@ def test_chosen_paths_are_those_of_brute_force(linearize):
     ("masks", "said"),
     [
         ([[0, 1]], r"masks are \[paths, 5\], one choice a block; \[1, 2\] came"),
-        ([[0, 0, 0, 0, 1], [0, 0, 2, 0, 0]], r"has branches 1 to 1, and 0 is its skip; path 1 asks for 2"),
+        (
+            [[0, -1, 0, -1, 0], [0, -1, 2, 0, 0]],
+            r"branches count from 0 and the skip is −1: block .* has branch 0 alone, and path 1 asks for 2\.$",
+        ),
+        (
+            [[0, 0, 0, 0, 1], [0, 0, 1, 0, 0]],
+            r"path 0 asks for 1\. In masks of earlier versions .* the skip was 0: subtract 1 from those\.$",
+        ),
+        ([[0, 0, -3, 0, 0]], r"path 0 asks for -3\.$"),
     ],
 )
 def test_a_path_that_is_none_is_refused(masks, said):
@@ -365,7 +373,7 @@ def test_a_shift_lost_at_one_block_is_seen(monkeypatch, at):
 
     def lost(self, add, operand, value):
         shifted = enter(self, add, operand, value)
-        return Polynomial(value.low, shifted.stack) if add.block == 3 and operand else shifted
+        return Polynomial(value.low, shifted.stack) if add.block == 3 and operand >= 0 else shifted
 
     monkeypatch.setattr(Polynomials, "enter", lost)
     wrong = gradient_spectrum(form, x, target=1, at=at, check=False)
@@ -381,7 +389,7 @@ def test_a_lost_path_is_seen(monkeypatch):
 
     def lost(self, add, operand, value):
         passed = enter(self, add, operand, value)
-        return Polynomial(passed.low, 0 * passed.stack) if add.block == 1 and operand else passed
+        return Polynomial(passed.low, 0 * passed.stack) if add.block == 1 and operand >= 0 else passed
 
     monkeypatch.setattr(Polynomials, "enter", lost)
     with pytest.raises(InexactError, match=r"the lengths must sum to the gradient to 1e-10; at '.*' they depart by"):

@@ -67,7 +67,7 @@ def test_the_paths_of_the_page_sum_to_the_target(five, said):
     assert sum(paths["values"]) + paths["constants"] == pytest.approx(float(target), rel=1e-10)
     assert [abs(value) for value in paths["values"]] == sorted(map(abs, paths["values"]), reverse=True)
     for length, value in enumerate(lengths["values"]):
-        chosen = [v for mask, v in zip(paths["masks"], paths["values"], strict=True) if mask.count("1") == length]
+        chosen = [v for mask, v in zip(paths["masks"], paths["values"], strict=True) if mask.count("0") == length]
         assert len(chosen) == int(lengths["counts"][length])
         assert sum(chosen) == pytest.approx(value, rel=1e-9, abs=1e-12)
 
@@ -112,7 +112,7 @@ def test_a_long_network_shows_its_largest_paths(monkeypatch):
     found = braid(to_dict(page(Subject.of(form, batches, "long"), skip=set(NAMES) - wanted)))
     assert not found["paths"]["complete"]
     assert len(found["paths"]["masks"]) == 8
-    masks = torch.tensor([[int(letter) for letter in mask] for mask in found["paths"]["masks"]])
+    masks = torch.tensor([["·0".index(letter) - 1 for letter in mask] for mask in found["paths"]["masks"]])
     along = unbraid.paths.chosen_paths(form, batches[0][0], masks=masks, target=largest)
     assert along.values.mean(1).tolist() == pytest.approx(found["paths"]["values"], rel=1e-9)
     counts = [int(count) for count in found["lengths"]["counts"]]

@@ -11,7 +11,7 @@ from unbraid.graph import Add
 from unbraid.walk import Chosen, Lengths, Marks, Masks, Polynomials, Tape, record, walk
 from unbraid.walk._masks import distinct
 
-NARROW = {0: torch.float64, 1: torch.float32, 2: torch.bfloat16}
+NARROW = {-1: torch.float64, 0: torch.float32, 1: torch.bfloat16}
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +68,13 @@ def test_where_nothing_arrives_are_zeros_of_the_sources_type(example):
 @pytest.mark.parametrize("columns", [1, 20, 39, 40, 41, 64])
 def test_rows_of_choices_are_told_apart_exactly(columns):
     """Rows are compared as numbers while 63 bits hold them: around that length, and with rows almost alike."""
-    drawn = torch.randint(-1, 2, (30, columns), generator=torch.Generator().manual_seed(columns), dtype=torch.int8)
+    drawn = torch.randint(-2, 1, (30, columns), generator=torch.Generator().manual_seed(columns), dtype=torch.int8)
     changed = drawn.clone()
-    changed[:, -1] = torch.where(drawn[:, -1] == 1, 0, 1)
+    changed[:, -1] = torch.where(drawn[:, -1] == 0, -1, 0)
     # Two rows whose numbers in base 3 are 2^64 apart, which 64 bits cannot tell.
-    far, apart = torch.full((2, columns), -1, dtype=torch.int8), 2**64
+    far, apart = torch.full((2, columns), -2, dtype=torch.int8), 2**64
     for place in range(columns):
-        far[1, columns - 1 - place] = apart % 3 - 1
+        far[1, columns - 1 - place] = apart % 3 - 2
         apart //= 3
     masks = torch.cat([drawn, changed, drawn, far])
     rows, place = distinct(masks)

@@ -55,7 +55,7 @@ def all_paths(example):
     found = walk(example.graph, algebra, seeds, example.graph.sources)
     return {
         s: [
-            (frozenset((blocks[c], j) for c, j in enumerate(mask) if j >= 0), value)
+            (frozenset((blocks[c], j) for c, j in enumerate(mask) if j >= -1), value)
             for mask, value in zip(found[s].masks.tolist(), found[s].stack, strict=True)
         ]
         for s in found
@@ -189,8 +189,10 @@ def test_the_chain_by_products_of_jacobians():
         slopes.append(a * torch.cos(a * h))
         h = h + torch.sin(a * h)
     paths = dict(all_paths(example)["h0"])
-    for mask in product((0, 1), repeat=4):
-        along = torch.stack([slope if j else torch.ones_like(slope) for slope, j in zip(slopes, mask, strict=True)])
+    for mask in product((-1, 0), repeat=4):
+        along = torch.stack(
+            [slope if j == 0 else torch.ones_like(slope) for slope, j in zip(slopes, mask, strict=True)]
+        )
         choice = frozenset(enumerate(mask))
         expected = cotangent_of(example) * along.prod()
         assert error(paths[choice], expected) < SUM
@@ -211,7 +213,7 @@ def test_the_vector_chain_by_products_of_jacobians():
     for choice, value in all_paths(example)["h0"]:
         row = seed @ head
         for k in reversed(range(3)):
-            row = row @ factors[k] if (k, 1) in choice else row
+            row = row @ factors[k] if (k, 0) in choice else row
         assert error(value[0], row) < SUM
 
 
@@ -332,7 +334,7 @@ def test_a_lost_shift_is_seen(monkeypatch):
 def test_a_shift_too_many_is_seen(monkeypatch):
     original = Lengths.of
     monkeypatch.setattr(
-        Lengths, "of", lambda self, add, operand: 1 if (add.block, operand) == (1, 0) else original(self, add, operand)
+        Lengths, "of", lambda self, add, operand: 1 if (add.block, operand) == (1, -1) else original(self, add, operand)
     )
     assert departs(chain(3))[0] > 1e-2
 

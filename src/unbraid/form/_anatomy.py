@@ -9,7 +9,7 @@ from torch import Tensor, fx
 from unbraid.form._dataflow import Dataflow
 from unbraid.form._found import Found
 from unbraid.form._place import common, scope, scopes
-from unbraid.graph import mixing, name_of, shape_only
+from unbraid.graph import SKIP, mixing, name_of, shape_only
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +19,7 @@ class Anatomy:
     Attributes:
         flow: the data flow of the graph.
         blocks: the blocks, numbered by their place.
-        parents: for each nested block the number of the block and the branch, from 1, that hold it.
+        parents: for each nested block the number of the block and the branch, from 0, that hold it.
     """
 
     flow: Dataflow
@@ -28,7 +28,7 @@ class Anatomy:
 
     @cached_property
     def regions(self) -> dict[tuple[int, int], list[fx.Node]]:
-        """The nodes of each operand: (block, 0) is the skip, (block, j) the j-th branch."""
+        """The nodes of each operand: (block, −1) is the skip, (block, j) is branch j."""
         return regions(self.flow, self.blocks)
 
     @property
@@ -112,10 +112,10 @@ class Anatomy:
         often = Counter(homes)
         names = []
         for number, (block, home) in enumerate(zip(self.blocks, homes, strict=True)):
-            paths = [self._path(number, j) for j in range(1, len(block.branches) + 1)]
+            paths = [self._path(number, j) for j in range(len(block.branches))]
             own = self._below(home, common(paths)) if often[home] > 1 or not home else home
             below = [".".join(self._below(home, path)) for path in paths]
-            branches = tuple(path or f"branch {j}" for j, path in enumerate(below, start=1))
+            branches = tuple(path or f"branch {j}" for j, path in enumerate(below))
             names.append((".".join(own) or f"block {number}", branches))
         return names
 
@@ -151,7 +151,7 @@ def anatomy(flow: Dataflow, found: tuple[Found, ...]) -> Anatomy:
     around = regions(flow, tuple(blocks))
     for (block, operand), nodes in sorted(around.items(), key=lambda item: -len(item[1])):
         for node in nodes:
-            if operand and node in adds:
+            if operand != SKIP and node in adds:
                 parents[adds[node]] = (block, operand)
     order = sorted(range(len(blocks)), key=lambda number: (number in parents, number))
     place = {number: position for position, number in enumerate(order)}

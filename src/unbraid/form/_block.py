@@ -15,7 +15,7 @@ class Block:
         branches: the name of each branch f_j.
         after: the names of the operators of P, what the trunk does between the addition and the next fork.
         nested: the blocks inside its branches.
-        parent: the block and the branch, from 1, in which it lies; None at the top level.
+        parent: the block and the branch, from 0, in which it lies, as `without` takes them; None at the top level.
         shape: the sizes of the sum; a free size is the text of its symbol.
         parameters: how many numbers its branches and its skip learn.
         source: file and line of the addition in the model's own code, with folders.

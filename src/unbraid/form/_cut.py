@@ -8,7 +8,7 @@ from torch import Tensor, fx
 from unbraid.form._anatomy import Anatomy
 from unbraid.form._capture import Capture
 from unbraid.form._signature import sizes
-from unbraid.graph import Add, Graph, Role, Segment, Step, Stream, name_of, needed
+from unbraid.graph import SKIP, Add, Graph, Role, Segment, Step, Stream, name_of, needed
 
 
 def cut(capture: Capture, anatomy: Anatomy) -> Graph:
@@ -182,7 +182,7 @@ class _Cutter:
 
     def _segment(self, cone: _Cone) -> Segment:
         place = self.anatomy.places.get(cone.ends[0])
-        role: Role = "trunk" if place is None else "skip" if place[1] == 0 else "branch"
+        role: Role = "trunk" if place is None else "skip" if place[1] == SKIP else "branch"
         return Segment(
             id=cone.ends[0].name,
             inputs=tuple(node.name for node in cone.inputs),
@@ -191,7 +191,7 @@ class _Cutter:
             params=tuple(self.capture.names[node.name] for node in cone.params),
             role=role,
             block=place and place[0],
-            branch=place[1] or None if place else None,
+            branch=place[1] if place and place[1] != SKIP else None,
             measured=frozenset(node.name for node in cone.measured),
         )
 

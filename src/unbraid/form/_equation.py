@@ -36,6 +36,7 @@ def equation(blocks: Sequence[Block]) -> Equation:
 
     Up to six blocks with identity skips and nothing after the addition are written out. Otherwise the trunk keeps its
     name: h_k = P_k(S_k h_{k−1} + Σ_j f_{k,j}(h_{k−1})), factors that are the identity left out.
+    Blocks count from 1, as in the book, so that f_1 is block 0; the branches of a block from 0: f_{1,0}, f_{1,1}.
     """
     pure = all(block.skip == "identity" and not block.after and len(block.branches) == 1 for block in blocks)
     written_out = pure and len(blocks) <= _WRITTEN_OUT
@@ -118,7 +119,7 @@ def _recursion(blocks: Sequence[Block], notation: _Notation) -> str:
         many = len(block.branches) > 1
         terms = [
             notation.call.format(notation.function.format(f"{k},{j}" if many else k), before)
-            for j in range(1, len(block.branches) + 1)
+            for j in range(len(block.branches))
         ]
         if block.skip == "identity":
             terms.insert(0, before)

@@ -3,6 +3,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from unbraid.form._block import Skip
+from unbraid.graph import SKIP
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,6 @@ class Found:
 
     @property
     def operands(self) -> tuple[tuple[int, fx.Node], ...]:
-        """The operands with their place in a path's mask: 0 for the skip, j for the j-th branch."""
-        skip = () if self.skip is None else ((0, self.skip),)
-        return skip + tuple(enumerate(self.branches, start=1))
+        """The operands, each with its number: −1 for the skip, j ≥ 0 for branch j."""
+        skip = () if self.skip is None else ((SKIP, self.skip),)
+        return (*skip, *enumerate(self.branches))

@@ -55,7 +55,7 @@ def _search(graph: Graph, blocks: tuple[Block, ...]) -> tuple[list[tuple[Segment
     found: list[tuple[Segment, Heads]] = []
     reasons: Counter[str] = Counter()
     for add in graph.adds:
-        for number, stream in enumerate(add.branches, start=1):
+        for number, stream in enumerate(add.branches):
             segment = maker.get(stream) if stream is not None else None
             if stream is None or not isinstance(segment, Segment):
                 continue
@@ -69,8 +69,8 @@ def _search(graph: Graph, blocks: tuple[Block, ...]) -> tuple[list[tuple[Segment
 
 def _renumbered(add: Add, parts: Mapping[str, tuple[str, ...]]) -> dict[int, int]:
     """The new number of each branch that stays whole."""
-    numbers, place = {}, 1
-    for number, stream in enumerate(add.branches, start=1):
+    numbers, place = {}, 0
+    for number, stream in enumerate(add.branches):
         numbers[number] = place
         place += len(parts.get(stream, (stream,))) if stream else 1
     return numbers

@@ -48,11 +48,11 @@ def form_tree(form: "ResidualForm") -> Tree:
 
 def _grow(tree: Tree, block: "Block") -> None:
     skip = {"identity": "h", "projection": "S h", "none": ""}[block.skip]
-    functions = [f"f{j}(h)" if len(block.branches) > 1 else "f(h)" for j in range(1, len(block.branches) + 1)]
+    functions = [f"f{j}(h)" if len(block.branches) > 1 else "f(h)" for j in range(len(block.branches))]
     after = f", then {' '.join(block.after)}" if block.after else ""
     total = " + ".join([skip, *functions] if skip else functions)
     grown = tree.add(escape(f"{block.index} h <- {total}{after}   {block.name}   {_sizes(block.shape)}"))
-    for j, name in enumerate(block.branches, start=1):
+    for j, name in enumerate(block.branches):
         inner = [nested for nested in block.nested if nested.parent == (block.index, j)]
         if len(block.branches) > 1 or inner:
             branch = grown.add(escape(f"f{j}: {name}"))

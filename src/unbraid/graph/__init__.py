@@ -14,6 +14,7 @@ from unbraid.graph._operators import (
     shape_only,
 )
 from unbraid.graph._types import (
+    SKIP,
     Add,
     Code,
     Graph,
@@ -31,6 +32,7 @@ from unbraid.graph._types import (
 
 __all__ = [
     "POINTWISE",
+    "SKIP",
     "Add",
     "Code",
     "Graph",

@@ -8,6 +8,8 @@ import torch
 Role: TypeAlias = Literal["trunk", "skip", "branch"]
 Code: TypeAlias = Callable[..., Any]
 
+SKIP = -1  # the number of a block's skip among its operands; branches count from 0
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -36,7 +38,7 @@ class Segment:
         params: the names, in the state handed to a run, of the tensors that follow the inputs.
         role: whether it lies on the trunk, on a block's skip or in a block's branch.
         block: the innermost block whose skip or branch it is part of; None on the trunk.
-        branch: which of the block's branches, counted from 1; None where it serves several, or none.
+        branch: which of the block's branches, counted from 0; None where it serves several, or none.
         measured: the inputs that are read for their sizes alone: no data pass through them.
     """
 
@@ -59,7 +61,7 @@ class Add:
         block: the number of its block.
         fork: the stream from which skip and branches part.
         skip: the stream of S_k h; None in a plain layer, which has no skip (Equation 11.1).
-        branches: the streams of f_{k,1}(h), f_{k,2}(h), ...; None in the place of a branch that was deleted.
+        branches: the streams of f_{k,0}(h), f_{k,1}(h), ...; None in the place of a branch that was deleted.
         output: the stream of the sum.
     """
 
@@ -71,8 +73,9 @@ class Add:
 
     @property
     def operands(self) -> tuple[tuple[int, str], ...]:
-        """The operands with their place in a path's mask: 0 for the skip, j for the j-th branch."""
-        return tuple((j, stream) for j, stream in enumerate((self.skip, *self.branches)) if stream is not None)
+        """The operands that are there, each with its number: −1 for the skip, j ≥ 0 for branch j."""
+        operands = enumerate((self.skip, *self.branches), start=SKIP)
+        return tuple((j, stream) for j, stream in operands if stream is not None)
 
 
 Step: TypeAlias = Segment | Add

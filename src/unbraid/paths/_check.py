@@ -116,7 +116,7 @@ def weakened(graph: Graph, lengths: Lengths, t: float) -> Graph:
                     operands[operand] = name = f"{stream} times t at {step.output}"
                     steps.append(Segment(name, (stream,), (name,), weak, (), "branch", step.block, operand))
                     streams[name] = replace(streams[stream], id=name) if stream in streams else Stream(name)
-            branches = tuple(operands.get(j) for j in range(1, len(step.branches) + 1))
+            branches = tuple(operands.get(j) for j in range(len(step.branches)))
             step = replace(step, branches=branches)
         steps.append(step)
     return replace(graph, streams=streams, steps=tuple(steps))

@@ -9,7 +9,7 @@ from unbraid._progress import progress
 from unbraid.form import ResidualForm, Split, Target
 from unbraid.paths._paths import Paths
 from unbraid.paths._setting import Setting
-from unbraid.walk import Chosen, walk
+from unbraid.walk import NOT_MET, Chosen, walk
 
 
 def chosen_paths(
@@ -29,8 +29,9 @@ def chosen_paths(
         form: a traced model.
         args: its positional inputs; a bare tensor means (tensor,).
         kwargs: its keyword inputs.
-        masks: for each path and block 0 (the skip) or j (the block's j-th branch); what stands at a block that the
-            path does not meet does not matter.
+        masks: for each path and block j ≥ 0 (branch j, from 0), −1 (the skip) or −2 (not met: no path through this
+            block), as `Paths.masks` has them. Where several trunks meet and a row has choices on more than one, it
+            stands for all paths that make these choices, and they add up.
         target: class indices, a (position, class) pair, or a function of the output that gives one number per example.
         linearize: "frozen", where values are shares of the target, or "jacobian" for true derivatives.
         split: "heads" for a branch a head in attention, where the graph shows the heads.
@@ -47,14 +48,23 @@ def chosen_paths(
         raise ValueError(
             f"chosen_paths: masks are [paths, {len(branches)}], one choice a block; {list(masks.shape)} came."
         )
-    wrong = ((masks < -1) | (masks > torch.tensor(branches))).nonzero()
+    wrong = ((masks < NOT_MET) | (masks >= torch.tensor(branches))).nonzero()
     if len(wrong):
         row, column = wrong[0].tolist()
-        raise ValueError(
-            f"chosen_paths: block {setting.blocks[column]!r} has branches 1 to {branches[column]}, and 0 is its skip; "
-            f"path {row} asks for {int(masks[row, column])}."
-        )
+        raise ValueError(_no_such_choice(setting.blocks[column], branches, masks, row, column))
     return followed(setting, masks.to(torch.int8), chunk)
+
+
+def _no_such_choice(block: str, branches: list[int], masks: Tensor, row: int, column: int) -> str:
+    last = branches[column] - 1
+    said = (
+        f"chosen_paths: branches count from 0 and the skip is −1: block {block!r} has "
+        f"{f'branches 0 to {last}' if last else 'branch 0 alone'}, and path {row} asks for {int(masks[row, column])}."
+    )
+    older = masks - 1  # what they mean if they are of the old kind: 0 the skip, 1 the first branch
+    if bool(((older >= NOT_MET) & (older < torch.tensor(branches))).all()):
+        said += " In masks of earlier versions branches counted from 1 and the skip was 0: subtract 1 from those."
+    return said
 
 
 def followed(setting: Setting, masks: Tensor, chunk: int) -> Paths:

@@ -1,3 +1,4 @@
+import string
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,8 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid.form import Result
+from unbraid.graph import SKIP
+from unbraid.walk import NOT_MET
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
 
 _DRAWN = 64
+_DIGITS = string.digits + string.ascii_letters
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +27,7 @@ class Paths(Result):
 
     Attributes:
         blocks: the names of the blocks, one a column of `masks`.
-        masks: for each path and block 0 (the skip), j (the block's j-th branch) or −1 (the path does not meet it).
+        masks: for each path and block j ≥ 0 (branch j, from 0), −1 (the skip) or −2 (the path does not meet it).
         lengths: how many branches each path passes.
         values: the source times the gradient along the path, [paths, batch].
         norms: the 2-norm per example of the gradient along the path, averaged over the batch.
@@ -75,7 +79,11 @@ class Paths(Result):
         return torch.stack([row.double() for row in rows])
 
     def table(self) -> Table:
-        """The first hundred paths: mask, length, value averaged over the batch, norm."""
+        """The first hundred paths: choices, length, value averaged over the batch, norm.
+
+        A path has one character per block: a dot for the skip, a digit (from 10 on a letter) for the branch, a blank
+        where it does not meet the block.
+        """
         table = Table(box=box.SIMPLE_HEAD, caption=f"{len(self):,} paths; {self.linearize} linearisation")
         table.caption_justify = "left"
         for column in ("path", "length", "value", "norm"):
@@ -86,7 +94,7 @@ class Paths(Result):
         return table
 
     def rows(self) -> list[dict[str, Any]]:
-        """One a path: its choices, length, value averaged over the batch, and norm."""
+        """One a path: its choices as text (see `table`), length, value averaged over the batch, and norm."""
         columns = zip(self.masks, self.lengths.tolist(), self.values.mean(1).tolist(), self.norms.tolist(), strict=True)
         return [
             {"path": shown(mask), "length": length, "value": value, "norm": norm}
@@ -123,5 +131,9 @@ class Paths(Result):
 
 
 def shown(mask: Int8[Tensor, " blocks"]) -> str:
-    """A path as text: a dot for a skip, a digit for a branch, a blank for a block that is not met."""
-    return "".join({0: "·", -1: " "}.get(choice, str(choice)) for choice in mask.tolist())
+    """A path as text, one character per block; see `Paths.table`."""
+    return "".join({SKIP: "·", NOT_MET: " "}.get(choice) or _digit(choice) for choice in mask.tolist())
+
+
+def _digit(branch: int) -> str:
+    return _DIGITS[branch] if branch < len(_DIGITS) else chr(0x100 + branch)

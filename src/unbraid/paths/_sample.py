@@ -5,10 +5,11 @@ import torch
 from torch import Tensor
 
 from unbraid.form import ResidualForm, Split, Target
+from unbraid.graph import SKIP
 from unbraid.paths._chosen import followed
 from unbraid.paths._paths import Paths
 from unbraid.paths._setting import Setting
-from unbraid.walk import Counts, walk
+from unbraid.walk import NOT_MET, Counts, walk
 
 
 def sample_paths(
@@ -61,7 +62,7 @@ def _draw(setting: Setting, per_length: int, generator: torch.Generator) -> Tens
         if not any(length < len(paths) and paths[length] for paths in begin.values()):
             continue
         for _ in range(per_length):
-            mask = torch.full((len(setting.columns),), -1, dtype=torch.int8)
+            mask = torch.full((len(setting.columns),), NOT_MET, dtype=torch.int8)
             tally, left = begin, length
             while True:
                 origin = _pick(tally, left, generator)
@@ -69,7 +70,7 @@ def _draw(setting: Setting, per_length: int, generator: torch.Generator) -> Tens
                     break
                 block, operand = origin
                 mask[setting.columns[block]] = operand
-                left -= setting.lengths.weights[block][operand - 1] if operand else 0
+                left -= setting.lengths.weights[block][operand] if operand != SKIP else 0
                 tally = dict(tallies[outputs[block]])
             masks.append(mask)
     return torch.stack(masks)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unbraid.form import Objective, ResidualForm, Split, Target, objective
 from unbraid.graph import Graph
-from unbraid.walk import Cotangents, Lengths, State, Tape, constants, freeze, record, walk
+from unbraid.walk import NOT_MET, Cotangents, Lengths, State, Tape, constants, freeze, record, walk
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +94,8 @@ class Setting:
         """The number of branches on each path."""
         total = torch.zeros(len(masks), dtype=torch.int64)
         for block, column in self.columns.items():
-            weights = torch.tensor((0, *self.lengths.weights[block], 0))  # the last entry serves −1: not met
-            total += weights[masks[:, column].long()]
+            weights = torch.tensor((0, 0, *self.lengths.weights[block]))  # not met, the skip, the branches
+            total += weights[masks[:, column].long() - NOT_MET]
         return total
 
 

@@ -88,10 +88,11 @@ def _paths(found: Mapping[str, Any]) -> dict[str, Any] | None:
     if values is None:
         return None
     norms: Paths | None = found.get("single_gradients")
-    along = {} if norms is None else dict(zip(map(_mask, norms.masks.tolist()), norms.norms.tolist(), strict=True))
+    along = {} if norms is None else {row["path"]: row["norm"] for row in norms.rows()}
     means = values.values.mean(1)
     order = means.abs().argsort(descending=True).tolist()
-    masks = [_mask(values.masks[row].tolist()) for row in order]
+    rows = values.rows()
+    masks = [rows[number]["path"] for number in order]
     return {
         "complete": values.exact and values.error == values.error,  # an error was measured: all are there
         "masks": masks,
@@ -112,11 +113,3 @@ def _lengths(subject: Subject, found: Mapping[str, Any]) -> dict[str, Any]:
         "values": None if values is None else values.from_input.mean(1).tolist(),
         "norms": None if spectrum is None else spectrum.norms.tolist(),
     }
-
-
-def _mask(choices: Sequence[int]) -> str:
-    """A path as text, one character a block: 0 the skip, 1 to 9 and letters the branch, - where it is not met."""
-    return "".join("-" if choice < 0 else _DIGITS[choice] for choice in choices)
-
-
-_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

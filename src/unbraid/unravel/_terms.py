@@ -196,7 +196,7 @@ def _terms(made: Run, stream: str) -> Terms:
 def _place(origin: Origin) -> tuple[int | None, int | None]:
     """Block and branch, from 0, as far as a term has them."""
     if isinstance(origin, tuple):
-        return origin[0], origin[1] - 1
+        return origin
     return (None, None) if isinstance(origin, str) else (origin, None)
 
 

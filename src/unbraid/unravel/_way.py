@@ -6,7 +6,7 @@ from functools import cached_property
 from unbraid.form import ResidualForm
 from unbraid.graph import Add, Segment, makes
 
-# Where a term comes from: the input, a block by its number, one branch by its block's number and its own from 1, or
+# Where a term comes from: the input, a block by its number, one branch by its block's number and its own, or
 # a constant of the trunk.
 Origin = int | str | tuple[int, int]
 INPUT, CONSTANTS = "input", "constants"
@@ -61,7 +61,7 @@ class Way:
 def parts_of(add: Add, by_branch: bool) -> dict[Origin, tuple[str, ...]]:
     """What an addition adds to the skip, by origin: its branches together, or each by itself."""
     if by_branch and len(add.branches) > 1:
-        return {(add.block, j): (s,) for j, s in enumerate(add.branches, start=1) if s is not None}
+        return {(add.block, j): (s,) for j, s in enumerate(add.branches) if s is not None}
     branches = tuple(stream for stream in add.branches if stream is not None)
     return {add.block: branches} if branches else {}
 
@@ -72,9 +72,10 @@ def names_of(form: ResidualForm, origins: tuple[Origin, ...]) -> tuple[str, ...]
     def called(origin: Origin) -> str:
         if isinstance(origin, str):
             return origin
-        block, branch = origin if isinstance(origin, tuple) else (origin, 0)
-        found = form.blocks[block]
-        return found.branches[branch - 1] if branch else found.name
+        if isinstance(origin, tuple):
+            block, branch = origin
+            return form.blocks[block].branches[branch]
+        return form.blocks[origin].name
 
     return tuple(map(called, origins))
 

@@ -16,7 +16,7 @@ from unbraid.walk._freeze import freeze
 from unbraid.walk._layout import weights_channels_last
 from unbraid.walk._lengths import Lengths
 from unbraid.walk._marks import BlockSet, Marked, Marks
-from unbraid.walk._masks import Masks, PathStack, distinct
+from unbraid.walk._masks import NOT_MET, Masks, PathStack, distinct
 from unbraid.walk._memory import memory_kept
 from unbraid.walk._merge import ALONE, NONE, Merged, dimension, merge
 from unbraid.walk._polynomials import Polynomial, Polynomials
@@ -44,6 +44,7 @@ from unbraid.walk._witness import stacked_kinds, used, witnesses
 __all__ = [
     "ALONE",
     "NONE",
+    "NOT_MET",
     "Algebra",
     "BlockSet",
     "Budget",

@@ -30,7 +30,7 @@ class Chosen:
         graph: the graph that is walked.
         tape: a run of it.
         columns: the column of the mask for each block that is counted.
-        masks: the choices of each path: −1 (not met), 0 (the skip) or j (the block's j-th branch).
+        masks: the choices of each path: −2 (not met), −1 (the skip) or j ≥ 0 (branch j).
         chunk: how many cotangents are pulled back at once; by default all.
     """
 

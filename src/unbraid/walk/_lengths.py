@@ -1,7 +1,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from unbraid.graph import Add
+from unbraid.graph import SKIP, Add
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,11 @@ class Lengths:
 
         Args:
             adds: the additions.
-            parents: for each nested block the block and the branch, from 1, that hold it.
+            parents: for each nested block the block and the branch, from 0, that hold it.
         """
         outer = set(parents.values())
         return Lengths(
-            {
-                add.block: tuple(0 if (add.block, j) in outer else 1 for j in range(1, len(add.branches) + 1))
-                for add in adds
-            }
+            {add.block: tuple(0 if (add.block, j) in outer else 1 for j in range(len(add.branches))) for add in adds}
         )
 
     def counts(self, add: Add) -> bool:
@@ -42,4 +39,4 @@ class Lengths:
 
     def of(self, add: Add, operand: int) -> int:
         """The length that a path gains by this operand: none by a skip."""
-        return self.weights[add.block][operand - 1] if operand and self.counts(add) else 0
+        return self.weights[add.block][operand] if operand != SKIP and self.counts(add) else 0

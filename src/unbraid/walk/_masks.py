@@ -8,13 +8,15 @@ from torch import Tensor
 from unbraid.graph import Add, Graph, Segment
 from unbraid.walk._tape import Tape
 
+NOT_MET = -2  # in a mask: the path does not meet the block
+
 
 @dataclass(frozen=True)
 class PathStack:
     """One cotangent for each of P paths, with the choices that the path has made so far.
 
     Attributes:
-        masks: for each path and block −1 (not met), 0 (the skip) or j (the block's j-th branch).
+        masks: for each path and block −2 (not met), −1 (the skip) or j ≥ 0 (branch j).
         stack: the cotangents.
     """
 
@@ -38,7 +40,7 @@ class Masks:
 
     def seed(self, cotangent: Tensor) -> PathStack:
         """One path, which has met no block."""
-        return PathStack(torch.full((1, len(self.columns)), -1, dtype=torch.int8), cotangent[None])
+        return PathStack(torch.full((1, len(self.columns)), NOT_MET, dtype=torch.int8), cotangent[None])
 
     def plus(self, a: PathStack, b: PathStack) -> PathStack:
         """The paths of both; routes that made the same choices are one path, and add up."""
@@ -75,12 +77,12 @@ def distinct(masks: Int8[Tensor, "paths blocks"]) -> tuple[Int8[Tensor, "distinc
 
     Rows are compared as numbers where 63 bits hold them: much faster than row by row.
     """
-    base = int(masks.max()) + 2 if masks.numel() else 1
+    base = int(masks.max()) - NOT_MET + 1 if masks.numel() else 1
     if base ** masks.shape[1] >= 2**63:
         return torch.unique(masks, dim=0, return_inverse=True)
     numbers = torch.zeros(len(masks), dtype=torch.int64)
     for column in masks.T:
-        numbers.mul_(base).add_(column).add_(1)
+        numbers.mul_(base).add_(column).sub_(NOT_MET)
     unique, place = torch.unique(numbers, return_inverse=True)
     first = torch.empty(len(unique), dtype=torch.int64).scatter_(0, place, torch.arange(len(masks)))
     return masks[first], place

@@ -83,9 +83,7 @@ class Polynomials:
         if self.max_length is not None:
             low = min(low, self.max_length + 1)
             stack = stack[: self.max_length + 1 - low]
-        stream = add.branches[operand - 1] if operand else add.skip
-        assert stream is not None, "a path passes operands that are there"
-        dtype = self.graph.streams[stream].dtype
+        dtype = self.graph.streams[dict(add.operands)[operand]].dtype
         return Polynomial(low, stack if stack.dtype is dtype else stack.to(dtype))
 
     def pull(self, segment: Segment, values: tuple[Polynomial | None, ...]) -> tuple[Polynomial | None, ...]:

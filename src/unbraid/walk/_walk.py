@@ -15,7 +15,7 @@ class Algebra(Protocol[V]):
         ...
 
     def enter(self, add: Add, operand: int, value: V) -> V:
-        """Pass an addition through one of its operands: 0 for the skip, j for the j-th branch."""
+        """Pass an addition through one of its operands: −1 for the skip, j ≥ 0 for branch j."""
         ...
 
     def pull(self, segment: Segment, values: tuple[V | None, ...]) -> tuple[V | None, ...]:

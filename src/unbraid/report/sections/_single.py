@@ -22,7 +22,7 @@ def single(found: "Paths", all_paths: int, said: str, python: str) -> Section:
     order = means.abs().argsort(descending=True).tolist()
     complete = len(found) == all_paths
     best = order[0]
-    taken = [name for name, choice in zip(found.blocks, found.masks[best].tolist(), strict=True) if choice > 0]
+    taken = [name for name, choice in zip(found.blocks, found.masks[best].tolist(), strict=True) if choice >= 0]
     through = (
         f"the branches of {', '.join(taken[:4])}{' and others' if len(taken) > 4 else ''}" if taken else "no branch"
     )
@@ -41,16 +41,17 @@ def single(found: "Paths", all_paths: int, said: str, python: str) -> Section:
         Column("Length", "branches"),
         Column("Value", format="+.4g"),
     )
+    paths = found.rows()
     rows = [
         (
             rank,
-            "".join({0: "·", -1: " "}.get(choice, str(choice)) for choice in found.masks[row].tolist()),
+            paths[row]["path"],
             int(found.lengths[row]),
             float(means[row]),
         )
         for rank, row in enumerate(order[:_SHOWN], start=1)
     ]
-    caption = "A path by its choice at each block: a dot for the skip, a number for the branch. Mean over examples."
+    caption = "A path by its choice at each block: a dot for the skip, the branch's number, from 0. Mean over examples."
     drawn = found[torch.tensor(order[:_SHOWN])]
     figure = Picture(draw.svg(drawn.plot()), "What the largest paths add, one bar a path.", "Bars by length of path.")
     return Section("Single paths", finding, [figure, Table(columns, rows, caption), Code(python)])

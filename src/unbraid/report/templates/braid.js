@@ -1,7 +1,11 @@
 "use strict";
 // The braid: the trunk as a line, an arc for each branch, and a path that is picked block by block. All values come from
 // the JSON beside it; names are set as text, never as markup.
-const DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+// A choice is the number of a branch, from 0, or −1 for the skip; as text a digit or a letter, or a dot.
+const SKIP = -1;
+const DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+  + Array.from({ length: 66 }, (_, more) => String.fromCharCode(0x13e + more)).join("");
+const letter = (choice) => choice === SKIP ? "·" : DIGITS[choice];
 const SVG = "http://www.w3.org/2000/svg";
 
 const element = (name, attributes = {}, ...children) => {
@@ -23,7 +27,7 @@ class Braid {
     this.place = place;
     this.data = JSON.parse(place.querySelector("script").textContent);
     this.blocks = this.data.blocks;
-    this.choices = this.blocks.map(() => 0);
+    this.choices = this.blocks.map(() => SKIP);
     this.closed = new Set(this.data.collapsed ? this.data.stages.keys() : []);
     this.measure = this.data.measures.length ? 0 : -1;
     this.current = 0;
@@ -112,22 +116,22 @@ class Braid {
     group.dataset.number = number;
     group.append(element("title", {}, this.label(item)));
     group.setAttribute("aria-label", this.label(item));
-    if (!stage) group.setAttribute("aria-pressed", String(this.choices[item.block] > 0));
+    if (!stage) group.setAttribute("aria-pressed", String(this.choices[item.block] !== SKIP));
     group.append(element("rect", { x, y: 2, width, height: trunk + 22, class: "ground" }));
     const from = x + 5, to = x + width - 5;
-    const through = item.blocks.some((k) => this.choices[k] > 0);
-    const along = item.blocks.some((k) => this.choices[k] === 0);
+    const through = item.blocks.some((k) => this.choices[k] !== SKIP);
+    const along = item.blocks.some((k) => this.choices[k] === SKIP);
     const most = Math.min(4, Math.max(...item.blocks.map((k) => this.blocks[k].branches.length)));
     const arc = (branch) => {
-      const rise = (22 + 14 * branch) * 1.33;
+      const rise = (36 + 14 * branch) * 1.33;
       return `M ${from} ${trunk} C ${from} ${trunk - rise}, ${to} ${trunk - rise}, ${to} ${trunk}`;
     };
     const skip = { x1: from, x2: to, y1: trunk, y2: trunk };
     group.append(element("line", { x1: x, x2: from, y1: trunk, y2: trunk, class: "way" }));
     group.append(element("line", { x1: to, x2: x + width, y1: trunk, y2: trunk, class: "way" }));
     if (along) group.append(element("line", { ...skip, class: "way" }));
-    for (let branch = 1; branch <= most; branch++) {
-      const chosen = stage ? through && branch === 1 : Math.min(4, this.choices[item.block]) === branch;
+    for (let branch = 0; branch < most; branch++) {
+      const chosen = stage ? through && branch === 0 : Math.min(3, this.choices[item.block]) === branch;
       if (chosen) group.append(element("path", { d: arc(branch), class: "way" }));
     }
     const kinds = new Set(item.blocks.map((k) => this.blocks[k].skip));
@@ -136,11 +140,11 @@ class Braid {
     group.append(element("line", { x1: to, x2: x + width, y1: trunk, y2: trunk, class: "wire" }));
     if (kind !== "none") group.append(element("line", { ...skip, class: `wire ${kind}` }));
     const { wide, tone } = this.worth(item);
-    for (let branch = 1; branch <= most; branch++) {
+    for (let branch = 0; branch < most; branch++) {
       group.append(element("path", { d: arc(branch), class: `branch ${tone}`, "stroke-width": wide }));
     }
     if (stage) for (const shift of [-5, 5]) {
-      group.append(element("path", { d: arc(1), class: `branch ${tone}`, "stroke-width": 1, transform: `translate(0 ${shift})` }));
+      group.append(element("path", { d: arc(0), class: `branch ${tone}`, "stroke-width": 1, transform: `translate(0 ${shift})` }));
     }
     group.append(element("circle", { cx: from, cy: trunk, r: 2.2, class: "fork" }));
     group.append(element("circle", { cx: to, cy: trunk, r: 3.6, class: "sum" }));
@@ -163,7 +167,7 @@ class Braid {
 
   label(item) {
     if (item.stage !== undefined) {
-      const taken = item.blocks.filter((k) => this.choices[k] > 0).length;
+      const taken = item.blocks.filter((k) => this.choices[k] !== SKIP).length;
       return `Blocks ${item.blocks[0]} to ${item.blocks.at(-1)}, closed: the path passes ${taken} of ${item.blocks.length} branches. Press to open.`;
     }
     const block = this.blocks[item.block];
@@ -173,12 +177,13 @@ class Braid {
     const where = block.where ? `, added at ${block.where}` : "";
     const measured = this.data.measures.map((m) => `${m.title.toLowerCase()}: ${short(m.values[item.block])}${m.unit ? " " + m.unit : ""}`);
     return `Block ${item.block}, ${block.name}: skip ${block.skip}, branch ${block.branches.join(" | ")}${after}${inside}${where}. `
-      + `The path takes ${choice ? block.branches.length > 1 ? `branch ${choice}` : "the branch" : "the skip"}. ${measured.join("; ")}`;
+      + `The path takes ${choice === SKIP ? "the skip" : block.branches.length > 1 ? `branch ${choice}` : "the branch"}. ${measured.join("; ")}`;
   }
 
   act(item) {
     if (item.stage !== undefined) return this.toggleStage(item.stage);
-    this.choices[item.block] = (this.choices[item.block] + 1) % (this.blocks[item.block].branches.length + 1);
+    const next = this.choices[item.block] + 1;
+    this.choices[item.block] = next < this.blocks[item.block].branches.length ? next : SKIP;
     this.draw();
     this.about.textContent = this.label(item);
   }
@@ -209,12 +214,12 @@ class Braid {
   pick(what) {
     const masks = this.data.paths?.masks;
     const rank = this.rank();
-    if (what === "skips") this.choices.fill(0);
-    else if (what === "branches") this.choices.fill(1);
+    if (what === "skips") this.choices.fill(SKIP);
+    else if (what === "branches") this.choices.fill(0);
     else {
       const next = what === "first" || rank < 0 ? 0 : rank + (what === "next" ? 1 : -1);
       const mask = masks[Math.max(0, Math.min(masks.length - 1, next))];
-      this.choices = [...mask].map((letter) => Math.max(0, DIGITS.indexOf(letter)));
+      this.choices = [...mask].map((text) => DIGITS.indexOf(text))  // −1, the skip, where a path meets no block;
     }
     this.draw();
   }
@@ -222,16 +227,16 @@ class Braid {
   // The place of the picked path among those in the page, −1 where it is not among them. A path of a model with several
   // trunks does not meet every block; what is chosen at those does not matter.
   rank() {
-    const mask = this.choices.map((choice) => DIGITS[choice]).join("");
+    const mask = this.choices.map(letter).join("");
     if (this.ranks.has(mask)) return this.ranks.get(mask);
-    return (this.data.paths?.masks ?? []).findIndex((other) => other.includes("-")
-      && [...other].every((letter, k) => letter === "-" || letter === mask[k]));
+    return (this.data.paths?.masks ?? []).findIndex((other) => other.includes(" ")
+      && [...other].every((text, k) => text === " " || text === mask[k]));
   }
 
   say() {
     const { paths, lengths, target } = this.data;
     const rank = this.rank();
-    const length = this.choices.filter((choice) => choice > 0).length;
+    const length = this.choices.filter((choice) => choice !== SKIP).length;
     const rows = [["Length", `${length} of ${this.blocks.length} branches`, length]];
     if (rank >= 0) {
       const part = paths.target ? `, ${short(100 * paths.values[rank] / paths.target)} % of ${target}, ${short(paths.target)}` : "";
