@@ -293,8 +293,8 @@ NONE = {
     "a branch that is spread": (
         lambda: Does(lambda net, x: x + net.f(x).mean(-1, keepdim=True), f=mlp(6)),
         ROWS,
-        0,
-        None,
+        1,
+        "its operands have different sizes",
     ),
     "rotary positions": (lambda: Does(rotary, q=nn.Linear(6, 6), o=nn.Linear(6, 6)), WORDS, 1, AFFINE),
     "two experts": (lambda: Does(lambda net, x: net.a(x) + net.b(x), a=mlp(6), b=mlp(6)), ROWS, 1, NEITHER),

@@ -9,7 +9,7 @@ from torch import Tensor, fx
 from unbraid.form._dataflow import Dataflow
 from unbraid.form._found import Found
 from unbraid.form._place import common, scope, scopes
-from unbraid.graph import SKIP, mixing, name_of, shape_only
+from unbraid.graph import SKIP, mixing, name_of, shape_only, values_read
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,23 +87,11 @@ class Anatomy:
             if node in adds:
                 met.append(adds[node])
                 continue
-            for argument in self.flow.data(node):
-                if argument not in seen:
+            for argument in values_read(node):
+                if argument not in seen and argument in self.flow.reached:
                     seen.add(argument)
                     stack.append(argument)
         return max(met, default=None)
-
-    def parameters(self, block: int) -> set[fx.Node]:
-        """The placeholders of the parameters that a block's branches and skip read."""
-        inside = {node for operand, _ in self.blocks[block].operands for node in self.regions[block, operand]}
-        stack = [a for node in inside for a in node.all_input_nodes if a not in self.flow.carries]
-        seen = set(stack)
-        while stack:
-            for argument in stack.pop().all_input_nodes:
-                if argument not in seen:
-                    seen.add(argument)
-                    stack.append(argument)
-        return {node for node in seen if node.name in self.flow.learned}
 
     @cached_property
     def names(self) -> list[tuple[str, tuple[str, ...]]]:

@@ -8,7 +8,7 @@ from torch import Tensor, fx
 from unbraid.form._anatomy import Anatomy
 from unbraid.form._capture import Capture
 from unbraid.form._signature import sizes
-from unbraid.graph import SKIP, Add, Graph, Role, Segment, Step, Stream, name_of, needed
+from unbraid.graph import SKIP, Add, Graph, Role, Segment, Step, Stream, name_of, needed, values_read
 
 
 def cut(capture: Capture, anatomy: Anatomy) -> Graph:
@@ -112,9 +112,9 @@ class _Cutter:
                     waiting.append(argument)
                 elif argument not in inside:
                     cone.inputs[argument] = None
-        data = set(cone.inputs)
+        read = {argument for node in cone.nodes for argument in values_read(node)}
         missing = {tensor for size in waiting for tensor in self._size_from(size, cone, inside)}
-        cone.measured = cone.inputs.keys() - data
+        cone.measured = cone.inputs.keys() - read
         return missing
 
     def _size_from(self, size: fx.Node, cone: _Cone, inside: set[fx.Node]) -> Iterator[fx.Node]:
@@ -157,9 +157,12 @@ class _Cutter:
     def _sources(self, streams: dict[str, Stream], steps: tuple[Step, ...]) -> tuple[str, ...]:
         """The sources that reach some fork of a trunk; a float mask, say, only enters branches."""
         wanted = {block.fork.name for block in self.anatomy.blocks}
+        begins = {source.name for source in self.flow.sources}
         for step in reversed(steps):
             if isinstance(step, Add):
                 wanted.update([step.skip] if step.skip and step.output in wanted else [])
+            elif not begins.isdisjoint(step.outputs):
+                continue  # what an embedding is looked up with leads to no trunk by itself
             elif step.role != "branch" and not wanted.isdisjoint(step.outputs):
                 wanted.update(stream for stream in step.inputs if stream not in step.measured)
         sources = [s.name for s in self.flow.sources if s.name in streams]

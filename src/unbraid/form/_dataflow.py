@@ -1,17 +1,36 @@
+"""What data reach, and in which way.
+
+Data are the numbers that a model computes with: they begin at its *sources*, the floating-point inputs and the
+embeddings that the caller's own ids look up. Two things travel from there, and not equally far.
+
+*Values* travel wherever elements depend on data, and blocks are looked for, and paths counted, as far as they do:
+
+- through floating-point operators;
+- through a *choice*, an index, a mask or a number that was computed from data: `table[scores.argmax()]`, a one-hot
+  route of experts, `image.byte()` on its way to a decoder. A floating-point tensor that reads a choice alone carries
+  data;
+- not through sizes. `zeros_like(x)`, `e.expand_as(x)` and `x.shape[0]` ask x for none of its elements.
+
+*Gradients* end in integers and booleans, at `detach` and in regions without gradients, and are zero there as in the
+model's own autograd. Beside floating-point data a choice is held, like a weight: it is no operand that carries data
+(`Dataflow.data`), so that a gather, a sort or a mask by it stays a linear map of what it picks from. Whole numbers that
+were rounded from data and cast back are an activation, whose value the frozen form splits as any other's.
+
+Integers of the caller's own carry no data, and neither do masks and positions counted from them, however many
+operators make them: two embeddings that ids and positions look up are a sum of embeddings, not a stream and a branch.
+"""
+
 from collections.abc import Collection
 from functools import cached_property
 
 import torch
 from torch import SymInt, Tensor, fx
 
-from unbraid.graph import is_float, mixing, name_of
+from unbraid.graph import is_float, mixing, name_of, values_read
 
 
 class Dataflow:
     """Which nodes of a graph carry data, and how they hang together.
-
-    Data are the floating-point tensors that are computed from a floating-point input or an embedding look-up. Integer
-    masks and positions carry none, and neither do parameters.
 
     Attributes:
         graph: the graph.
@@ -19,7 +38,8 @@ class Dataflow:
         learned: those of them that are parameters.
         order: the place of each node in the order of execution.
         sources: the nodes at which data begin.
-        carries: the nodes that data reach.
+        reached: the nodes that data reach, indices, masks and numbers that were computed from data included.
+        carries: the floating-point nodes among them.
     """
 
     def __init__(self, graph: fx.Graph, state: Collection[str], learned: Collection[str]) -> None:
@@ -28,7 +48,8 @@ class Dataflow:
         self.learned = learned
         self.order = {node: number for number, node in enumerate(graph.nodes)}
         self.sources = [node for node in graph.nodes if self._begins(node)]
-        self.carries = self._reached(self.sources)
+        self.reached = self._reached(self.sources)
+        self.carries = {node for node in self.reached if is_float(node)}
 
     def _begins(self, node: fx.Node) -> bool:
         if node.op == "placeholder":
@@ -36,7 +57,7 @@ class Dataflow:
         return name_of(node) in {"embedding", "embedding_bag"} and self._given(node.args[1])
 
     def _given(self, index: object) -> bool:
-        """Whether an index holds the caller's own integers, moved or hashed: positions counted from them are not."""
+        """Whether an index holds the caller's own numbers, moved or hashed: positions counted from them are not."""
         seen, stack = set[fx.Node](), [index]
         while stack:
             node = stack.pop()
@@ -45,14 +66,17 @@ class Dataflow:
             seen.add(node)
             if node.op == "placeholder" and node.name not in self.state:
                 return True
-            if node.op == "call_function" and not mixing(node) and not name_of(node).endswith("_like"):
-                stack.extend(node.all_input_nodes)
+            read = values_read(node)
+            # A sum of several tensors, x + f(x) say, is the model's own: what it looks up is chosen.
+            combined = is_float(node) and sum(map(is_float, read)) > 1
+            if node.op == "call_function" and not mixing(node) and not combined:
+                stack.extend(read)
         return False
 
     def _reached(self, sources: list[fx.Node]) -> set[fx.Node]:
         reached = set(sources)
         for node in self.graph.nodes:
-            if not reached.isdisjoint(node.all_input_nodes) and is_float(node):
+            if node.op == "call_function" and not reached.isdisjoint(values_read(node)):
                 reached.add(node)
         return reached
 
@@ -69,8 +93,8 @@ class Dataflow:
         return found
 
     def data(self, node: fx.Node) -> list[fx.Node]:
-        """The inputs of a node that carry data."""
-        return [argument for argument in node.all_input_nodes if argument in self.carries]
+        """The inputs of a node that carry data; choices are held, and none of them."""
+        return [argument for argument in values_read(node) if argument in self.carries]
 
     def above(self, node: fx.Node, floor: fx.Node) -> set[fx.Node]:
         """What a node is computed from, itself included, no earlier than `floor` in the order of execution.
@@ -79,7 +103,7 @@ class Dataflow:
         """
         lowest, found, stack = self.order[floor], {node}, [node]
         while stack:
-            for argument in stack.pop().all_input_nodes:
+            for argument in values_read(stack.pop()):
                 if argument not in found and self.order[argument] >= lowest:
                     found.add(argument)
                     stack.append(argument)
@@ -90,7 +114,7 @@ class Dataflow:
         above = sorted(self.above(end, fork), key=self.order.__getitem__)
         reached = {fork}
         for node in above:
-            if not reached.isdisjoint(node.all_input_nodes):
+            if not reached.isdisjoint(values_read(node)):
                 reached.add(node)
         return [node for node in above if node in reached and node is not fork] if fork in above else []
 
@@ -104,12 +128,17 @@ def same_shape(a: fx.Node, b: fx.Node) -> bool:
     """Whether two nodes hold tensors of equal shape at the traced input.
 
     Free sizes are compared by their values there: a strided slice and a strided convolution write one size in two ways.
+    A size that data decide, as a boolean mask or `nonzero` does, has no value before the model runs; as the model adds
+    the two, it is equal to what it meets.
     """
     x, y = a.meta.get("val"), b.meta.get("val")
-    return isinstance(x, Tensor) and isinstance(y, Tensor) and [*map(_hint, x.shape)] == [*map(_hint, y.shape)]
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor) or x.ndim != y.ndim:
+        return False
+    pairs = zip(map(_hint, x.shape), map(_hint, y.shape), strict=True)
+    return all(one is None or other is None or one == other for one, other in pairs)
 
 
-def _hint(size: int | SymInt) -> int | str:
+def _hint(size: int | SymInt) -> int | None:
     if isinstance(size, int):
         return size
-    return int(size.node.hint) if size.node.has_hint() else str(size)
+    return int(size.node.hint) if size.node.has_hint() else None

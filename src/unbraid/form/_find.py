@@ -51,7 +51,13 @@ class _Finder:
         if not isinstance(a, fx.Node) or not isinstance(b, fx.Node) or add not in self.flow.carries:
             return
         self.sums[add] = (a, b)
-        if not (same_shape(a, b) and is_float(a) and is_float(b)):
+        if not (is_float(a) and is_float(b)):
+            return
+        if not same_shape(a, b):
+            if a in self.flow.carries and b in self.flow.carries:
+                self.refusals[add] = Refusal(
+                    where(add), "its operands have different sizes: one is spread over the other"
+                )
             return
         found = self._joined(add, a, b) or self._joined(add, b, a) or self._block(add, a, b)
         if isinstance(found, Found):

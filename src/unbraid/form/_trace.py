@@ -18,6 +18,7 @@ from unbraid.form._find import find
 from unbraid.form._form import ResidualForm
 from unbraid.form._found import Found
 from unbraid.form._meta import computed, on_meta
+from unbraid.form._parameters import parameters
 from unbraid.form._place import scope, source
 from unbraid.form._signature import Sizes, as_call, plain_names, sizes
 from unbraid.form._verify import Origin
@@ -138,12 +139,13 @@ def _form(
         raise TraceError(f"{title}: no output carries data from an input; there is nothing to explain.")
     last = parts.last(next(node for node in captured.graph.nodes if node.name == carried))
     end = parts.ends[max(parts.top_level) if last is None else last]
+    learned = parameters(graph, parts.parents, {captured.names[name] for name in parts.flow.learned}, tied(model))
     operands = tuple(
         (b.skip.name if b.skip else None, tuple(f.name for f in b.branches), b.add.name) for b in parts.blocks
     )
     return ResidualForm(
         graph=graph,
-        blocks=tuple(_block(captured, parts, number, called) for number in parts.top_level),
+        blocks=tuple(_block(captured, parts, number, called, learned) for number in parts.top_level),
         state=captured.state,
         learned=frozenset(captured.names[name] for name in parts.flow.learned),
         signature=captured.signature.renamed(called),
@@ -164,21 +166,26 @@ def _form(
     )
 
 
-def _block(captured: Capture, parts: Anatomy, number: int, called: Callable[[Sizes], Sizes]) -> Block:
+def _block(
+    captured: Capture,
+    parts: Anatomy,
+    number: int,
+    called: Callable[[Sizes], Sizes],
+    learned: Mapping[int, frozenset[str]],
+) -> Block:
     found = parts.blocks[number]
     name, branches = parts.names[number]
     inner = [other for other, (outer, _) in parts.parents.items() if outer == number]
-    learned = {captured.names[node.name] for node in parts.parameters(number)}
     return Block(
         index=number,
         name=name,
         skip=found.kind,
         branches=branches,
         after=parts.after(number),
-        nested=tuple(_block(captured, parts, other, called) for other in sorted(inner)),
+        nested=tuple(_block(captured, parts, other, called, learned) for other in sorted(inner)),
         parent=parts.parents.get(number),
         shape=called(sizes(found.add.meta["val"])),
-        parameters=sum(like(captured.state, parameter).numel() for parameter in learned),
+        parameters=sum(like(captured.state, parameter).numel() for parameter in learned[number]),
         source=source(found.add),
     )
 
@@ -255,5 +262,6 @@ def _layer(flow: Dataflow, graph: fx.Graph, name: str) -> Found:
     # Where the layer's result is the model's output, the signature knows it by name.
     total.name, end.name = end.name, total.name
     flow.carries.add(total)
+    flow.reached.add(total)
     end.replace_all_uses_with(total, delete_user_cb=lambda user: user is not total)
     return Found(next(iter(entering)), total, None, (end,), "none")

@@ -169,7 +169,7 @@ def _goes_around(form: ResidualForm, start: str, end: str) -> bool:
     reached = {start}
     for step in subgraph(form.graph, (end,), given=(start,)).steps:
         measured = step.measured if isinstance(step, Segment) else frozenset()
-        carrying = {stream for stream in reads(step) if stream in form.graph.carried and stream not in measured}
+        carrying = {stream for stream in reads(step) if stream in form.graph.reached and stream not in measured}
         if not carrying <= reached:
             return True
         if carrying:
@@ -197,8 +197,9 @@ class _Link:
         self.state = detached(form.state)
 
     def __call__(self, stream: Tensor) -> Tensor:
+        """The end of the link, as a function of its start even where no gradient joins the two."""
         made: Tensor = run(self.part, self.state, {**self.given, self.start: stream})[self.end]
-        return made
+        return made if made.requires_grad or not stream.requires_grad else made + 0 * stream.flatten()[0]
 
     def pull(self, cotangent: Tensor) -> Tensor:
         """J^T g."""

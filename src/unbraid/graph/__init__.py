@@ -12,6 +12,7 @@ from unbraid.graph._operators import (
     mixing,
     name_of,
     shape_only,
+    values_read,
 )
 from unbraid.graph._types import (
     SKIP,
@@ -53,4 +54,5 @@ __all__ = [
     "rewired",
     "shape_only",
     "subgraph",
+    "values_read",
 ]

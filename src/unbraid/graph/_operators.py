@@ -135,6 +135,40 @@ def _bounds(node: fx.Node) -> tuple[Any, Any]:
     return (start or 0, _END if end is None else end) if step in (None, 1) else (start or 0, -1)
 
 
+# The argument that these ask for its sizes or its type alone.
+_MEASURED = {
+    **dict.fromkeys(
+        """sym_size sym_numel sym_stride sym_storage_offset zeros_like ones_like full_like empty_like rand_like
+        randn_like randint_like new_zeros new_ones new_full new_empty new_empty_strided fill zero copy
+        normal_functional uniform exponential cauchy geometric log_normal""".split(),
+        0,
+    ),
+    **dict.fromkeys(("expand_as", "view_as", "reshape_as", "type_as"), 1),
+}
+# These ask all their numbers for sizes.
+_SIZED = SHAPE_ONLY | frozenset(
+    """zeros ones full empty rand randn arange eye tri linspace repeat tile zeros_like ones_like full_like empty_like
+    rand_like randn_like randint_like new_zeros new_ones new_full new_empty new_empty_strided""".split()
+)
+
+
+def values_read(node: fx.Node) -> list[fx.Node]:
+    """The arguments whose elements an operator reads: of others it asks for sizes or type alone."""
+    name, read = name_of(node), node.all_input_nodes
+    if name in _SIZED:
+        read = [argument for argument in read if not _whole_number(argument)]
+    place = _MEASURED.get(name)
+    if place is None or place >= len(node.args):
+        return read
+    measured = node.args[place]
+    again = any(argument is measured for argument in (*node.args[:place], *node.args[place + 1 :]))
+    return read if again else [argument for argument in read if argument is not measured]
+
+
+def _whole_number(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), int | torch.SymInt | torch.SymBool)
+
+
 def is_float(node: fx.Node) -> bool:
     """Whether the node's value is a floating-point or complex tensor, or holds one."""
     value = node.meta.get("val")

@@ -126,18 +126,27 @@ class Graph:
         return tuple(step for step in self.steps if isinstance(step, Add))
 
     @cached_property
-    def carried(self) -> frozenset[str]:
-        """The floating-point streams that data reach from a source: those through which a gradient can travel."""
-        carried = set(self.sources)
+    def reached(self) -> frozenset[str]:
+        """The streams whose values depend on a source, indices and masks that were computed from data included."""
+        reached = set(self.sources)
         for step in self.steps:
             measured = step.measured if isinstance(step, Segment) else frozenset()
-            if any(stream in carried and stream not in measured for stream in reads(step)):
-                carried.update(s for s in makes(step) if differentiable(self.streams[s].dtype))
-        return frozenset(carried)
+            if any(stream in reached and stream not in measured for stream in reads(step)):
+                reached.update(makes(step))
+        return frozenset(reached)
+
+    @cached_property
+    def carried(self) -> frozenset[str]:
+        """The floating-point streams that data reach. No gradient passes the integers on the way to some of them."""
+        return frozenset(s for s in self.reached if differentiable(self.streams[s].dtype))
 
     def data(self, segment: Segment) -> tuple[bool, ...]:
-        """For each input of a segment whether data pass through it."""
+        """For each input of a segment whether data pass through it as floating-point numbers."""
         return tuple(stream in self.carried and stream not in segment.measured for stream in segment.inputs)
+
+    def passes(self, segment: Segment) -> tuple[bool, ...]:
+        """For each input of a segment whether data pass through it, be it as indices alone: so paths are counted."""
+        return tuple(stream in self.reached and stream not in segment.measured for stream in segment.inputs)
 
     @cached_property
     def last_reader(self) -> Mapping[str, int]:

@@ -145,7 +145,9 @@ def _gradient(
     state = detached(form.state)
     with torch.enable_grad():
         output = run(graph, state, {**inputs, place: leaf})[form.output]
-        (gradient,) = torch.autograd.grad(output, leaf, cotangent)
+        if not output.requires_grad:  # all ways from the place pass integers or detached tensors
+            return torch.zeros_like(leaf)
+        (gradient,) = torch.autograd.grad(output, leaf, cotangent, materialize_grads=True)
     return gradient
 
 

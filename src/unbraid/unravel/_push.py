@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unbraid.form import ResidualForm
-from unbraid.graph import Add, Graph, Segment, makes
+from unbraid.graph import Add, Graph, Segment, differentiable, makes
 from unbraid.unravel._way import CONSTANTS, INPUT, Origin, Way, parts_of
 from unbraid.walk import State, freeze, run
 
@@ -63,7 +63,7 @@ class Run:
         def take(wanted: str) -> dict[Origin, Tensor]:
             readers[wanted] -= 1
             if wanted not in known:
-                return {INPUT if wanted in self.form.graph.carried else CONSTANTS: self.values[wanted]}
+                return {INPUT if wanted in self.form.graph.reached else CONSTANTS: self.values[wanted]}
             return known[wanted] if readers[wanted] else known.pop(wanted)
 
         for step in way:
@@ -72,7 +72,7 @@ class Run:
             else:
                 inside = [
                     take(s) if carries else {}
-                    for s, carries in zip(step.inputs, self.form.graph.data(step), strict=True)
+                    for s, carries in zip(step.inputs, self.form.graph.passes(step), strict=True)
                 ]
                 pushed = push(frozen[step.id], self.trunk[1], self.values, inside)
                 known.update(zip(step.outputs, pushed, strict=True))
@@ -92,10 +92,10 @@ def push(
     J t comes from the derivative of A, not from A(t) − c, so that no large constant is subtracted from a small term:
     g = J^T u is linear in u, and its transpose takes t to J t. One forward and one backward run serve all terms.
     """
-    places = [i for i, found in enumerate(terms) if found]
+    places = [i for i, found in enumerate(terms) if found and differentiable(values[segment.inputs[i]].dtype)]
     fixed = [values[stream] for stream in segment.inputs] + [state[name].detach() for name in segment.params]
     zeros = [torch.zeros_like(fixed[place]).requires_grad_() for place in places]
-    origins = dict.fromkeys(origin for place in places for origin in terms[place])
+    origins = dict.fromkeys(origin for found in terms for origin in found)
     with torch.enable_grad():
         arguments = list(fixed)
         for place, zero in zip(places, zeros, strict=True):
@@ -104,9 +104,15 @@ def push(
         outputs = list(result) if len(segment.outputs) > 1 else [result]
         moving = [output for output in outputs if output.requires_grad]
         weights = [torch.zeros_like(output).requires_grad_() for output in moving]
-        pulled = torch.autograd.grad(moving, zeros, weights, create_graph=True, materialize_grads=True)
+        pulled = (
+            torch.autograd.grad(moving, zeros, weights, create_graph=True, materialize_grads=True) if moving else ()
+        )
     found: list[dict[Origin, Tensor]] = [{} for _ in outputs]
     for origin in origins:
+        if not moving:  # no value passes an index, whatever the terms of what chose it
+            for travelled, output in zip(found, outputs, strict=True):
+                travelled[origin] = torch.zeros_like(output)
+            continue
         along = [terms[place].get(origin, zero.detach()) for place, zero in zip(places, zeros, strict=True)]
         pushed = iter(torch.autograd.grad(pulled, weights, along, retain_graph=True, materialize_grads=True))
         for travelled, output in zip(found, outputs, strict=True):

@@ -33,10 +33,10 @@ class Way:
         return way[::-1]
 
     def carried(self, step: Segment | Add) -> tuple[str, ...]:
-        """The streams whose terms a step passes on: an addition's skip, a segment's inputs that carry data."""
+        """The streams whose terms a step passes on: an addition's skip, a segment's inputs that data pass."""
         if isinstance(step, Add):
             return () if step.skip is None else (step.skip,)
-        passing = zip(step.inputs, self.form.graph.data(step), strict=True)
+        passing = zip(step.inputs, self.form.graph.passes(step), strict=True)
         return tuple(stream for stream, carries in passing if carries)
 
     @cached_property

@@ -50,6 +50,8 @@ def evaluate(
         return known[argument]
 
     def apply(inner: fx.Node) -> Any:
+        if inner.target is torch.ops.aten.detach.default:  # gradients end there, values do not
+            return value(inner.args[0])  # type: ignore[arg-type]
         return inner.target(*map_arg(inner.args, value), **map_arg(inner.kwargs, value))  # type: ignore[operator]
 
     return value(node)

@@ -13,7 +13,8 @@ def constants(graph: Graph, state: State, values: Mapping[str, Any]) -> Iterator
     """What a frozen graph adds by itself: each affine segment at zero, and streams without data that enter an addition.
 
     A bias, φ(0) or a norm's shift is part of the segment's value where its data are zero; a learned token is a stream
-    that no source reaches. Each comes with the stream at which it joins: its paths to the output begin there.
+    that no source reaches; what an index looked up is the value of a segment through which no data pass as numbers.
+    Each comes with the stream at which it joins: its paths to the output begin there.
 
     Args:
         graph: a frozen graph.
@@ -25,12 +26,13 @@ def constants(graph: Graph, state: State, values: Mapping[str, Any]) -> Iterator
     """
     made = {stream: step for step in graph.steps for stream in makes(step)}
     for step in graph.steps:
-        if isinstance(step, Segment) and any(graph.data(step)):
+        if isinstance(step, Segment) and any(graph.passes(step)):
             if not set(step.outputs) <= set(graph.sources):
-                yield from zip(step.outputs, _at_zero(graph, step, state, values), strict=True)
+                fixed = zip(step.outputs, _at_zero(graph, step, state, values), strict=True)
+                yield from ((stream, value) for stream, value in fixed if stream in graph.carried)
         elif isinstance(step, Add):
             for stream in reads(step):
-                if stream not in graph.carried and not isinstance(made.get(stream), Add):
+                if stream not in graph.reached and not isinstance(made.get(stream), Add):
                     yield stream, values[stream]
 
 

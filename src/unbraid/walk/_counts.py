@@ -43,9 +43,9 @@ class Counts:
         return {(add.block, operand): (0,) * self.lengths.of(add, operand) + total(value)}
 
     def pull(self, segment: Segment, values: tuple[Tally | None, ...]) -> tuple[Tally | None, ...]:
-        """The same paths at every input that data reach."""
+        """The same paths at every input that data pass, be it as a choice alone."""
         joined = {origin: paths for value in values if value for origin, paths in value.items()}
-        return tuple(joined if carries else None for carries in self.graph.data(segment))
+        return tuple(joined if passes else None for passes in self.graph.passes(segment))
 
 
 def total(tally: Tally) -> Coefficients:

@@ -50,6 +50,9 @@ def freeze(
                 held |= constants
             else:
                 made = execute(step, state, values)
+                if isinstance(step, Segment) and any(graph.data(step)) and (chosen is None or step.id in chosen):
+                    step, constants = _constant(step, made)
+                    held |= constants
                 level = max(arriving) if isinstance(step, Add) and arriving else 0
                 outcome = [level if arriving else None for _ in makes(step)]
             steps.append(step)
@@ -64,6 +67,18 @@ def freeze(
                 if stream in graph.sources or (reached is not None and stream in graph.carried):
                     levels[stream] = reached or 0
     return replace(graph, steps=tuple(steps)), joined(state, held)
+
+
+def _constant(segment: Segment, made: tuple[Any, ...]) -> tuple[Segment, dict[str, Tensor]]:
+    """A segment of which the rules have made all inputs constant, as a constant: what it gave, whatever it reads."""
+    names = [f"{segment.id}.held.{number}" for number in range(len(made))]
+    graph = fx.Graph()
+    for stream in segment.inputs:
+        graph.placeholder(stream)
+    held = [graph.placeholder(f"held_{number}") for number in range(len(made))]
+    graph.output(held[0] if len(held) == 1 else tuple(held))
+    code = fx.GraphModule(torch.nn.Module(), graph, class_name=f"held_{segment.id}")
+    return replace(segment, code=code, params=tuple(names)), dict(zip(names, made, strict=True))
 
 
 def _frozen(

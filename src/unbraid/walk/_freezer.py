@@ -12,6 +12,7 @@ from unbraid.walk._nodes import Recording, has_data, random, several
 from unbraid.walk._rules import CONSTANT, HELD, MIXING, MOVING, RULES, SCALES
 
 aten = torch.ops.aten
+_ITSELF = frozenset({"dropout", "conj", "detach"})
 
 
 class Freezer:
@@ -84,7 +85,8 @@ class Freezer:
         root = self._common_root(node, touched)
         if root is not None:
             self._roots[node] = root
-        if not data or not has_data(self.values[node]) or name in HELD or name in CONSTANT:
+        rounded = root is not None and _rounds(node, self.values) and has_data(self.values[node])
+        if not (data or rounded) or not has_data(self.values[node]) or name in HELD or name in CONSTANT:
             self._held.add(node)
             return
         self._data.add(node)
@@ -106,6 +108,8 @@ class Freezer:
     def _level(self, node: fx.Node, name: str, data: list[fx.Node]) -> int:
         """0 after a mixing operation, 1 after a non-linearity, 2 for a norm's scale: the higher factor is held."""
         levels = [self.level(argument) for argument in data]
+        if not levels:  # whole numbers, rounded from data, are data again
+            return 1
         if name in SCALES:
             return 2
         if name == "mul":
@@ -118,11 +122,12 @@ class Freezer:
 
     def _common_root(self, node: fx.Node, touched: list[fx.Node]) -> fx.Node | None:
         """The one affine node of which this is a function, element by element; None if there is no such node."""
-        if name_of(node) not in POINTWISE or random(node) or not isinstance(self.values[node], Tensor):
+        pointwise = name_of(node) in POINTWISE or name_of(node) == "detach" or _rounds(node, self.values)
+        if not pointwise or random(node) or not isinstance(self.values[node], Tensor):
             return None
         roots = {self._roots.get(argument, argument) for argument in touched}
         value, out = self.values[next(iter(roots))], self.values[node]
-        if len(roots) != 1 or not isinstance(value, Tensor) or value.shape != out.shape:
+        if len(roots) != 1 or not has_data(value) or not isinstance(value, Tensor) or value.shape != out.shape:
             return None
         if out.dtype is not torch.bool and out.is_complex() != value.is_complex():
             return None
@@ -133,12 +138,12 @@ class Freezer:
     def _number(self, node: fx.Node) -> bool:
         """Whether the operator joins its data with numbers alone."""
         arguments = [self.values[a] for a in node.all_input_nodes if a not in self._data]
-        return not any(isinstance(value, Tensor) for value in arguments) and name_of(node) not in {"dropout", "conj"}
+        return not any(isinstance(value, Tensor) for value in arguments) and name_of(node) not in _ITSELF
 
     def _affine(self, node: fx.Node) -> bool:
         """Whether a pointwise operator is affine in its data, the other operands being constants."""
         name, arguments = name_of(node), [*node.args, None, None]
-        if name in {"add", "sub", "rsub", "neg", "real", "imag", "conj", "dropout"}:
+        if name in {"add", "sub", "rsub", "neg", "real", "imag", *_ITSELF}:
             return True
         if name == "mul":
             fixed = [a for a in node.args[:2] if a not in self._data and a not in self._roots]
@@ -196,6 +201,8 @@ class Freezer:
         assert callable(target), "a segment holds operators alone"
         # What is held may be laid out otherwise in memory, where a view cannot follow.
         target = aten.reshape.default if target is aten.view.default else target
+        if target is aten.detach.default:  # gradients end there, values do not
+            return self.linear(args[0])
         node = self.graph.call_function(target, map_arg(args, self.linear), map_arg(kwargs, self.linear))
         self._mine.add(node)
         return node
@@ -218,3 +225,11 @@ class Freezer:
         )
         gated = self.call(aten.mul.Tensor, self.hold(held), root)
         return self.call(aten.add.Tensor, gated, self.hold(constant)) if bool(constant.any()) else gated
+
+
+def _rounds(node: fx.Node, values: Mapping[fx.Node, Any]) -> bool:
+    """Whether a cast rounds data to whole numbers, or takes such numbers back; true and false are a choice."""
+    types = [values[n].dtype for n in (node, *node.all_input_nodes[:1]) if isinstance(values[n], Tensor)]
+    if name_of(node) not in {"to", "_to_copy", "type_as"} or torch.bool in types:
+        return False
+    return len({dtype.is_floating_point for dtype in types}) == 2

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from unbraid.graph import Add, Graph, Segment
 from unbraid.walk._lengths import Lengths
-from unbraid.walk._tape import Tape
+from unbraid.walk._tape import Tape, is_nothing, nothing
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Polynomial:
         """The same polynomial with live degrees low to high − 1: zeros where there was nothing."""
         if (low, high) == (self.low, self.high):
             return self
+        if is_nothing(self.stack):
+            return Polynomial(low, nothing(self.stack, high - low, *self.stack.shape[1:]))
         stack = self.stack.new_zeros((high - low, *self.stack.shape[1:]))
         stack[self.low - low : self.high - low] = self.stack
         return Polynomial(low, stack)
@@ -63,6 +65,9 @@ class Polynomials:
         """The sum, over the union of the live degrees."""
         if b.low < a.low:
             a, b = b, a
+        if is_nothing(a.stack) or is_nothing(b.stack):
+            low, high = a.low, max(a.high, b.high)
+            return (b if is_nothing(a.stack) else a).over(low, high)
         if (a.low, a.high) == (b.low, b.high):
             return Polynomial(a.low, a.stack + b.stack)
         if not a.low < b.low <= a.high <= b.high:

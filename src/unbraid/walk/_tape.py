@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from unbraid.graph import Add, Graph, Segment, makes, name_of, reads
+from unbraid.graph import Add, Graph, Segment, differentiable, makes, name_of, reads
 from unbraid.walk._run import execute
 from unbraid.walk._state import State, detached
 
@@ -15,11 +15,13 @@ class Tape:
     """One forward run, cut at every stream, so that each segment can be pulled back by itself.
 
     Attributes:
+        graph: what was run.
         values: the value of every stream.
         leaves: for each segment, its inputs that carry data, as leaves of a graph of their own.
         results: for each segment, its outputs as functions of those leaves.
     """
 
+    graph: Graph
     values: Mapping[str, Any]
     leaves: Mapping[str, tuple[Tensor | None, ...]]
     results: Mapping[str, tuple[Tensor, ...]]
@@ -35,19 +37,25 @@ class Tape:
             chunk: how many of the n are pulled at once; by default all.
 
         Returns:
-            For each input None, where nothing passes, or a stack [n, *input].
+            For each input None, where no data pass, or a stack [n, *input]: zeros where data pass and no gradient does,
+            as at a detached tensor, in a region without gradients, or at an index.
         """
-        leaves = [leaf for leaf in self.leaves[segment.id] if leaf is not None]
+        live = [(place, leaf) for place, leaf in enumerate(self.leaves[segment.id]) if leaf is not None]
         pairs = [
             (result, stack)
             for result, stack in zip(self.results[segment.id], stacks, strict=True)
-            if stack is not None and result.requires_grad
+            if stack is not None and result.requires_grad and not is_nothing(stack)
         ]
-        if not leaves or not pairs:
-            return (None,) * len(segment.inputs)
-        results, seeds = (list(side) for side in zip(*pairs, strict=True))
-        pulled = iter(_pull(results, leaves, seeds, chunk, one_by_one(segment)))
-        return tuple(None if leaf is None else next(pulled) for leaf in self.leaves[segment.id])
+        found: dict[int, Tensor | None] = {}
+        if live and pairs:
+            results, seeds = (list(side) for side in zip(*pairs, strict=True))
+            pulled = _pull(results, [leaf for _, leaf in live], seeds, chunk, one_by_one(segment))
+            found = {place: stack for (place, _), stack in zip(live, pulled, strict=True)}
+        like = next(stack for stack in stacks if stack is not None)
+        return tuple(
+            None if not passes else _or_nothing(found.get(place), like, self.values[stream])
+            for place, (stream, passes) in enumerate(zip(segment.inputs, self.graph.passes(segment), strict=True))
+        )
 
 
 def record(graph: Graph, state: State, inputs: Mapping[str, Any]) -> Tape:
@@ -68,7 +76,7 @@ def record(graph: Graph, state: State, inputs: Mapping[str, Any]) -> Tape:
             with torch.enable_grad():
                 results[step.id] = made = execute(step, fixed, {**values, **fed})
         values.update(zip(makes(step), map(_data, made), strict=True))
-    return Tape(values, leaves, results)
+    return Tape(graph, values, leaves, results)
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,24 @@ class Cotangents:
         """J^T g."""
         stacks = tuple(None if value is None else value[None] for value in values)
         return tuple(None if pulled is None else pulled[0] for pulled in self.tape.pull(segment, stacks))
+
+
+def nothing(like: Tensor, *sizes: int) -> Tensor:
+    """Zeros without memory."""
+    return like.new_zeros(()).expand(sizes)
+
+
+def is_nothing(stack: Tensor) -> bool:
+    """Whether a stack is such zeros, which need not be pulled any further."""
+    return stack.numel() > 0 and not any(stack.stride()) and not bool(stack[(0,) * stack.ndim])
+
+
+def _or_nothing(stack: Tensor | None, like: Tensor, value: Any) -> Tensor:
+    """What was pulled to an input, or zeros of its type; whole numbers have gradients of none, which are zeros, too."""
+    if stack is not None:
+        return stack
+    floats = isinstance(value, Tensor) and differentiable(value.dtype)
+    return nothing(value if floats else like, len(like), *(value.shape if isinstance(value, Tensor) else ()))
 
 
 def _data(value: Any) -> Any:
