@@ -3,9 +3,11 @@
 New files are written into `.writing` inside the folder. One rename to `.committed` makes them count: from
 then on a file there stands for the one of the same name beside it. They are then moved into place one by one;
 if that is cut short, readers look into `.committed` first, and the next writer finishes the move.
+
+What was committed at one moment is a generation, and readers see one of them (`_generation`). Of writers one at a time
+has a folder (`_claim`).
 """
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Collection, Mapping
@@ -15,21 +17,19 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from unbraid._generation import COMMITTED, SUMS, Generation, exists, find, listed, read
+from unbraid._openfile import OpenFile
 from unbraid.errors import CheckpointError
 
-__all__ = ["exists", "find", "read", "write", "write_tensors"]
+__all__ = ["SUMS", "Generation", "exists", "find", "listed", "read", "write", "write_tensors"]
 
-SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
-WRITING, COMMITTED = ".writing", ".committed"
-
-
-def exists(folder: Path) -> bool:
-    """Whether the folder holds files that `write` has committed."""
-    return find(folder, SUMS).is_file()
+WRITING = ".writing"
 
 
 def write(folder: Path, files: Mapping[str, Callable[[Path], object]], *, gone: Collection[str] = ()) -> None:
     """Replace these files of the folder, all at one moment; others keep their content.
+
+    The caller holds the folder (`claimed`).
 
     Args:
         folder: made where it is missing.
@@ -47,11 +47,10 @@ def write(folder: Path, files: Mapping[str, Callable[[Path], object]], *, gone: 
         if writing.exists():  # cut short before its commit: worthless
             shutil.rmtree(writing)
         writing.mkdir(mode=0o700)  # nobody else reads, or swaps, what is not finished
-        sums = _sums(folder) if exists(folder) else {}
-        sums = {name: digest for name, digest in sums.items() if name not in gone}
+        sums = {name: digest for name, digest in listed(folder).items() if name not in gone}
         for name, save in files.items():
             save(writing / name)
-            sums[name] = _digest(writing / name)
+            sums[name] = OpenFile(writing / name).sha256()
         (writing / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()))
         for path in (*writing.iterdir(), writing):
             _sync(path)
@@ -83,51 +82,6 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         raise OSError(str(error)) from error
 
 
-def find(folder: Path, name: str) -> Path:
-    """Where a file of the folder lies: beside the others, or committed and not yet moved there."""
-    committed = folder / COMMITTED / name
-    return committed if committed.exists() else folder / name
-
-
-def read(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
-    """The path of each file, its content checked against the folder's checksums.
-
-    Raises:
-        CheckpointError: where there is no such folder, no checkpoint in it, or a file is missing or damaged.
-    """
-    if not folder.is_dir():
-        what = "this is a file, and a checkpoint is a folder" if folder.exists() else "there is no such folder"
-        raise CheckpointError(f"{folder}: {what}")
-    if not exists(folder):
-        raise CheckpointError(
-            f"{folder}: no checkpoint here: {SUMS} is missing. A checkpoint holds {', '.join((*names, SUMS))}."
-        )
-    try:
-        sums = _sums(folder)
-        return {name: _checked(folder, name, sums.get(name)) for name in names}
-    except OSError as error:
-        raise CheckpointError(f"{folder}: the checkpoint cannot be read: {error}") from error
-
-
-def _checked(folder: Path, name: str, expected: str | None) -> Path:
-    path = find(folder, name)
-    if expected is None or not path.is_file():
-        where = f"not listed in {SUMS}" if expected is None else "missing"
-        raise CheckpointError(f"{folder}: the checkpoint is incomplete: {name} is {where}")
-    found = _digest(path)
-    if found != expected:
-        raise CheckpointError(
-            f"{folder}: {name} is damaged, or a run is writing to the folder right now: "
-            f"{path.stat().st_size:,} bytes with SHA-256 {found[:12]}…, but {SUMS} says {expected[:12]}…"
-        )
-    return path
-
-
-def _sums(folder: Path) -> dict[str, str]:
-    lines = find(folder, SUMS).read_text(errors="replace").splitlines()
-    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-
-
 def _settle(folder: Path) -> None:
     """Move committed files into place. A second call goes on where the first was cut short."""
     committed = folder / COMMITTED
@@ -138,11 +92,6 @@ def _settle(folder: Path) -> None:
             os.replace(path, folder / path.name)
         _sync(folder)  # the moves must be on disk before the folder that stands for them is gone
         committed.rmdir()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

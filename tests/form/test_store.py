@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sums import signed
 from unbraid import ResidualForm, chain, nn, trace
 from unbraid.errors import CheckpointError, TraceError
 from unbraid.form import _store, _tensors
@@ -77,15 +78,16 @@ def test_a_recorded_run_is_not_saved(network, images, tmp_path):
 
 @pytest.mark.parametrize("name", ["graph.pt2", "weights.safetensors", "form.json"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "half", "noise"])
-def test_damage_is_named(saved, tmp_path, name, damage):
+@pytest.mark.parametrize("sign", [False, True])
+def test_damage_is_named(saved, tmp_path, name, damage, sign):
     folder = _copied(saved, tmp_path)
     content = (folder / name).read_bytes()
     if damage == "missing":
         (folder / name).unlink()
     else:
         (folder / name).write_bytes({"empty": b"", "half": content[: len(content) // 2], "noise": b"\x07" * 99}[damage])
-    with pytest.raises(CheckpointError, match="load: "):
-        ResidualForm.load(folder)
+    with pytest.raises(CheckpointError, match=r"^load: "):
+        ResidualForm.load(signed(folder) if sign else folder)
 
 
 def test_weights_that_the_graph_reads_must_be_there(saved, tmp_path):
@@ -96,23 +98,31 @@ def test_weights_that_the_graph_reads_must_be_there(saved, tmp_path):
     del weights["stem.0.weight"]
     save_file(weights, folder / "weights.safetensors")
     with pytest.raises(CheckpointError, match=r"lacks 'stem\.0\.weight'"):
-        ResidualForm.load(folder)
+        ResidualForm.load(signed(folder))
 
 
 def test_another_version_is_refused(saved, tmp_path):
     folder = _copied(saved, tmp_path)
     facts = json.loads((folder / "form.json").read_text())
     (folder / "form.json").write_text(json.dumps({**facts, "version": 99}))
-    with pytest.raises(CheckpointError, match="version 99; this unbraid reads 1"):
-        ResidualForm.load(folder)
+    with pytest.raises(CheckpointError, match="version 99; this unbraid reads 1 and 2"):
+        ResidualForm.load(signed(folder))
 
 
 def test_a_form_saved_before_weights_were_listed_is_read(saved, tmp_path, network, images):
+    """And before there were checksums: of version 1. One of today's whose checksums are missing is refused."""
     folder = _copied(saved, tmp_path)
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(CheckpointError, match=r"lacks SHA256SUMS, with which its files are checked\. Copy the whole"):
+        ResidualForm.load(folder)
     facts = json.loads((folder / "form.json").read_text())
     assert facts.pop("weights") == ["weights.safetensors"]
-    (folder / "form.json").write_text(json.dumps(facts))
-    assert torch.equal(ResidualForm.load(folder)(images), network(images))
+    assert facts.pop("layouts") == {}
+    (folder / "form.json").write_text(json.dumps({**facts, "version": 1}))
+    for stream in (False, True):
+        assert torch.equal(ResidualForm.load(folder, stream=stream)(images), network(images))
+    again = ResidualForm.load(folder).without(0).save(folder)
+    assert torch.equal(ResidualForm.load(again)(images), trace(network, images).without(0)(images))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +134,7 @@ def test_weights_lie_in_the_folder(saved, tmp_path, weights):
     facts = json.loads((folder / "form.json").read_text())
     (folder / "form.json").write_text(json.dumps({**facts, "weights": weights}))
     with pytest.raises(CheckpointError, match="is no description of a form: weights is"):
-        ResidualForm.load(folder)
+        ResidualForm.load(signed(folder))
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -243,7 +253,7 @@ def test_nothing_in_the_folder_runs(saved, tmp_path, place):
     torch.save({"a": _Runs(str(mark))}, hostile)
     _planted(folder / "graph.pt2", place, hostile.getvalue())
     with pytest.raises(CheckpointError, match=r"could run code|would run code"):
-        ResidualForm.load(folder)
+        ResidualForm.load(signed(folder))
     assert not mark.exists()
 
 
@@ -266,6 +276,6 @@ def _planted(path: Path, place: str, content: bytes) -> None:
 def _copied(folder: Path, target: Path) -> Path:
     copy = target / "copy"
     copy.mkdir()
-    for name in ("graph.pt2", "weights.safetensors", "form.json"):
+    for name in ("graph.pt2", "weights.safetensors", "form.json", "SHA256SUMS"):
         (copy / name).write_bytes((folder / name).read_bytes())
     return copy

@@ -19,6 +19,7 @@ from unbraid.form._signature import Signature, as_call
 from unbraid.form._stateful import refuse_stateful
 from unbraid.form._sweep import Feed, Swept, lesioned, sweep
 from unbraid.form._target import Objective, Target, classification_loss, largest, objective, scalar
+from unbraid.form._tensors import read_tensors
 from unbraid.form._trace import chain, trace
 from unbraid.form._verify import Verification
 
@@ -52,6 +53,7 @@ __all__ = [
     "largest",
     "lesioned",
     "objective",
+    "read_tensors",
     "refuse_stateful",
     "relative_error",
     "scalar",

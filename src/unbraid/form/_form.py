@@ -141,12 +141,13 @@ class ResidualForm(Result):
 
         Weights of more than 2 GB go into several files, weights-00001.safetensors and so on, and are read one file at a
         time where they are streamed. The files of a form that the folder holds are replaced at one moment: a kill
-        leaves one form or the other. A form that is streamed from this very folder must then be loaded again.
-        SHA256SUMS is what `sha256sum --check` reads.
+        leaves one form or the other, and who reads meanwhile gets one or the other. A form that is streamed from there
+        keeps what it was loaded from. SHA256SUMS is what `sha256sum --check` reads.
 
         Raises:
             TraceError: the form is a recorded run, which torch.export's format cannot hold.
-            CheckpointError: the folder cannot be written; what it held is untouched.
+            CheckpointError: the folder cannot be written, another process writes into it, or it holds something else
+                than a form; what it held is untouched.
         """
         return save(self, Path(folder))
 

@@ -35,11 +35,15 @@ class Loading:
 def saved(folder: Path | str, *, stream: bool = False, device: torch.device | str = "cpu") -> "ResidualForm":
     """Read a saved form; the model's code is not needed, and nothing in the folder is run or unpickled.
 
+    Every file is checked against SHA256SUMS, and all are of one moment, whoever saves there meanwhile. The form computes
+    the same bits as the one that was saved.
+
     Outputs that were a class of the model's library come back as a dict of their fields.
 
     Args:
         folder: what `save` wrote.
-        stream: leave the weights in the file: each segment reads its own when its turn comes, and lets go of them.
+        stream: leave the weights in the file: each segment reads its own when its turn comes, and lets go of them. The
+            file is held open, so that it stays as it is, and takes its place on the disk, until the form is let go of.
         device: where it is to run.
 
     Raises:

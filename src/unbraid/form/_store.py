@@ -1,4 +1,10 @@
-"""A form as a folder: torch.export's own format for the graph, safetensors for the weights, JSON for the rest."""
+"""A form as a folder: torch.export's own format for the graph, safetensors for the weights, JSON for the rest.
+
+The files change together (`_folder`), and a form is read from one generation of them, each checked against
+SHA256SUMS. A form whose weights stay in their files holds these open: whatever is saved there later, it keeps what it
+was loaded from. How tensors lay in memory is kept too (`_layout`), so that a form loaded computes the bits of the one
+saved.
+"""
 
 import io
 import json
@@ -7,35 +13,41 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils import _pytree as pytree
 
 from unbraid import _folder
+from unbraid._claim import claimed
+from unbraid._folder import Generation
+from unbraid._openfile import OpenFile
 from unbraid.errors import CheckpointError, TraceError, UnbraidError
 from unbraid.form._alone import alone
 from unbraid.form._archive import harmless
 from unbraid.form._capture import Capture
 from unbraid.form._functional import functional
+from unbraid.form._layout import PLAIN, Layout
 from unbraid.form._signature import Expected, Signature
-from unbraid.form._tensors import stored
+from unbraid.form._tensors import Stored, stored
 from unbraid.walk import State, Streamed, like
 
 if TYPE_CHECKING:
     from unbraid.form._form import ResidualForm
 
+T = TypeVar("T")
+
 _GRAPH, _WEIGHTS, _FORM = "graph.pt2", "weights.safetensors", "form.json"
 _NUMBERED, _FILE = "weights-{:05}.safetensors", re.compile(r"weights(-[0-9]{5,9})?\.safetensors")
-_VERSION = 1
+_VERSION, _UNCHECKED = 2, 1  # what is written; and before that, of which some have no checksums
 _SHARD = (
     2e9  # bytes of one file of weights, unless a single tensor has more: twice as much is in memory as it is written
 )
+_PATIENCE = 20.0  # seconds to wait for another process that saves into the folder
+_LONGEST = 2**28  # bytes of form.json
 _FACTS: Mapping[str, type | tuple[type, ...]] = {
     "forward": list,
     "inputs": dict,
@@ -61,6 +73,7 @@ def save(form: "ResidualForm", folder: Path) -> Path:
         raise TraceError("save: this form was traced on the meta device and has no weights; form.load(FOLDER) first.")
     shards = list(_shards(form.state))
     weights = {_WEIGHTS if len(shards) == 1 else _NUMBERED.format(n): names for n, names in enumerate(shards, start=1)}
+    layouts = {name: _layout(form.state, name) for name in form.state}
     facts = {
         "version": _VERSION,
         "forward": list(form.signature.forward),
@@ -75,28 +88,49 @@ def save(form: "ResidualForm", folder: Path) -> Path:
         "error": form.error,
         "silent": [block.index for block in form.silent],
         "weights": list(weights),
+        "layouts": {name: layout.facts() for name, layout in layouts.items() if layout != PLAIN},
     }
     files: dict[str, Callable[[Path], object]] = {
-        _GRAPH: partial(_write_graph, form.origin.program),
+        _GRAPH: partial(Path.write_bytes, data=_graph(form.origin.program)),
         **{file: partial(_write_weights, form.state, names) for file, names in weights.items()},
         _FORM: partial(Path.write_text, data=json.dumps(facts, indent=1), encoding="utf-8"),
     }
-    _folder.write(folder, files, gone={path.name for path in weights_in(folder)} - weights.keys())
+    with claimed(folder, "writing into", patience=_PATIENCE):
+        _folder.write(folder, files, gone=_weights_there(folder) - weights.keys())
     return folder
 
 
 def load(folder: Path, *, stream: bool = False) -> "ResidualForm":
     """See `ResidualForm.load`."""
+    return in_one_generation(folder, partial(_read, stream=stream))
+
+
+def in_one_generation(folder: Path, use: Callable[[Generation], T]) -> T:
+    """What a function makes of a folder's files as they were at one moment."""
+    try:
+        return _folder.read(folder, use, holds=f"{_GRAPH}, {_FORM}", unlisted=True)
+    except CheckpointError as error:
+        said = str(error)
+        raise CheckpointError(said if said.startswith("load: ") else f"load: {said}") from error
+
+
+def weights_of(generation: Generation) -> list[OpenFile]:
+    """The files of weights of a saved form; none where the folder holds no form."""
+    if not generation.has(_FORM):
+        return []
+    return [generation.open(name) for name in _names(generation, _facts(generation))]
+
+
+def _read(generation: Generation, *, stream: bool) -> "ResidualForm":
     from unbraid.form._trace import assemble  # the trace itself makes forms, which load themselves
 
-    graph, form = _there(folder, _GRAPH, _FORM)
-    facts, program = _facts(form), _program(graph)
-    weights = _there(folder, *_weights_of(form, facts))
-    state: State = (
-        Streamed({name: entry for path in weights for name, entry in stored(path).items()})
-        if stream
-        else {name: tensor for path in weights for name, tensor in _weights(path).items()}
-    )
+    folder = generation.folder
+    if missing := [name for name in (_GRAPH, _FORM) if not generation.has(name)]:
+        raise CheckpointError(f"load: {folder} is no saved form: it lacks {', '.join(missing)}.")
+    facts = _facts(generation)
+    program = _program(generation.open(_GRAPH))
+    entries = _entries([generation.open(name) for name in _names(generation, facts)], facts)
+    state: State = Streamed(entries) if stream else {name: entry.read() for name, entry in entries.items()}
     try:
         with alone():
             captured = _captured(program, state, facts)
@@ -108,13 +142,42 @@ def load(folder: Path, *, stream: bool = False) -> "ResidualForm":
         raise CheckpointError(f"load: {folder} holds no form: {type(error).__name__}: {_line(error)}") from error
 
 
-def weights_in(folder: Path) -> list[Path]:
-    """The files of weights of a saved form; none where the folder holds no such form."""
+def _layout(state: State, name: str) -> Layout:
+    if isinstance(state, Streamed) and name not in state.kept:
+        place = state.places[name]
+        return place.layout if isinstance(place, Stored) else PLAIN
+    return Layout.of(state[name])
+
+
+def _entries(files: list[OpenFile], facts: Mapping[str, Any]) -> dict[str, Stored]:
+    """The tensors of the files, to be read as they lay when they were saved."""
+    found = {name: entry for file in files for name, entry in stored(file).items()}
+    layouts = facts.get("layouts", {})
     try:
-        (form,) = _there(folder, _FORM)
-        return [_folder.find(folder, name) for name in _weights_of(form, _facts(form))]
-    except (CheckpointError, OSError):
-        return []
+        parsed = {name: Layout.parsed(layouts[name]) for name in found.keys() & layouts.keys()}
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"load: {_FORM} is no description of a form: {error}") from error
+    return {name: replace(entry, layout=parsed.get(name, PLAIN)) for name, entry in found.items()}
+
+
+def _weights_there(folder: Path) -> set[str]:
+    """The files of weights of the form that the folder holds.
+
+    Raises:
+        CheckpointError: the folder holds something else: a run, say, whose files would be mixed with the form's.
+    """
+    try:
+        names = _folder.listed(folder).keys()
+    except OSError:
+        return set()  # what is wrong with the folder is said when it is written
+    if others := sorted(name for name in names if name not in (_GRAPH, _FORM) and not _FILE.fullmatch(name)):
+        raise CheckpointError(
+            f"save: {folder} holds something else, a run of training perhaps: {', '.join(others[:3])}. A form takes a "
+            "folder of its own: choose another one."
+        )
+    if not names and (folder / _FORM).is_file():  # saved before there were checksums
+        return {path.name for path in folder.glob("weights*.safetensors") if _FILE.fullmatch(path.name)}
+    return {name for name in names if _FILE.fullmatch(name)}
 
 
 def _shards(state: State) -> Iterator[list[str]]:
@@ -133,28 +196,19 @@ def _write_weights(state: State, names: list[str], path: Path) -> None:
     _folder.write_tensors({name: state[name] for name in names}, path)
 
 
-def _write_graph(program: ExportedProgram, path: Path) -> None:
+def _graph(program: ExportedProgram) -> bytes:
     content = io.BytesIO()  # torch says nothing of a full disk that one could tell from other errors
     torch.export.save(_bare(program), content)
-    path.write_bytes(content.getvalue())
+    return content.getvalue()
 
 
-def _there(folder: Path, *names: str) -> list[Path]:
-    try:
-        paths = [_folder.find(folder, name) for name in names]
-        missing = [path.name for path in paths if not path.is_file()]
-    except OSError as error:
-        raise CheckpointError(f"load: {folder} cannot be read: {error}") from error
-    if missing:
-        raise CheckpointError(f"load: {folder} is no saved form: it lacks {', '.join(missing)}.")
-    return paths
-
-
-def _weights_of(path: Path, facts: Mapping[str, Any]) -> list[str]:
+def _names(generation: Generation, facts: Mapping[str, Any]) -> list[str]:
     """The files of weights; a form saved before there were several does not name its one."""
     names = facts.get("weights", [_WEIGHTS])
     if not isinstance(names, list) or not all(isinstance(name, str) and _FILE.fullmatch(name) for name in names):
-        raise CheckpointError(f"load: {path} is no description of a form: weights is {str(names)[:80]}.")
+        raise CheckpointError(
+            f"load: {generation.folder / _FORM} is no description of a form: weights is {str(names)[:80]}."
+        )
     return names
 
 
@@ -192,31 +246,31 @@ def _empty(tensor: Tensor) -> Tensor:
     return nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
 
 
-def _program(path: Path) -> ExportedProgram:
+def _program(file: OpenFile) -> ExportedProgram:
     """Read a graph; torch.export, which trusts what it reads, is shown a harmless copy."""
     try:
-        return torch.export.load(io.BytesIO(harmless(path.read_bytes())))
+        return torch.export.load(io.BytesIO(harmless(file.read(most=file.size))))
     except CheckpointError:
         raise
     except Exception as error:  # whatever a damaged archive makes the reader raise
-        raise CheckpointError(f"load: {path} cannot be read as a graph: {_line(error)}") from error
+        raise CheckpointError(f"load: {file.path} cannot be read as a graph: {_line(error)}") from error
 
 
-def _weights(path: Path) -> dict[str, Tensor]:
+def _facts(generation: Generation) -> dict[str, Any]:
+    path = generation.folder / _FORM
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"load: {path} is no readable safetensors file: {_line(error)}") from error
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        facts: dict[str, Any] = json.loads(generation.open(_FORM).read(most=_LONGEST).decode("utf-8"))
         version = facts["version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"load: {path} is no description of a form: {_line(error)}") from error
-    if version != _VERSION:
-        raise CheckpointError(f"load: {path} has version {version}; this unbraid reads {_VERSION}.")
+    if version not in (_VERSION, _UNCHECKED):
+        raise CheckpointError(
+            f"load: {path} has version {str(version)[:80]}; this unbraid reads {_UNCHECKED} and {_VERSION}."
+        )
+    if version != _UNCHECKED and generation.sums is None:
+        raise CheckpointError(
+            f"load: {generation.folder} lacks {_folder.SUMS}, with which its files are checked. Copy the whole folder."
+        )
     for name, kind in _FACTS.items():
         if not isinstance(facts.get(name), kind):
             raise CheckpointError(f"load: {path} is no description of a form: {name} is {str(facts.get(name))[:80]}.")

@@ -1,33 +1,41 @@
 """Tensors in safetensors files, read one at a time at their place in the file.
 
-The library's own reader maps whole files into memory: what was looked at counts as resident, and a limit on address
-space below the file's size makes it fail.
+The library's own reader maps whole files into memory: what was looked at counts as resident, a limit on address space
+below the file's size makes it fail, and a file that another process cuts short ends the process. Its tensors also begin
+wherever the file has them, at any multiple of 8 bytes, and there the kernels of some products (a row times a matrix)
+round otherwise than at the multiples of 64 where torch puts tensors of its own. What is read here lies like what was
+written (`layout`).
 """
 
 import json
 import math
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from unbraid._openfile import OpenFile
 from unbraid.errors import CheckpointError
+from unbraid.form._layout import PLAIN, Layout
 
 _LONGEST = 100_000_000  # bytes of a header, as in the safetensors library
+_SHORTEST = 40  # bytes of a header that one tensor takes at least
 _TYPES = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
     "I8": torch.int8,
+    "U16": torch.uint16,
     "I16": torch.int16,
+    "U32": torch.uint32,
     "I32": torch.int32,
+    "U64": torch.uint64,
     "I64": torch.int64,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
     "F32": torch.float32,
@@ -41,77 +49,99 @@ class Stored:
     """One tensor of a file.
 
     Attributes:
-        path: the file.
+        file: the file, held open.
         name: the tensor's name in it.
         shape: its sizes.
         dtype: its element type there.
         offset: where its bytes begin, from the beginning of the file.
-        stamp: size and time of the file when its header was read.
         wanted: the type in which to hand it out.
+        layout: how it is to lie in memory.
     """
 
-    path: Path
+    file: OpenFile
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
     offset: int
-    stamp: tuple[int, int]
     wanted: torch.dtype
+    layout: Layout = PLAIN
+
+    @property
+    def path(self) -> Path:
+        """Where the file was found."""
+        return self.file.path
 
     @property
     def like(self) -> Tensor:
         """A tensor of its sizes and type, without memory."""
         return torch.empty(self.shape, dtype=self.wanted, device="meta")
 
+    @property
+    def nbytes(self) -> int:
+        """Its bytes in the file."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
     def read(self) -> Tensor:
         """The tensor.
 
         Raises:
-            CheckpointError: the file is gone, or has changed since its header was read.
+            CheckpointError: the file has changed since its header was read, or there is no memory for the tensor.
         """
-        tensor = torch.empty(self.shape, dtype=self.dtype)
         try:
-            with self.path.open("rb", buffering=0) as file:
-                if _stamp(file) != self.stamp:
-                    raise CheckpointError(
-                        f"load: {self.path} has changed since {self.name!r} was found in it. Load the form again."
-                    )
-                file.seek(self.offset)
-                _fill(tensor, file)
+            tensor = torch.empty(self.shape, dtype=self.dtype)
+            if not self.file.unchanged:
+                raise CheckpointError(
+                    f"load: {self.path} has changed since {self.name!r} was found in it. Load the form again."
+                )
+            if tensor.numel():
+                self.file.fill(tensor.reshape(-1).view(torch.uint8).numpy().data, self.offset)
+            return self.layout.applied(tensor.to(self.wanted))
         except OSError as error:
             raise CheckpointError(f"load: {self.path} cannot be read for {self.name!r}: {error}") from error
-        return tensor.to(self.wanted)
+        except (RuntimeError, MemoryError) as error:  # torch's allocator raises the former
+            raise CheckpointError(
+                f"load: {self.name!r} in {self.path}, {list(self.shape)} of {self.dtype}, cannot be made: "
+                f"{next(iter(str(error).splitlines()), 'no memory')}"
+            ) from error
 
 
-def stored(path: Path) -> dict[str, Stored]:
+def stored(file: OpenFile | Path) -> dict[str, Stored]:
     """The tensors of a safetensors file, by its header alone.
 
     Raises:
-        CheckpointError: the file is missing, cut short, or its header is no header.
+        CheckpointError: the file is missing, cut short, or its header is no header: tensors must fill the file one
+            behind the other, so that what they take together is what it holds.
     """
     try:
-        with path.open("rb", buffering=0) as file:
-            stamp = _stamp(file)
-            length = int.from_bytes(file.read(8), "little")
-            if not 0 < length <= min(_LONGEST, stamp[0] - 8):
-                raise CheckpointError(f"load: {path} is no readable safetensors file: it has no whole header.")
-            facts = json.loads(file.read(length))
+        file = file if isinstance(file, OpenFile) else OpenFile(file)
+        start, facts = _header(file)
     except OSError as error:
+        path = file.path if isinstance(file, OpenFile) else file
         raise CheckpointError(f"load: {path} cannot be read: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"load: {path} is no readable safetensors file: its header is no JSON.") from error
-    if not isinstance(facts, dict):
-        raise CheckpointError(f"load: {path} is no readable safetensors file: its header is no JSON object.")
-    found = {
-        name: _entry(path, name, fact, 8 + length, stamp) for name, fact in facts.items() if name != "__metadata__"
-    }
-    promised = max((entry.offset + _volume(entry) for entry in found.values()), default=8 + length)
-    if promised != stamp[0]:
+    found = {name: _entry(file, name, fact, start) for name, fact in facts.items() if name != "__metadata__"}
+    end = start
+    for entry in sorted(found.values(), key=lambda entry: (entry.offset, entry.nbytes)):
+        if entry.offset != end:
+            raise CheckpointError(
+                f"load: {file.path} has {'a gap before' if entry.offset > end else 'two tensors in the place of'} "
+                f"{entry.name!r}, which begins at byte {entry.offset}, and {end} comes next. Write it again."
+            )
+        end += entry.nbytes
+    if end != file.size:
         raise CheckpointError(
-            f"load: {path} is {'cut short' if promised > stamp[0] else 'too long'}: its header describes {promised} "
-            f"bytes, and it has {stamp[0]}. Copy it again."
+            f"load: {file.path} is {'cut short' if end > file.size else 'too long'}: its header describes {end} "
+            f"bytes, and it has {file.size}. Copy it again."
         )
     return found
+
+
+def read_tensors(file: OpenFile | Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, in memory.
+
+    Raises:
+        CheckpointError: as `stored`, or there is no memory for them.
+    """
+    return {name: entry.read() for name, entry in stored(file).items()}
 
 
 def given_as(entry: Stored, dtype: torch.dtype) -> Stored:
@@ -119,38 +149,63 @@ def given_as(entry: Stored, dtype: torch.dtype) -> Stored:
     return replace(entry, wanted=dtype)
 
 
-def _entry(path: Path, name: str, fact: Any, start: int, stamp: tuple[int, int]) -> Stored:
+def _header(file: OpenFile) -> tuple[int, Mapping[str, Any]]:
+    """Where the header ends, and what it says."""
+    if file.size < 8:
+        raise _unreadable(file, "it has no whole header")
+    count = bytearray(8)
+    file.fill(memoryview(count), 0)
+    length = int.from_bytes(count, "little")
+    if not 0 < length <= min(_LONGEST, file.size - 8):
+        raise _unreadable(file, "it has no whole header")
+    text = bytearray(length)
+    file.fill(memoryview(text), 8)
+    if text.count(b"{") > 2 + length // _SHORTEST or text.count(b"[") > 2 * (2 + length // _SHORTEST):
+        raise _unreadable(file, "its header is no header: it holds more objects than its length has room for")
+    try:
+        facts = json.loads(text.decode("utf-8"), object_pairs_hook=_once)
+    except (ValueError, RecursionError, MemoryError) as error:
+        said = str(error) if isinstance(error, _TwiceError) else "its header is no JSON"
+        raise _unreadable(file, said) from error
+    if not isinstance(facts, dict):
+        raise _unreadable(file, "its header is no JSON object")
+    return 8 + length, facts
+
+
+class _TwiceError(ValueError):
+    """Two entries of one name: which of them counts, readers do not agree on."""
+
+
+def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _TwiceError(f"its header has {name[:80]!r} twice")
+        found[name] = value
+    return found
+
+
+def _entry(file: OpenFile, name: str, fact: Any, start: int) -> Stored:
     fact = fact if isinstance(fact, Mapping) else {}
     shape, offsets, dtype = fact.get("shape"), fact.get("data_offsets"), _TYPES.get(str(fact.get("dtype")))
-    if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2 or dtype is None:
-        raise CheckpointError(f"load: {path} describes {name!r} as {str(fact)[:80]}, which is no tensor known here.")
-    entry = Stored(path, name, tuple(shape), dtype, start + offsets[0], stamp, dtype)
-    if offsets[1] - offsets[0] != _volume(entry):
+    if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2 or dtype is None or not name.isprintable():
         raise CheckpointError(
-            f"load: {path} gives {name!r} {offsets[1] - offsets[0]} bytes; {shape} of {dtype} take {_volume(entry)}."
+            f"load: {file.path} describes {name[:80]!r} as {str(fact)[:80]!r}, which is no tensor known here."
+        )
+    entry = Stored(file, name, tuple(shape), dtype, start + offsets[0], dtype)
+    if offsets[1] - offsets[0] != entry.nbytes:
+        raise CheckpointError(
+            f"load: {file.path} gives {name!r} {offsets[1] - offsets[0]} bytes; {str(shape)[:80]} of {dtype} take "
+            f"{entry.nbytes if entry.nbytes < 2**63 else 'more than any file has'}."
         )
     return entry
 
 
 def _sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)
+    return (
+        isinstance(value, list) and len(value) <= 64 and all(type(size) is int and 0 <= size < 2**63 for size in value)
+    )
 
 
-def _volume(entry: Stored) -> int:
-    return math.prod(entry.shape) * entry.dtype.itemsize
-
-
-def _stamp(file: FileIO) -> tuple[int, int]:
-    facts = os.fstat(file.fileno())
-    return facts.st_size, facts.st_mtime_ns
-
-
-def _fill(tensor: Tensor, file: FileIO) -> None:
-    if not tensor.numel():
-        return
-    waiting = tensor.reshape(-1).view(torch.uint8).numpy().data
-    while waiting:
-        count = file.readinto(waiting)  # of two GB at most at a time
-        if not count:
-            raise OSError("it ends too early")
-        waiting = waiting[count:]
+def _unreadable(file: OpenFile, why: str) -> CheckpointError:
+    return CheckpointError(f"load: {file.path} is no readable safetensors file: {why}.")

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from unbraid import _folder
+from unbraid._folder import Generation
+from unbraid._openfile import OpenFile
 from unbraid.errors import CheckpointError
-from unbraid.form._store import weights_in
+from unbraid.form._store import in_one_generation, weights_of
 from unbraid.form._tensors import Stored, given_as, stored
 from unbraid.walk import Streamed, like
 
@@ -32,23 +33,33 @@ def found_in(folder: Path) -> dict[str, Stored]:
         raise CheckpointError(f"load: {folder} has {len(indices)} indices of shards, {_named(indices)}; keep one.")
     if indices:
         return _indexed(indices[0])
-    # Of a saved form those that it names; what an unfinished write has committed stands for what lies beside it.
-    files = weights_in(folder) or [_folder.find(folder, path.name) for path in sorted(folder.glob("*.safetensors"))]
+    return in_one_generation(folder, _in_generation)
+
+
+def _in_generation(generation: Generation) -> dict[str, Stored]:
+    """Of a saved form the weights that it names, of another folder those of all files; checked where checksums are."""
+    files = weights_of(generation) or _files(generation)
     if not files:
         raise CheckpointError(
-            f"load: {folder} holds no .safetensors file. Weights are read from these alone; pickled ones (.bin, .pt) "
-            "could run code: convert them, with model.save_pretrained(FOLDER) say."
+            f"load: {generation.folder} holds no .safetensors file. Weights are read from these alone; pickled ones "
+            "(.bin, .pt) could run code: convert them, with model.save_pretrained(FOLDER) say."
         )
     found: dict[str, Stored] = {}
-    for path in files:
-        for name, entry in stored(path).items():
+    for file in files:
+        for name, entry in stored(file).items():
             if name in found:
                 raise CheckpointError(
-                    f"load: {name!r} is in two files, {found[name].path.name} and {path.name}, and no index says which "
-                    "counts. Keep one of them."
+                    f"load: {name!r} is in two files, {found[name].path.name} and {file.path.name}, and no index says "
+                    "which counts. Keep one of them."
                 )
             found[name] = entry
     return found
+
+
+def _files(generation: Generation) -> list[OpenFile]:
+    listed = sorted(name for name in generation.sums or {} if name.endswith(".safetensors"))
+    names = listed or sorted(path.name for path in generation.folder.glob("*.safetensors"))
+    return [generation.open(name) if listed else OpenFile(generation.folder / name) for name in names]
 
 
 def state_from(form: "ResidualForm", folder: Path) -> Streamed:

@@ -14,12 +14,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unbraid import _folder
+from unbraid._folder import Generation
+from unbraid._openfile import OpenFile
 from unbraid.errors import CheckpointError
+from unbraid.form import read_tensors
 from unbraid.train._run import Epoch
 
 __all__ = ["Checkpoint", "check_weights", "exists", "put_weights", "read", "write", "write_diverged"]
@@ -30,6 +31,7 @@ CONFIG, WEIGHTS, OPTIMIZER, METRICS = (
     "optimizer.safetensors",
     "metrics.jsonl",
 )
+_LONGEST = 2**28  # bytes of config.json or metrics.jsonl
 Description = dict[str, object]
 
 
@@ -90,12 +92,17 @@ def read(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: where there is none, or it is incomplete, damaged, or not what `write` writes.
     """
-    paths = _folder.read(folder, (CONFIG, WEIGHTS, OPTIMIZER, METRICS))
+    return _folder.read(folder, _read, holds=f"{CONFIG}, {WEIGHTS}, {OPTIMIZER}, {METRICS}, {_folder.SUMS}")
+
+
+def _read(generation: Generation) -> Checkpoint:
+    folder = generation.folder
+    files = {name: generation.open(name) for name in (CONFIG, WEIGHTS, OPTIMIZER, METRICS)}
     try:
-        description = json.loads(paths[CONFIG].read_text())
-        history, diverged = _history(paths[METRICS])
-        weights, state = load_file(paths[WEIGHTS]), load_file(paths[OPTIMIZER])
-    except (ValueError, TypeError, KeyError, OverflowError, RuntimeError, SafetensorError) as error:
+        description = json.loads(_text(files[CONFIG]))
+        history, diverged = _history(_text(files[METRICS]))
+        weights, state = read_tensors(files[WEIGHTS]), read_tensors(files[OPTIMIZER])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, CheckpointError) as error:
         raise CheckpointError(f"{folder}: not a checkpoint that unbraid wrote: {error}") from error
     if not isinstance(description, dict):
         raise CheckpointError(f"{folder}: not a checkpoint that unbraid wrote: {CONFIG} holds no JSON object")
@@ -142,8 +149,7 @@ def put_slots(folder: Path, slots: dict[str, Tensor], network: nn.Module, optimi
         name, _, slot = key.rpartition("/")
         if name not in numbers or tensor.shape not in (parameters[name].shape, torch.Size([])):
             raise CheckpointError(f"{folder}: the optimiser's {key} does not fit this network")
-        # A copy: the tensor read lies in the mapped file, which the optimiser would write to.
-        state.setdefault(numbers[name], {})[slot] = tensor.clone()
+        state.setdefault(numbers[name], {})[slot] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -164,12 +170,16 @@ def _save_text(text: str, path: Path) -> None:
     path.write_text(text)
 
 
-def _history(path: Path) -> tuple[tuple[Epoch, ...], int | None]:
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+def _text(file: OpenFile) -> str:
+    return file.read(most=_LONGEST).decode("utf-8")
+
+
+def _history(text: str) -> tuple[tuple[Epoch, ...], int | None]:
+    rows = [json.loads(line) for line in text.splitlines()]
     diverged = int(rows.pop()["diverged"]) if rows and "diverged" in rows[-1] else None
     history = tuple(Epoch(**row) for row in rows)
     if odd := next((v for epoch in history for v in asdict(epoch).values() if type(v) not in (int, float)), None):
-        raise TypeError(f"{path.name} holds {str(odd)[:40]!r} where a number belongs")
+        raise TypeError(f"{METRICS} holds {str(odd)[:40]!r} where a number belongs")
     return history, diverged
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from unbraid.data import Dataset
 from unbraid.errors import CheckpointError
 from unbraid.train import _checkpoint
+from unbraid.train._claim import claimed
 from unbraid.train._description import describe
 from unbraid.train._draws import Draws
 from unbraid.train._recipe import STANDARD, Recipe
@@ -27,11 +28,13 @@ def save(network: nn.Module, data: Dataset, folder: str | Path, recipe: Recipe =
         seed: of the order of examples.
 
     Raises:
-        CheckpointError: where the folder holds a run already, or cannot be written.
+        CheckpointError: where the folder holds a run already, is being written by another process, or cannot be
+            written.
     """
     path = Path(folder)
-    if _checkpoint.exists(path):
-        raise CheckpointError(f"{path}: there is a run here already; choose another folder.")
     draws = Draws(seed, torch.device("cpu")).state()
-    _checkpoint.write(path, describe(network, data, recipe, seed), network, recipe.optimizer_of(network), draws, [])
+    with claimed(path):
+        if _checkpoint.exists(path):
+            raise CheckpointError(f"{path}: there is a run here already; choose another folder.")
+        _checkpoint.write(path, describe(network, data, recipe, seed), network, recipe.optimizer_of(network), draws, [])
     return Run(network, data.name, recipe, seed, (), None, path)
