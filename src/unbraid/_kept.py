@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from unbraid._schema import Steps, bounded, differs, require_ordinary
 from unbraid.errors import CheckpointError
 
 __all__ = ["Facts", "Kept"]
@@ -43,7 +44,9 @@ class Kept:
         self.path = Path(path)
         if not self.path.parent.is_dir():
             raise CheckpointError(f"{self.path}: there is no such folder to keep finished runs in.")
+        self._steps = Steps(self.path)
         with self._told():
+            require_ordinary(self.path)
             # Transactions are begun and ended here alone, not by Python's guesses.
             self._connection = sqlite3.connect(self.path, isolation_level=None)
         try:
@@ -89,11 +92,12 @@ class Kept:
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         rows = [(_key(asked), json.dumps(result, allow_nan=False), now) for asked, result in runs]
-        with self._told(), self._transaction():
+        with self._told(len(rows)), self._transaction():
             self._connection.executemany("INSERT INTO runs (asked, result, finished) VALUES (?, ?, ?)", rows)
 
     def _open(self, job: str, about: str) -> None:
         with self._told():
+            bounded(self._connection, self._steps)
             if self._empty():
                 # A power cut must not take back what was said to be kept.
                 self._connection.execute("PRAGMA journal_mode = WAL")
@@ -106,6 +110,11 @@ class Kept:
                 raise CheckpointError(
                     f"{self.path}: this unbraid keeps runs in format {_FORMAT}; this file is of format {version}. "
                     "Choose another file."
+                )
+            if odd := differs(self._connection, _TABLES):
+                raise CheckpointError(
+                    f"{self.path}: this file was changed by something else than unbraid: in its schema {odd} is not "
+                    "what unbraid makes, and could do anything when it is used. Choose another file."
                 )
             kept = self._connection.execute("SELECT name, data FROM job").fetchone() or (None, "{}")
         self._check("job", kept[0], job)
@@ -160,15 +169,16 @@ class Kept:
             raise
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Say in our words what SQLite cannot do."""
+    def _told(self, rows: int = 0) -> Iterator[None]:
+        """Say in our words what SQLite cannot do, and bound what it does: there is room for as many further rows."""
+        self._steps.begin(rows)
         try:
             yield
         except sqlite3.IntegrityError as error:
             raise CheckpointError(
                 f"{self.path}: a run is there already: another process fills the same file. Let one of them end."
             ) from error
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise CheckpointError(
                 f"{self.path}: finished runs cannot be kept here: {error}. What was kept before is untouched: "
                 "make room or choose another file, and start again."

@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import final
+from typing import BinaryIO, final
 
 __all__ = ["OpenFile"]
 
@@ -63,9 +63,19 @@ class OpenFile:
         """
         if self.size > most:
             raise OSError(errno.EFBIG, f"it has {self.size:,} bytes, and at most {most:,} belong there", str(self.path))
-        content = bytearray(self.size)
+        return self.head(self.size)
+
+    def head(self, count: int) -> bytes:
+        """The first bytes, as many as there are."""
+        content = bytearray(min(count, self.size))
         self.fill(memoryview(content), 0)
         return bytes(content)
+
+    def stream(self) -> BinaryIO:
+        """The file as libraries take it, from its beginning; the caller closes it. One at a time."""
+        stream = os.fdopen(os.dup(self._descriptor), "rb")
+        stream.seek(0)
+        return stream
 
     def fill(self, buffer: memoryview, offset: int) -> None:
         """Read what lies at an offset; every caller and thread at its own.

@@ -18,7 +18,10 @@ SQL = (
     ),
     *("DELETE FROM job", "DELETE FROM runs", "DROP TABLE job", "DROP TABLE runs", "PRAGMA user_version = 7"),
     *("ALTER TABLE job RENAME TO other", "CREATE TRIGGER t AFTER INSERT ON runs BEGIN DELETE FROM job; END"),
-    *("PRAGMA application_id = 0", "INSERT INTO job VALUES ({}, {})"),
+    *("PRAGMA application_id = 0", "INSERT INTO job VALUES ({}, {})", "CREATE INDEX i ON runs (hex(result))"),
+    *("CREATE TRIGGER t AFTER INSERT ON runs BEGIN DELETE FROM runs; END", "CREATE TABLE more (x DEFAULT ({}))"),
+    "CREATE VIEW v AS WITH RECURSIVE n(i) AS (SELECT {} UNION ALL SELECT i + 1 FROM n) SELECT i FROM n",
+    "CREATE VIEW runs AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT {} AS result FROM n",
 )
 VALUES = ("NULL", "1", "1.5", "x'00ff'", "''", "'[]'", "'{}'", "'{\"a\": 1}'", "'null'", "zeroblob(100000)", "'\"x'")
 

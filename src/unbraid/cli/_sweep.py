@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unbraid.cli._console import JSON, progress, show, tell
+from unbraid.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +63,7 @@ def sweep(
         if kept is None:
             return
         seeds = {setting: grid.seeds(setting) for setting in grid.settings}
-        found = {run: kept.result(_asked(*run)) or {} for run in grid.runs}
+        found = {run: _kept(kept, run) for run in grid.runs}
     rows = (Row(one, of, tuple(found[one, seed] for seed in of)) for one, of in seeds.items())
     outcome = Outcome(grid, tuple(rows))
     if output is not None:
@@ -123,6 +124,22 @@ def _train(grid: "Grid", examples: "Dataset", store: "Kept | None", together: in
 def _keep(store: "Kept | None", found: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
     if store is not None:
         store.add(found)
+
+
+def _kept(store: "Kept", run: "tuple[Setting, int]") -> dict[str, Any]:
+    """What is kept of a run, which is finished.
+
+    Raises:
+        CheckpointError: it is gone, or is not what this command keeps.
+    """
+    found = store.result(_asked(*run)) or {}
+    error, diverged, history = (found.get(key, "") for key in ("test_error", "diverged", "history"))
+    if isinstance(error, float | int | None) and isinstance(diverged, int | None) and isinstance(history, list):
+        return found
+    raise CheckpointError(
+        f"{store.path}: of the run {json.dumps(_asked(*run))[:80]} there is kept {json.dumps(found)[:80]}, which is no "
+        "result of this command: something else has changed the file. Choose another one."
+    )
 
 
 def _missing(store: "Kept | None", run: "tuple[Setting, int]") -> bool:

@@ -1,10 +1,9 @@
 """Weights from a file: safetensors, or torch's own format as far as it holds tensors alone."""
 
-import pickle
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unbraid.cli._torch_file import read_torch_file
 from unbraid.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -40,41 +39,13 @@ def load_weights(model: "nn.Module", path: Path) -> None:
 
 
 def _read(path: Path) -> "dict[str, Tensor]":
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from unbraid.form import read_tensors
 
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}.")
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError, RuntimeError, TypeError, KeyError, MemoryError) as error:
-            raise CheckpointError(f"{path} is no readable safetensors file: {error}") from error
+    if path.suffix != ".safetensors":
+        return read_torch_file(path)
     try:
-        _check_size(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds more than tensors, and reading it could run code: it was not read. "
-            "Save the state dict alone, or as .safetensors."
-        ) from error
-    except Exception as error:  # whatever a damaged file makes the reader raise
-        raise CheckpointError(f"{path} cannot be read: {type(error).__name__} {error}".strip()) from error
-    named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
-    if not named or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} must hold a state dict: names and tensors. It holds a {type(state).__name__}.")
-    if odd := next((name for name, value in state.items() if value.layout != torch.strided or value.is_meta), None):
-        raise CheckpointError(f"{path} must hold tensors with their numbers, none of them sparse or empty: {odd} is.")
-    return state
-
-
-def _check_size(path: Path) -> None:
-    """torch.save compresses nothing: an archive that unpacks to more than it is was made to fill the memory."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            size = sum(info.file_size for info in archive.infolist())
-        if size > path.stat().st_size:
-            raise CheckpointError(f"{path} has {path.stat().st_size:,} bytes and unpacks to {size:,}: it was not read.")
+        return read_tensors(path)
+    except CheckpointError as error:
+        raise CheckpointError(str(error).removeprefix("load: ")) from error

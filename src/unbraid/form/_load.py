@@ -35,8 +35,8 @@ class Loading:
 def saved(folder: Path | str, *, stream: bool = False, device: torch.device | str = "cpu") -> "ResidualForm":
     """Read a saved form; the model's code is not needed, and nothing in the folder is run or unpickled.
 
-    Every file is checked against SHA256SUMS, and all are of one moment, whoever saves there meanwhile. The form computes
-    the same bits as the one that was saved.
+    Every file is checked against SHA256SUMS, and all are of one moment, whoever saves there meanwhile. The form
+    computes the same bits as the one that was saved.
 
     Outputs that were a class of the model's library come back as a dict of their fields.
 
