@@ -105,9 +105,9 @@ class Weights(nn.Module):
         return x + self.deep["inner"](x)
 
 
-def test_branches_are_named_by_their_modules_or_counted():
+def test_branches_are_named_by_their_modules_or_weights():
     form = unbraid.trace(Weights().eval(), torch.randn(3, 6))
     assert [(block.name, block.branches) for block in form.blocks] == [
-        ("block 0", ("branch 0", "branch 1")),
+        ("u+v", ("u", "v")),
         ("deep.inner", ("deep.inner",)),
     ]

@@ -1,15 +1,15 @@
 """From additions found in a graph to blocks: their order, nesting, names, and where the trunk goes between them."""
 
-from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-from torch import Tensor, fx
+from torch import fx
 
 from unbraid.form._dataflow import Dataflow
 from unbraid.form._found import Found
-from unbraid.form._place import common, scope, scopes
-from unbraid.graph import SKIP, mixing, name_of, shape_only, values_read
+from unbraid.form._names import Names
+from unbraid.form._place import scope
+from unbraid.graph import SKIP, name_of, shape_only, values_read
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,39 +96,7 @@ class Anatomy:
     @cached_property
     def names(self) -> list[tuple[str, tuple[str, ...]]]:
         """For each block its name and those of its branches."""
-        homes = [scope(block.add) for block in self.blocks]
-        often = Counter(homes)
-        names = []
-        for number, (block, home) in enumerate(zip(self.blocks, homes, strict=True)):
-            paths = [self._path(number, j) for j in range(len(block.branches))]
-            own = self._below(home, common(paths)) if often[home] > 1 or not home else home
-            below = [".".join(self._below(home, path)) for path in paths]
-            branches = tuple(path or f"branch {j}" for j, path in enumerate(below))
-            names.append((".".join(own) or f"block {number}", branches))
-        return names
-
-    @cached_property
-    def _called(self) -> set[tuple[str, ...]]:
-        """The paths of all modules that were called; a list of modules is none of them."""
-        return {path for node in self.flow.graph.nodes for path in scopes(node)}
-
-    def _below(self, home: tuple[str, ...], path: tuple[str, ...]) -> tuple[str, ...]:
-        """The first module called below home on the way to a path, or home where the path does not lie below it."""
-        if path[: len(home)] != home:
-            return home
-        steps = [path[:length] for length in range(len(home) + 1, len(path) + 1)]
-        return next((step for step in steps if step in self._called), path)
-
-    def _path(self, block: int, branch: int) -> tuple[str, ...]:
-        """The module that holds what the branch mixes."""
-        nodes = self.regions[block, branch]
-        heavy = [node for node in nodes if self._weighs(node)] or [node for node in nodes if mixing(node)]
-        return common([scope(node) for node in heavy or nodes[-1:]])
-
-    def _weighs(self, node: fx.Node) -> bool:
-        """Whether a node has a matrix of weights: the branch has its name from those, not from the norm before them."""
-        weights = [a.meta["val"] for a in node.all_input_nodes if a in self.flow.parametric]
-        return mixing(node) and any(isinstance(w, Tensor) and w.ndim > 1 for w in weights)
+        return Names(self.flow, self.blocks, self.parents, self.regions).all()
 
 
 def anatomy(flow: Dataflow, found: tuple[Found, ...]) -> Anatomy:

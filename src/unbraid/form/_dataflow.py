@@ -20,7 +20,7 @@ Integers of the caller's own carry no data, and neither do masks and positions c
 operators make them: two embeddings that ids and positions look up are a sum of embeddings, not a stream and a branch.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cached_property
 
 import torch
@@ -34,7 +34,7 @@ class Dataflow:
 
     Attributes:
         graph: the graph.
-        state: the placeholders that stand for parameters, buffers and constants.
+        state: the placeholders that stand for parameters, buffers and constants, with the model's names of these.
         learned: those of them that are parameters.
         order: the place of each node in the order of execution.
         sources: the nodes at which data begin.
@@ -42,7 +42,7 @@ class Dataflow:
         carries: the floating-point nodes among them.
     """
 
-    def __init__(self, graph: fx.Graph, state: Collection[str], learned: Collection[str]) -> None:
+    def __init__(self, graph: fx.Graph, state: Mapping[str, str], learned: Collection[str]) -> None:
         self.graph = graph
         self.state = state
         self.learned = learned

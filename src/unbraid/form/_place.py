@@ -1,20 +1,27 @@
 """Where a node of the graph comes from: the module that called it and the line of code."""
 
 import re
+from typing import TypeAlias
 
 from torch import fx
 
+Path: TypeAlias = tuple[str, ...]  # of a module, or of a parameter: ("layers", "0", "attn")
+
+_CALL = re.compile(r"@\d+$")
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
-def scopes(node: fx.Node) -> list[tuple[str, ...]]:
-    """The paths of the modules that were running when the node was called, outermost first."""
+def scopes(node: fx.Node) -> list[Path]:
+    """The paths of the modules that were running when the node was called, outermost first; the model's own is ().
+
+    Some tracers mark a module's second call by "@1"; the path is that of the module.
+    """
     stack = node.meta.get("nn_module_stack") or {}
-    return [tuple(part for part in path.split(".") if part) for path, _ in stack.values()]
+    return [tuple(_CALL.sub("", part) for part in path.split(".") if part) for path, _ in stack.values()]
 
 
-def scope(node: fx.Node) -> tuple[str, ...]:
-    """The path of the innermost module that called the node; a module's second call ends in "@1"."""
+def scope(node: fx.Node) -> Path:
+    """The path of the innermost module that called the node."""
     return (scopes(node) or [()])[-1]
 
 
@@ -30,7 +37,7 @@ def where(node: fx.Node) -> str:
     return source(node).rsplit("/", 1)[-1]
 
 
-def common(paths: list[tuple[str, ...]]) -> tuple[str, ...]:
+def common(paths: list[Path]) -> Path:
     """The longest path that all of these begin with."""
     shared: list[str] = []
     for parts in zip(*paths, strict=False):
