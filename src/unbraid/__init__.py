@@ -11,6 +11,7 @@ from unbraid.errors import (
     NotResidualError,
     RankError,
     ShapeError,
+    TargetError,
     TraceError,
     UnbraidError,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "ShapeError",
     "Signal",
     "SubsetStudy",
+    "TargetError",
     "Terms",
     "TraceError",
     "UnbraidError",

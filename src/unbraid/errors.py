@@ -9,6 +9,7 @@ __all__ = [
     "NotResidualError",
     "RankError",
     "ShapeError",
+    "TargetError",
     "TraceError",
     "UnbraidError",
 ]
@@ -67,6 +68,10 @@ class InexactError(UnbraidError):
         super().__init__(message)
         self.where = where
         self.error = error
+
+
+class TargetError(UnbraidError, ValueError):
+    """A target does not fit what the model returns: it names what arrived, and the forms that a target has."""
 
 
 class ShapeError(UnbraidError):

@@ -91,9 +91,9 @@ def _target(text: str | None) -> "tuple[Target, str]":
 
 def _loss(labels: "Tensor") -> "Target":
     """The cross-entropy of each example."""
-    from unbraid.form import classification_loss
+    from unbraid.form import classification_loss, loss_target
 
-    return lambda output: classification_loss(output, labels)
+    return loss_target(classification_loss, labels)
 
 
 def _on(loaded: Loaded, data: str, examples: int) -> "tuple[Loaded, Tensor]":

@@ -4,11 +4,13 @@
 which every analysis takes.
 """
 
+from unbraid.form._aim import TARGET, Aim, aim, explained
 from unbraid.form._batches import Batch, Batches, Keep, Metric, each_batch, each_row
 from unbraid.form._block import Block
 from unbraid.form._channels import channel_dimension
 from unbraid.form._equation import Equation
-from unbraid.form._exactness import relative_error, tolerance
+from unbraid.form._exactness import relative_error, sum_error, tolerance
+from unbraid.form._examples import Examples, examples, said_of
 from unbraid.form._form import ResidualForm
 from unbraid.form._heads import Split
 from unbraid.form._log import Log
@@ -18,16 +20,28 @@ from unbraid.form._result import Result, ScalarWriter, as_html, finite
 from unbraid.form._signature import Signature, as_call
 from unbraid.form._stateful import refuse_stateful
 from unbraid.form._sweep import Feed, Swept, lesioned, sweep
-from unbraid.form._target import Objective, Target, classification_loss, largest, objective, scalar
+from unbraid.form._target import (
+    Objective,
+    Target,
+    classification_loss,
+    first_float,
+    largest,
+    loss_target,
+    objective,
+    scalar,
+)
 from unbraid.form._tensors import read_tensors
 from unbraid.form._trace import chain, trace
 from unbraid.form._verify import Verification
 
 __all__ = [
+    "TARGET",
+    "Aim",
     "Batch",
     "Batches",
     "Block",
     "Equation",
+    "Examples",
     "Feed",
     "Keep",
     "Log",
@@ -41,6 +55,7 @@ __all__ = [
     "Swept",
     "Target",
     "Verification",
+    "aim",
     "as_call",
     "as_html",
     "chain",
@@ -49,15 +64,21 @@ __all__ = [
     "each_batch",
     "each_row",
     "empty_weights",
+    "examples",
+    "explained",
     "finite",
+    "first_float",
     "largest",
     "lesioned",
+    "loss_target",
     "objective",
     "read_tensors",
     "refuse_stateful",
     "relative_error",
+    "said_of",
     "scalar",
     "scope",
+    "sum_error",
     "sweep",
     "tolerance",
     "trace",

@@ -41,5 +41,25 @@ def relative_error(a: Shaped[Tensor, "*shape"], b: Shaped[Tensor, "*shape"]) -> 
     return distance / size if size else distance
 
 
+def sum_error(parts: Shaped[Tensor, "parts *shape"], whole: Shaped[Tensor, "*shape"]) -> float:
+    """‖Σ parts − whole‖∞ relative to the largest number among the parts and the whole.
+
+    A whole that is a small difference of large parts is as exact as these: its own size says nothing of rounding.
+
+    Args:
+        parts: what must sum to the whole, one after the other.
+        whole: the sum as it is known otherwise.
+    """
+    error = relative_error(parts.sum(0), whole)
+    own, largest = _largest(whole), max(_largest(parts), _largest(whole))
+    # relative_error is relative to the whole, and absolute where that is zero.
+    return error * (own or 1.0) / largest if largest and math.isfinite(error) else error
+
+
+def _largest(tensor: Tensor) -> float:
+    size = tensor.detach().abs()
+    return size.nan_to_num(0.0, 0.0, 0.0).max().item() if tensor.numel() else 0.0
+
+
 def _widest(tensor: Tensor) -> torch.dtype:
     return torch.complex128 if tensor.is_complex() else torch.float64

@@ -16,6 +16,7 @@ from unbraid.form._equation import Equation, equation
 from unbraid.form._heads import Split, by_heads
 from unbraid.form._load import Loading
 from unbraid.form._order import interchangeable, reorder
+from unbraid.form._outputs import output_stream
 from unbraid.form._result import Result, finite
 from unbraid.form._show import block_row, form_html, form_rows, form_table, form_text, form_tree
 from unbraid.form._signature import Signature, as_call
@@ -52,6 +53,7 @@ class ResidualForm(Result):
         deletions: the branches that were deleted from it.
         moved: the order in which its blocks run, by index; empty where it is the model's.
         heads: whether attention branches are split by head.
+        explains: the output stream that analyses explain, where another was chosen than the first that carries data.
     """
 
     graph: Graph
@@ -70,6 +72,7 @@ class ResidualForm(Result):
     deletions: tuple[int | tuple[int, int], ...] = ()
     moved: tuple[int, ...] = ()
     heads: bool = False
+    explains: str | None = None
 
     @property
     def streams(self) -> Mapping[str, Stream]:
@@ -98,7 +101,9 @@ class ResidualForm(Result):
 
     @property
     def output(self) -> str:
-        """The output that analyses explain: the first that carries data."""
+        """The output that analyses explain: the first that carries data, or the one chosen by `explaining`."""
+        if self.explains is not None:
+            return self.explains
         return next(stream for stream in self.outputs if stream in self.graph.carried)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # the model's own signature, whatever it is
@@ -198,6 +203,18 @@ class ResidualForm(Result):
         if self.dtype is torch.float64:  # what `exact` widens
             return self.dtype
         return coarsest(self.graph, self.dtype)
+
+    def explaining(self, output: str | int | None) -> "ResidualForm":
+        """The form whose analyses explain another of the model's outputs.
+
+        Args:
+            output: its name in what the model returns ("pooler_output"), its number in a tuple, or names and numbers
+                joined by dots ("hidden_states.2"); None for the form itself.
+
+        Raises:
+            TargetError: there is no such output, or it carries no data; it names those that do.
+        """
+        return self if output is None else replace(self, explains=output_stream(self, output))
 
     def reorder(self, order: Sequence[int]) -> "ResidualForm":
         """The form with its blocks in another order (Veit et al. 2016, section 4.3).

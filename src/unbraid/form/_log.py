@@ -30,7 +30,7 @@ class Log(Result, Generic[R]):
         form: the traced network, in eval mode.
         batches: a few batches of (inputs, labels), the same at each record.
         every: a record at every so many calls, the first among them.
-        loss: a function (output, labels) -> [batch].
+        loss: a function (what the model returns, labels) -> [batch].
         file: a file to which each record is appended at once, as a line of JSON; an interrupted run keeps them.
         writer: a TensorBoard writer, which gets the single numbers of each record.
         records: the steps and their results so far.

@@ -10,7 +10,7 @@ from torch.func import grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
-from unbraid.form import Batch, ResidualForm
+from unbraid.form import Batch, ResidualForm, explained, loss_target
 from unbraid.walk import run
 
 Loss = Callable[[Any, Any], Tensor]
@@ -39,8 +39,9 @@ def gradients_of(form: ResidualForm, batch: Batch, parameters: Mapping[str, Tens
 
     def of_one(values: dict[str, Tensor], example: dict[str, Tensor], label: Any) -> Tensor:
         fed = {**inputs, **{name: value[None] for name, value in example.items()}}
-        output = run(form.graph, {**state, **values}, fed)[form.output]
-        return loss(output, pytree.tree_map(lambda leaf: leaf[None], label)).sum()
+        outputs = run(form.graph, {**state, **values}, fed)
+        target = loss_target(loss, pytree.tree_map(lambda leaf: leaf[None], label))
+        return explained(form, outputs, target).sum()
 
     examples = {name: inputs[name] for name in moving}
     # The fused kernels of attention have no rule for vmap: it would run them example by example, and warn each time.

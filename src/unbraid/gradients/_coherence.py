@@ -84,7 +84,7 @@ def example_coherence(
     Args:
         form: a traced model in eval mode, or the chain of a plain one.
         batches: any iterable of (inputs, labels).
-        loss: a function (output, labels) -> [batch].
+        loss: a function (what the model returns, labels) -> [batch].
         chunk: how many examples' gradients are held at once.
 
     Raises:

@@ -123,7 +123,7 @@ def diagnose(
     Args:
         model: any module, or a form of it, such as the chain of a plain network. It is not changed.
         batches: (inputs, labels), read twice: a list or a DataLoader.
-        loss: a function (output, labels) -> [batch].
+        loss: a function (what the model returns, labels) -> [batch].
 
     Raises:
         TraceError: the model's computation cannot be captured.

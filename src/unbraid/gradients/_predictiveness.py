@@ -80,7 +80,7 @@ def update_predictiveness(
         form: a traced model in eval mode, or the chain of a plain one.
         batches: any iterable of (inputs, labels); each example of a batch takes a step, one after the other.
         steps: the step sizes η; 0 changes nothing.
-        loss: a function (output, labels) -> [batch].
+        loss: a function (what the model returns, labels) -> [batch].
         others: to how many of the other examples of its batch each is compared.
 
     Raises:

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.form import Batch, ResidualForm, channel_dimension, objective
+from unbraid.form import Batch, ResidualForm, aim, channel_dimension, loss_target
 from unbraid.graph import Add, Segment, makes, reads
 from unbraid.ranks import Row
-from unbraid.walk import Cotangents, Tape, walk
+from unbraid.walk import Tape
 
 SOURCE, SUM, SKIP, BRANCH, PRODUCT = "source", "sum", "skip", "branch", "product"
 _FORWARD, _BACKWARD = "forward", "backward"
@@ -71,11 +71,13 @@ class Propagated:
 
     def _gradients(self, tape: Tape, batch: Batch, loss: Callable[[Any, Any], Tensor]) -> dict[str, Tensor]:
         """Σ ‖∂loss/∂sum‖ over the batch for each block, 0 where no gradient arrives; the last that is not finite."""
-        aim = objective(tape.values[self.form.output], lambda output: loss(output, batch.labels))
-        algebra = Cotangents(self.form.graph, tape)
-        found = walk(self.form.graph, algebra, {self.form.output: aim.cotangent}, [add.output for add in self.adds])
-        gradients = [found.get(add.output, torch.zeros_like(tape.values[add.output])) for add in self.adds]
-        norms = [gradient.reshape(len(gradient), -1).double().norm(dim=1).mean() for gradient in gradients]
+        graph, places = self.form.graph, [add.output for add in self.adds]
+        aimed = aim(self.form, graph, tape, loss_target(loss, batch.labels))
+        found = aimed.gradients(places)
+        examples = aimed.examples(found)
+        gradients = [found.get(stream, torch.zeros_like(tape.values[stream])) for stream in places]
+        squares = zip(places, gradients, strict=True)
+        norms = [examples.sums(s, g.double().square(), stacked=False).sqrt().mean() for s, g in squares]
         row = {"gradients": batch.size * torch.stack(norms)}
         bad = [add.block for add, g in zip(self.adds, gradients, strict=True) if not bool(g.isfinite().all())]
         return row | ({_BACKWARD: torch.tensor(bad[-1])} if bad else {})

@@ -142,8 +142,8 @@ def signal(
     Args:
         form: a traced model, or the chain of a plain one.
         batches: any iterable of (inputs, labels).
-        loss: a function (output, labels) -> [batch] whose gradient is followed, by default the cross-entropy of class
-            scores; None for the forward signal alone.
+        loss: a function (what the model returns, labels) -> [batch] whose gradient is followed, by default the
+            cross-entropy of class scores; None for the forward signal alone.
         keep: an SQLite file in which finished batches are kept, so that the same call goes on from there; see `lesion`.
 
     Raises:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from unbraid._progress import progress
 from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, Split, Target, relative_error, tolerance
+from unbraid.form import ResidualForm, Split, Target, sum_error, tolerance
 from unbraid.graph import Step, makes
 from unbraid.paths._paths import Paths
 from unbraid.paths._setting import Setting
@@ -25,6 +25,7 @@ def all_paths(
     linearize: Literal["frozen", "jacobian"] = "frozen",
     nested: bool = False,
     split: Split = None,
+    output: str | int | None = None,
     budget: int = _BUDGET,
 ) -> Paths:
     """Every path from the sources to the target, one by one (figure 11.4b).
@@ -35,7 +36,10 @@ def all_paths(
         form: a traced model.
         args: its positional inputs; a bare tensor means (tensor,).
         kwargs: its keyword inputs.
-        target: class indices, a (position, class) pair, or a function of the output that gives one number per example.
+        target: what to explain, one number per example: a class, or a tensor [batch] of them, for an output [batch,
+            classes]; a pair (position, class), each an int or a tensor [batch], for [batch, positions, classes]; a list
+            of these, one for each example; or a function of what the model returns that gives a tensor [batch].
+        output: which of several outputs indices pick from, by name or number; see `ResidualForm.explaining`.
         linearize: "frozen", where the values of all paths and the constants sum to the target; or "jacobian", where the
             gradients sum to the gradient.
         nested: open the blocks inside branches.
@@ -47,21 +51,14 @@ def all_paths(
         ValueError: there are more than 2^20 paths, the target does not fit, or there is nothing to split.
         InexactError: all paths together depart from the whole by more than rounding.
     """
-    setting = Setting.of(form, args, kwargs, target, linearize, nested, split)
-    number = sum(path_counts(setting.graph, setting.lengths, setting.form.output))
+    setting = Setting.of(form, args, kwargs, target, linearize, nested, split, output)
+    number = sum(path_counts(setting.graph, setting.lengths, setting.output))
     if number > _MOST:
         raise ValueError(
             f"all_paths: there are {number:,} paths, and at most {_MOST:,} are listed. "
             "gradient_spectrum sums over all of them; top_paths and sample_paths pick some."
         )
-    algebra = Masks(setting.graph, setting.tape, setting.columns)
-    waiting = {setting.form.output: algebra.seed(setting.aim.cotangent)}
-    parts = []
-    with progress("paths", number) as step:
-        for part in _explore(setting, algebra, waiting, len(setting.graph.steps), budget):
-            parts.append(part)
-            step(len(part[0]))
-    return _whole(setting, parts)
+    return _everything(setting, budget)
 
 
 def top_paths(
@@ -74,6 +71,7 @@ def top_paths(
     linearize: Literal["frozen", "jacobian"] = "frozen",
     nested: bool = False,
     split: Split = None,
+    output: str | int | None = None,
     beam: int = 256,
     limit: int = _MOST,
 ) -> Paths:
@@ -86,7 +84,10 @@ def top_paths(
         form: a traced model.
         args: its positional inputs; a bare tensor means (tensor,).
         kwargs: its keyword inputs.
-        target: what is explained.
+        target: what to explain, one number per example: a class, or a tensor [batch] of them, for an output [batch,
+            classes]; a pair (position, class), each an int or a tensor [batch], for [batch, positions, classes]; a list
+            of these, one for each example; or a function of what the model returns that gives a tensor [batch].
+        output: which of several outputs indices pick from, by name or number; see `ResidualForm.explaining`.
         k: how many paths.
         linearize: "frozen" or "jacobian".
         nested: open the blocks inside branches.
@@ -99,13 +100,10 @@ def top_paths(
     """
     if k < 1:
         raise ValueError(f"top_paths: k must be at least 1, and {k} came.")
-    setting = Setting.of(form, args, kwargs, target, linearize, nested, split)
-    number = sum(path_counts(setting.graph, setting.lengths, setting.form.output))
+    setting = Setting.of(form, args, kwargs, target, linearize, nested, split, output)
+    number = sum(path_counts(setting.graph, setting.lengths, setting.output))
     if number <= min(limit, _MOST):
-        found, exact = (
-            all_paths(form, args, kwargs, target=target, linearize=linearize, nested=nested, split=split),
-            True,
-        )
+        found, exact = _everything(setting, _BUDGET), True
     else:
         found, exact = beam_search(setting, max(beam, k)), False
     order = found.values.abs().mean(1).argsort(descending=True)[:k]
@@ -113,21 +111,39 @@ def top_paths(
     return Paths(**{**vars(best), "exact": exact})
 
 
+def _everything(setting: Setting, budget: int) -> Paths:
+    """All paths of a setting."""
+    algebra = Masks(setting.graph, setting.tape, setting.columns)
+    waiting = {setting.output: algebra.seed(setting.aim.seed)}
+    parts = []
+    with progress("paths", sum(path_counts(setting.graph, setting.lengths, setting.output))) as step:
+        for part in _explore(setting, algebra, waiting, len(setting.graph.steps), budget):
+            parts.append(part)
+            step(len(part[0]))
+    return _whole(setting, parts)
+
+
 def beam_search(setting: Setting, beam: int) -> Paths:
     """The paths that survive when only the `beam` best partial paths are kept at each stream."""
     algebra = Masks(setting.graph, setting.tape, setting.columns)
-    waiting = {setting.form.output: algebra.seed(setting.aim.cotangent)}
+    waiting = {setting.output: algebra.seed(setting.aim.seed)}
     ends: list[Ends] = []
     for step in reversed(setting.graph.steps):
         ends += _arrived(setting, waiting, makes(step))
         pass_back(setting.graph, algebra, step, waiting)
         for stream, value in waiting.items():
             if len(value.masks) > beam:
-                merits = (value.stack * setting.tape.values[stream]).flatten(2).sum(2).abs().mean(1)
+                merits = _merits(value.stack, setting.tape.values[stream])
                 kept = merits.topk(beam).indices
                 waiting[stream] = PathStack(value.masks[kept.cpu()], value.stack[kept])
     ends += _arrived(setting, waiting, setting.graph.inputs)
     return _paths(setting, ends, exact=False, error=float("nan"))
+
+
+def _merits(stack: Tensor, value: Tensor) -> Tensor:
+    """|⟨gradient, stream⟩| of each partial path, averaged over rows: those of examples, in most models."""
+    products = stack * value
+    return products.reshape(*products.shape[:2], -1).sum(2).abs().mean(1) if value.ndim else products.abs()
 
 
 Ends = tuple[Tensor, Tensor, Tensor]
@@ -175,9 +191,8 @@ def _arrived(setting: Setting, waiting: Mapping[str, PathStack], streams: Iterab
     for source in streams:
         if source in setting.graph.sources and source in waiting:
             value = waiting[source]
-            rows = value.stack.flatten(2)
-            along = (rows * setting.tape.values[source].flatten(1)).sum(2)
-            yield value.masks, along, rows.square().sum(2)
+            along = setting.examples.dot(source, value.stack, setting.tape.values[source])
+            yield value.masks, along, setting.examples.sums(source, value.stack.abs().square())
 
 
 def _joined(parts: list[Ends]) -> Ends:
@@ -192,7 +207,7 @@ def _joined(parts: list[Ends]) -> Ends:
 
 def _whole(setting: Setting, parts: list[Ends]) -> Paths:
     made = _paths(setting, parts, exact=True, error=float("nan"))
-    error = relative_error(made.values.sum(0) + made.constants, setting.aim.values)
+    error = sum_error(torch.cat([made.values, made.constants[None]]), made.target)
     bound = tolerance("sum", setting.form.precision)
     if not error <= bound:
         raise InexactError(
@@ -213,8 +228,9 @@ def _paths(setting: Setting, parts: list[Ends], *, exact: bool, error: float) ->
         values=values,
         norms=squares.sqrt().mean(1),
         constants=setting.constant,
-        target=setting.aim.values,
+        target=setting.target,
         linearize=setting.linearize,
         exact=exact,
         error=error,
+        summed=setting.examples.summed,
     )

@@ -1,10 +1,10 @@
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from unbraid.form import Result
+from unbraid.form import Examples, Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,11 +80,9 @@ def mean_length(share: Float[Tensor, " lengths"]) -> float:
 
 
 def per_example(
-    gradients: Float[Tensor, "parts *source"], whole: Float[Tensor, " *source"]
+    gradients: Shaped[Tensor, "parts *source"], whole: Shaped[Tensor, " *source"], examples: Examples, place: str
 ) -> tuple[Float[Tensor, " parts"], Float[Tensor, " parts"]]:
     """Norm ‖g_i‖ and signed share ⟨g_i, g⟩/‖g‖² of each part, per example and then averaged over the batch."""
-    rows = gradients.reshape(*gradients.shape[:2], -1)
-    flat = whole.reshape(len(whole), -1)
-    square = flat.square().sum(-1)
-    along = (rows * flat).sum(-1) / torch.where(square > 0, square, torch.ones_like(square))
-    return rows.norm(dim=-1).mean(1), along.mean(1)
+    square = examples.sums(place, whole.abs().square(), stacked=False)
+    along = examples.dot(place, gradients, whole) / torch.where(square > 0, square, torch.ones_like(square))
+    return examples.sums(place, gradients.abs().square()).sqrt().mean(1), along.mean(1)

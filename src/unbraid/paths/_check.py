@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, Target, objective, relative_error, tolerance
+from unbraid.form import TARGET, ResidualForm, Target, aim, relative_error, tolerance
 from unbraid.graph import Add, Graph, Segment, Step, Stream, subgraph
 from unbraid.walk import BlockSet, Lengths, Polynomial, Tape, detached, run
 
@@ -93,11 +93,11 @@ def model_error(
     form: ResidualForm, total: Tensor, place: str, args: Any, kwargs: Mapping[str, Any] | None, target: Target
 ) -> float:
     """The sum against autograd's gradient in the form with its own casts."""
-    tape = form.tape(args, kwargs)
-    aim = objective(tape.values[form.output], target)
+    found = aim(form, form.graph, form.tape(args, kwargs), target)
+    form = replace(form, graph=found.graph, explains=TARGET)
     part = subgraph(form.graph, (form.output,), given=(place,))
     inputs = form.inputs(args, kwargs)
-    return relative_error(total, _gradient(part, form, inputs, tape.values[place], place, aim.cotangent).to(total))
+    return relative_error(total, _gradient(part, form, inputs, found.tape.values[place], place, found.seed).to(total))
 
 
 def weakened(graph: Graph, lengths: Lengths, t: float) -> Graph:

@@ -21,6 +21,7 @@ def chosen_paths(
     target: Target,
     linearize: Literal["frozen", "jacobian"] = "frozen",
     split: Split = None,
+    output: str | int | None = None,
     chunk: int = 128,
 ) -> Paths:
     """Paths of one's own choice: the value and the gradient along each, whatever the number of all paths.
@@ -32,7 +33,10 @@ def chosen_paths(
         masks: for each path and block j ≥ 0 (branch j, from 0), −1 (the skip) or −2 (not met: no path through this
             block), as `Paths.masks` has them. Where several trunks meet and a row has choices on more than one, it
             stands for all paths that make these choices, and they add up.
-        target: class indices, a (position, class) pair, or a function of the output that gives one number per example.
+        target: what to explain, one number per example: a class, or a tensor [batch] of them, for an output [batch,
+            classes]; a pair (position, class), each an int or a tensor [batch], for [batch, positions, classes]; a list
+            of these, one for each example; or a function of what the model returns that gives a tensor [batch].
+        output: which of several outputs indices pick from, by name or number; see `ResidualForm.explaining`.
         linearize: "frozen", where values are shares of the target, or "jacobian" for true derivatives.
         split: "heads" for a branch a head in attention, where the graph shows the heads.
         chunk: how many paths are pulled back in one pass.
@@ -42,7 +46,7 @@ def chosen_paths(
             does not fit the output; or there is nothing to split.
         InexactError: an operator has no rule.
     """
-    setting = Setting.of(form, args, kwargs, target, linearize, False, split)
+    setting = Setting.of(form, args, kwargs, target, linearize, False, split, output)
     branches = [len(block.branches) for block in setting.form.all_blocks if block.index in setting.columns]
     if masks.ndim != 2 or masks.shape[1] != len(branches) or not len(masks):
         raise ValueError(
@@ -82,23 +86,24 @@ def followed(setting: Setting, masks: Tensor, chunk: int) -> Paths:
         values=values,
         norms=norms,
         constants=setting.constant,
-        target=setting.aim.values,
+        target=setting.target,
         linearize=setting.linearize,
         exact=True,
         error=float("nan"),
+        summed=setting.examples.summed,
     )
 
 
 def _along(setting: Setting, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Value and mean norm of the gradient along each of these paths."""
     algebra = Chosen(setting.graph, setting.tape, setting.columns, masks)
-    seeds = {setting.form.output: algebra.seed(setting.aim.cotangent)}
+    seeds = {setting.output: algebra.seed(setting.aim.seed)}
     found = walk(setting.graph, algebra, seeds, setting.graph.sources)
-    batch = len(setting.aim.values)
-    values = setting.aim.values.new_zeros((len(masks), batch))
+    values = setting.target.new_zeros((len(masks), len(setting.target)))
     squares = torch.zeros_like(values)
     for source, rows in found.items():
-        flat, place = rows.stack.flatten(2), rows.rows.to(values.device)
-        values.index_add_(0, place, (flat * setting.tape.values[source].flatten(1)).sum(2))
-        squares.index_add_(0, place, flat.square().sum(2))
+        place = rows.rows.to(values.device)
+        along = setting.examples.dot(source, rows.stack, setting.tape.values[source])
+        values.index_add_(0, place, along.to(values.dtype))
+        squares.index_add_(0, place, setting.examples.sums(source, rows.stack.abs().square()).to(values.dtype))
     return values, squares.sqrt().mean(1)

@@ -1,5 +1,5 @@
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from unbraid.form import ResidualForm, Split, Target, objective
+from unbraid.form import TARGET, ResidualForm, Split, Target, aim, said_of
 from unbraid.graph import subgraph
 from unbraid.paths._by_length import ByLength, per_example
 from unbraid.paths._check import measured, model_error
@@ -30,6 +30,8 @@ class GradientSpectrum(ByLength):
         error: ‖Σ gradients − autograd‖∞ / ‖autograd‖∞; nan where it was not measured.
         model_error: the same against the model with its own casts to narrower types (a float64 Llama computes its norms
             in float32); equal to `error` where there are none.
+        summed: whether examples influence one another: then norms are those of the whole batch's gradient.
+        target: the scalar itself, averaged over the batch.
     """
 
     gradients: Float[Tensor, "lengths *source"]
@@ -39,6 +41,8 @@ class GradientSpectrum(ByLength):
     parameter_norms: Float[Tensor, " lengths"] | None
     error: float
     model_error: float
+    summed: bool = False
+    target: float = float("nan")
 
     def total(self) -> Float[Tensor, "*source"]:
         """The sum over all lengths: the gradient."""
@@ -67,6 +71,8 @@ class GradientSpectrum(ByLength):
             "effective": list(self.effective),
             "error": self.error,
             "model_error": self.model_error,
+            "summed": self.summed,
+            "target": self.target,
         }
 
 
@@ -81,6 +87,7 @@ def gradient_spectrum(
     check: bool = True,
     nested: bool = False,
     split: Split = None,
+    output: str | int | None = None,
     chunk: int | None = None,
 ) -> GradientSpectrum:
     """The gradient of a target, split exactly over the lengths of all paths.
@@ -92,7 +99,10 @@ def gradient_spectrum(
         form: a traced model.
         args: its positional inputs; a bare tensor means (tensor,).
         kwargs: its keyword inputs.
-        target: class indices, a (position, class) pair, or a function of the output that gives one number per example.
+        target: what to explain, one number per example: a class, or a tensor [batch] of them, for an output [batch,
+            classes]; a pair (position, class), each an int or a tensor [batch], for [batch, positions, classes]; a list
+            of these, one for each example; or a function of what the model returns that gives a tensor [batch].
+        output: which of several outputs indices pick from, by name or number; see `ResidualForm.explaining`.
         at: "source", where the first trunk begins; the name of another of `form.sources`; or a block's index: the
             gradient at that block's branch output (Equation 11.6), with the branches after it counted.
         max_length: leave out longer paths; then the sum is not checked, as it is not the gradient.
@@ -108,24 +118,25 @@ def gradient_spectrum(
         IndexError: there is no such block.
         InexactError: the sum departs from autograd by more than rounding, or a path was counted at a wrong length.
     """
-    form = form.split(split)
-    exact = form.exact
-    tape = exact.tape(args, kwargs)
-    aim = objective(tape.values[exact.output], target)
+    form = form.explaining(output).split(split)
+    found_aim = aim(form.exact, form.exact.graph, form.exact.tape(args, kwargs), target)
+    exact, tape = replace(form.exact, graph=found_aim.graph, explains=TARGET), found_aim.tape
     lengths = exact.lengths(nested)
     algebra = Polynomials(exact.graph, tape, lengths, max_length, chunk)
     place = place_of(exact, at)
-    found = walk(exact.graph, algebra, {exact.output: algebra.seed(aim.cotangent)}, [place]).get(place)
+    found = walk(exact.graph, algebra, {TARGET: algebra.seed(found_aim.seed)}, [place]).get(place)
     counts = counts_of(exact, at, max_length, nested)
     gradients = algebra.coefficients(found, tape.values[place], len(counts))
     error = of_model = float("nan")
     if check and max_length is None:
-        error = of_model = measured(exact, tape, place, args, kwargs, aim.cotangent, lengths, found, counts)
-        if exact is not form:
+        error = of_model = measured(exact, tape, place, args, kwargs, found_aim.seed, lengths, found, counts)
+        if form.exact is not form:
             of_model = model_error(form, gradients.sum(0), place, args, kwargs, target)
     parameter_norms = _parameter_norms(exact, tape, at, found, len(counts)) if isinstance(at, int) else None
-    norms, signed = per_example(gradients, gradients.sum(0))
-    return GradientSpectrum(gradients, norms, signed, counts, parameter_norms, error, of_model)
+    examples = found_aim.examples(found_aim.gradients([place]))
+    mean = float(found_aim.values.double().mean())
+    norms, signed = per_example(gradients, gradients.sum(0), examples, place)
+    return GradientSpectrum(gradients, norms, signed, counts, parameter_norms, error, of_model, examples.summed, mean)
 
 
 def counts_of(exact: ResidualForm, at: int | str, max_length: int | None, nested: bool) -> tuple[int, ...]:
@@ -160,4 +171,7 @@ def _parameter_norms(
 
 def _caption(spectrum: GradientSpectrum) -> str:
     low, high = spectrum.effective
-    return f"95 % of the norm in lengths {low} to {high}; the sum equals autograd's gradient to {spectrum.error:.1e}"
+    return (
+        f"95 % of the norm in lengths {low} to {high}; the sum equals autograd's gradient to {spectrum.error:.1e}"
+        f"{said_of(spectrum.summed)}"
+    )

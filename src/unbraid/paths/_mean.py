@@ -10,7 +10,7 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid._progress import how_many, progress
-from unbraid.form import Batch, Batches, Keep, ResidualForm, Split, classification_loss, each_row
+from unbraid.form import Batch, Batches, Keep, ResidualForm, Split, classification_loss, each_row, loss_target, said_of
 from unbraid.paths._by_length import ByLength
 from unbraid.paths._gradient import GradientSpectrum, counts_of, gradient_spectrum
 from unbraid.ranks import Row
@@ -30,6 +30,8 @@ class MeanSpectrum(ByLength):
         loss: the mean of the loss.
         examples: how many examples there were.
         error: the largest relative error of a batch's sum against autograd; nan where it was not measured.
+        summed: whether examples of some batch influence one another at the source: then norms are means over batches of
+            the norm of the whole batch's gradient.
     """
 
     norms: Float[Tensor, " lengths"]
@@ -40,11 +42,13 @@ class MeanSpectrum(ByLength):
     loss: float
     examples: int
     error: float
+    summed: bool = False
 
     def table(self) -> Table:
         """One row a length: paths, norm with its standard error, and shares."""
         low, high = self.effective
         caption = f"{self.examples:,} examples, loss {self.loss:.4g}; 95 % of the norm in lengths {low} to {high}"
+        caption += said_of(self.summed)
         table = Table(box=box.SIMPLE_HEAD, caption=caption)
         table.caption_justify = "left"
         for column in ("length", "paths", "norm", "share", "signed share"):
@@ -69,6 +73,7 @@ class MeanSpectrum(ByLength):
             "loss": self.loss,
             "examples": self.examples,
             "error": self.error,
+            "summed": self.summed,
         }
 
     def scalars(self) -> dict[str, float]:
@@ -86,6 +91,7 @@ def mean_spectrum(
     check: bool = True,
     nested: bool = False,
     split: Split = None,
+    output: str | int | None = None,
     chunk: int | None = None,
     keep: Path | str | None = None,
 ) -> MeanSpectrum:
@@ -97,13 +103,14 @@ def mean_spectrum(
     Args:
         form: a traced model.
         batches: any iterable of (inputs, labels); inputs a tensor, a tuple or a dict.
-        loss: a function (output, labels) -> [batch], one number per example; by default the cross-entropy of class
-            scores.
+        loss: a function (what the model returns, labels) -> [batch], one number per example; by default the
+            cross-entropy of class scores, those of its first floating-point tensor.
         at: "source", the name of a source, or a block's index, as for `gradient_spectrum`.
         max_length: leave out longer paths.
         check: compare each batch's sum with autograd, for one gradient more.
         nested: open the blocks inside branches.
         split: "heads" for a branch a head in attention, where the graph shows the heads.
+        output: which of several outputs the default loss reads, by name or number; see `ResidualForm.explaining`.
         chunk: how many cotangents are pulled back at once.
         keep: an SQLite file in which finished batches are kept, so that the same call goes on from there.
 
@@ -112,35 +119,32 @@ def mean_spectrum(
         ValueError: the loss does not fit the output, or there is nothing to split.
         InexactError: a sum departs from autograd by more than rounding.
     """
+    counts: list[tuple[int, ...]] = []  # a loss may read several outputs, so that paths end at each of them
 
     def of(batch: Batch) -> Row:
-        values: list[Tensor] = []
-
-        def target(output: Tensor) -> Tensor:
-            values[:] = [loss(output, batch.labels)]
-            return values[0]
-
         found = gradient_spectrum(
             form,
             batch.args,
             batch.kwargs,
-            target=target,
+            target=loss_target(loss, batch.labels),
             at=at,
             max_length=max_length,
             check=check,
             nested=nested,
             split=split,
+            output=output,
             chunk=chunk,
         )
-        return _row(found, float(values[0].detach().double().mean()), batch.size)
+        counts[:] = [found.counts]
+        return _row(found, found.target, batch.size)
 
-    kept = None if keep is None else Keep(Path(keep), "spectrum", (at, max_length, check, nested, split))
-    sums = _Sums(counts_of(form.split(split).exact, at, max_length, nested))
+    kept = None if keep is None else Keep(Path(keep), "spectrum", (at, max_length, check, nested, split, output))
+    sums = _Sums()
     with progress("spectra", how_many(batches)) as step:
         for row in each_row(form, batches, of, kept):
             sums.add(row)
             step()
-    return sums.mean()
+    return sums.mean(*counts or [counts_of(form.explaining(output).split(split).exact, at, max_length, nested)])
 
 
 def _row(found: GradientSpectrum, loss: float, size: int) -> Row:
@@ -148,7 +152,7 @@ def _row(found: GradientSpectrum, loss: float, size: int) -> Row:
     w, norms = float(size), found.norms.double()
     row = {"w norms": w * norms, "w² norms²": (w * norms) ** 2, "w² norms": w**2 * norms}
     row |= {"w": _number(w), "w²": _number(w**2), "signed": w * found.signed, "loss": _number(w * loss)}
-    row |= {"error": _number(found.error)}
+    row |= {"error": _number(found.error), "summed": _number(float(found.summed))}
     if found.parameter_norms is not None:
         row["parameters"] = w * found.parameter_norms
     return {name: value.double().cpu() for name, value in row.items()}
@@ -157,10 +161,9 @@ def _row(found: GradientSpectrum, loss: float, size: int) -> Row:
 class _Sums:
     """Running sums over batches."""
 
-    def __init__(self, counts: tuple[int, ...]) -> None:
+    def __init__(self) -> None:
         self.batches = 0
         self.total: dict[str, Tensor] = {}
-        self.counts = counts
         self.error = 0.0
 
     def add(self, row: Row) -> None:
@@ -173,18 +176,19 @@ class _Sums:
     def examples(self) -> int:
         return int(self.total["w"])
 
-    def mean(self) -> MeanSpectrum:
+    def mean(self, counts: tuple[int, ...]) -> MeanSpectrum:
         mean = self.total["w norms"] / self.examples
         parameters = self.total.get("parameters")
         return MeanSpectrum(
             mean,
             self._spread(mean),
             self.total["signed"] / self.examples,
-            self.counts,
+            counts,
             None if parameters is None else parameters / self.examples,
             float(self.total["loss"]) / self.examples,
             self.examples,
             self.error,
+            bool(self.total["summed"]),
         )
 
     def _spread(self, mean: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from unbraid.form import ResidualForm, Result, Target, objective
+from unbraid.form import TARGET, ResidualForm, Result, Target, aim, said_of
 from unbraid.paths._by_length import per_example
 from unbraid.paths._check import parts_error
 from unbraid.paths._place import place_of
@@ -35,6 +35,7 @@ class GradientParts(Result):
         signed: ⟨g_S, g⟩/‖g‖² for each, averaged over the batch: the share of the gradient that passes all of S.
         error: the largest relative error against autograd, of the whole and of the part with the largest norm; nan
             where it was not measured.
+        summed: whether examples influence one another: then norms are those of the whole batch's gradient.
     """
 
     blocks: Mapping[int, str]
@@ -43,6 +44,7 @@ class GradientParts(Result):
     norms: Float[Tensor, " sets"]
     signed: Float[Tensor, " sets"]
     error: float
+    summed: bool = False
 
     def matrix(self) -> Float[Tensor, "blocks blocks"]:
         """The signed share of each pair of blocks, with single ones on the diagonal; nan where not asked for."""
@@ -55,7 +57,7 @@ class GradientParts(Result):
 
     def table(self) -> Table:
         """One row a set, the largest norm first."""
-        caption = f"parts overlap; autograd gives the same to {self.error:.1e}"
+        caption = f"parts overlap; autograd gives the same to {self.error:.1e}{said_of(self.summed)}"
         table = Table(box=box.SIMPLE_HEAD, caption=caption)
         table.caption_justify = "left"
         for column in ("through", "norm", "signed share"):
@@ -73,6 +75,7 @@ class GradientParts(Result):
             "norms": self.norms.tolist(),
             "signed": self.signed.tolist(),
             "error": self.error,
+            "summed": self.summed,
         }
 
     def rows(self) -> list[dict[str, Any]]:
@@ -100,6 +103,7 @@ def gradient_parts(
     at: int | str = "source",
     check: bool = True,
     nested: bool = False,
+    output: str | int | None = None,
     chunk: int | None = None,
 ) -> GradientParts:
     """The part of a target's gradient that passes each block, or each pair of blocks; exact.
@@ -111,7 +115,10 @@ def gradient_parts(
         form: a traced model.
         args: its positional inputs; a bare tensor means (tensor,).
         kwargs: its keyword inputs.
-        target: class indices, a (position, class) pair, or a function of the output that gives one number per example.
+        target: what to explain, one number per example: a class, or a tensor [batch] of them, for an output [batch,
+            classes]; a pair (position, class), each an int or a tensor [batch], for [batch, positions, classes]; a list
+            of these, one for each example; or a function of what the model returns that gives a tensor [batch].
+        output: which of several outputs indices pick from, by name or number; see `ResidualForm.explaining`.
         by: "block", or "pair" for pairs too.
         at: "source" for the first source, the name of one of `form.sources`, or a block's index: the gradient at that
             block's branch output, and the blocks after it.
@@ -125,13 +132,13 @@ def gradient_parts(
         IndexError: there is no such block.
         InexactError: a sum departs from autograd by more than rounding.
     """
-    exact = form.exact
-    tape = exact.tape(args, kwargs)
-    aim = objective(tape.values[exact.output], target)
+    exact = form.explaining(output).exact
+    found_aim = aim(exact, exact.graph, exact.tape(args, kwargs), target)
+    exact, tape = replace(exact, graph=found_aim.graph, explains=TARGET), found_aim.tape
     lengths = exact.lengths(nested)
     algebra = Marks(exact.graph, tape, lengths, {"block": 1, "pair": 2}[by], chunk)
     place = place_of(exact, at)
-    found = walk(exact.graph, algebra, {exact.output: algebra.seed(aim.cotangent)}, [place]).get(place)
+    found = walk(exact.graph, algebra, {TARGET: algebra.seed(found_aim.seed)}, [place]).get(place)
     like = tape.values[place]
     rows = {} if found is None else dict(zip(found.sets, found.stack, strict=True))
     whole = rows.get((), torch.zeros_like(like))
@@ -139,12 +146,13 @@ def gradient_parts(
     sizes = (1,) if by == "block" else (1, 2)
     sets = tuple(blocks for size in sizes for blocks in combinations(names, size))
     gradients = torch.stack([rows.get(blocks, torch.zeros_like(like)) for blocks in sets])
-    norms, signed = per_example(gradients, whole)
+    examples = found_aim.examples(found_aim.gradients([place]))
+    norms, signed = per_example(gradients, whole, examples, place)
     error = float("nan")
     if check:
         largest = int(norms.argmax())
         inputs = exact.inputs(args, kwargs)
         error = parts_error(
-            exact, tape, place, inputs, aim.cotangent, lengths, whole, sets[largest], gradients[largest]
+            exact, tape, place, inputs, found_aim.seed, lengths, whole, sets[largest], gradients[largest]
         )
-    return GradientParts(names, sets, gradients, norms, signed, error)
+    return GradientParts(names, sets, gradients, norms, signed, error, examples.summed)

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from unbraid.form import Result
+from unbraid.form import Result, said_of
 from unbraid.graph import SKIP
 from unbraid.walk import NOT_MET
 
@@ -36,7 +36,9 @@ class Paths(Result):
         target: the scalar that is explained, [batch].
         linearize: "frozen" or "jacobian".
         exact: whether these are the paths that were asked for; False for a search that may have missed some.
-        error: how far all paths together depart from the whole, relative; nan where not all are given.
+        error: how far all paths together depart from the whole, relative to the largest of them; nan where not all are
+            given.
+        summed: whether examples influence one another: then what is said of the batch is of its sum, and batch is 1.
     """
 
     blocks: tuple[str, ...]
@@ -49,6 +51,7 @@ class Paths(Result):
     linearize: str
     exact: bool
     error: float
+    summed: bool = False
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -66,6 +69,7 @@ class Paths(Result):
             self.linearize,
             self.exact,
             float("nan"),
+            self.summed,
         )
 
     def mean_norms(self) -> Float[Tensor, "lengths two"]:
@@ -84,7 +88,7 @@ class Paths(Result):
         A path has one character per block: a dot for the skip, a digit (from 10 on a letter) for the branch, a blank
         where it does not meet the block.
         """
-        table = Table(box=box.SIMPLE_HEAD, caption=f"{len(self):,} paths; {self.linearize} linearisation")
+        table = Table(box=box.SIMPLE_HEAD, caption=self._caption)
         table.caption_justify = "left"
         for column in ("path", "length", "value", "norm"):
             table.add_column(column, justify="left" if column == "path" else "right")
@@ -92,6 +96,10 @@ class Paths(Result):
         for mask, length, value, norm in rows:
             table.add_row(shown(mask), str(int(length)), f"{value:+.4g}", f"{norm:.4g}")
         return table
+
+    @property
+    def _caption(self) -> str:
+        return f"{len(self):,} paths; {self.linearize} linearisation{said_of(self.summed)}"
 
     def rows(self) -> list[dict[str, Any]]:
         """One a path: its choices as text (see `table`), length, value averaged over the batch, and norm."""
@@ -127,6 +135,7 @@ class Paths(Result):
             "linearize": self.linearize,
             "exact": self.exact,
             "error": self.error,
+            "summed": self.summed,
         }
 
 

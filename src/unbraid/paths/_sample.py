@@ -22,6 +22,7 @@ def sample_paths(
     generator: torch.Generator | None = None,
     linearize: Literal["frozen", "jacobian"] = "jacobian",
     split: Split = None,
+    output: str | int | None = None,
     chunk: int = 128,
 ) -> Paths:
     """Random paths of every length, each with the norm of the gradient through it alone (Veit et al. 2016, section 5).
@@ -32,7 +33,10 @@ def sample_paths(
         form: a traced model.
         args: its positional inputs; a bare tensor means (tensor,).
         kwargs: its keyword inputs.
-        target: class indices, a (position, class) pair, or a function of the output that gives one number per example.
+        target: what to explain, one number per example: a class, or a tensor [batch] of them, for an output [batch,
+            classes]; a pair (position, class), each an int or a tensor [batch], for [batch, positions, classes]; a list
+            of these, one for each example; or a function of what the model returns that gives a tensor [batch].
+        output: which of several outputs indices pick from, by name or number; see `ResidualForm.explaining`.
         per_length: how many paths of each length.
         generator: where the choices come from; by default a fresh one with seed 0.
         linearize: "jacobian" for true derivatives, as in the paper, or "frozen".
@@ -45,7 +49,7 @@ def sample_paths(
     Raises:
         ValueError: the target does not fit the output, or there is nothing to split.
     """
-    setting = Setting.of(form, args, kwargs, target, linearize, False, split)
+    setting = Setting.of(form, args, kwargs, target, linearize, False, split, output)
     masks = _draw(setting, per_length, generator or torch.Generator().manual_seed(0))
     return followed(setting, masks, chunk)
 
@@ -54,7 +58,7 @@ def _draw(setting: Setting, per_length: int, generator: torch.Generator) -> Tens
     """Choose from the sources to the output: each next choice with the number of paths that go on from it."""
     counts = Counts(setting.graph, setting.lengths)
     places = {*setting.graph.sources, *(add.output for add in setting.graph.adds)}
-    tallies = walk(setting.graph, counts, {setting.form.output: counts.seed()}, places)
+    tallies = walk(setting.graph, counts, {setting.output: counts.seed()}, places)
     begin = {o: p for s in setting.graph.sources if s in tallies for o, p in tallies[s].items()}
     outputs = {add.block: add.output for add in setting.graph.adds}
     masks = []

@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -6,9 +6,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from unbraid.form import Objective, ResidualForm, Split, Target, objective
+from unbraid.form import TARGET, Aim, Examples, ResidualForm, Split, Target, aim
 from unbraid.graph import Graph
-from unbraid.walk import NOT_MET, Cotangents, Lengths, State, Tape, constants, freeze, record, walk
+from unbraid.walk import NOT_MET, Lengths, State, Tape, constants, freeze, record
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,18 +17,17 @@ class Setting:
 
     Attributes:
         form: the form, its casts widened.
-        graph: its graph, frozen or not.
-        state: the state that goes with the graph.
-        tape: a run of the graph.
-        aim: the target, linearised at the output.
+        linear: its graph, frozen or not.
+        state: the state that goes with it.
+        aim: the target at a run of it, as the last segment of a longer graph.
         lengths: what counts as length.
+        linearize: "frozen" or "jacobian".
     """
 
     form: ResidualForm
-    graph: Graph
+    linear: Graph
     state: State
-    tape: Tape
-    aim: Objective
+    aim: Aim
     lengths: Lengths
     linearize: Literal["frozen", "jacobian"]
 
@@ -41,17 +40,37 @@ class Setting:
         linearize: Literal["frozen", "jacobian"],
         nested: bool,
         split: Split = None,
+        output: str | int | None = None,
     ) -> "Setting":
         """Linearise a form at an input and run it."""
-        exact = form.split(split).exact
+        exact = form.explaining(output).split(split).exact
         inputs = exact.inputs(args, kwargs)
         graph, state = exact.graph, exact.state
+        live: dict[str, Any] | None = None
         if linearize == "frozen":
-            graph, state = freeze(graph, state, inputs)
-        tape = record(graph, state, inputs)
-        return Setting(
-            exact, graph, state, tape, objective(tape.values[exact.output], target), exact.lengths(nested), linearize
-        )
+            seen: dict[str, Any] = {s: inputs[s] for s in graph.outputs if s in inputs}
+            live = seen
+            wanted = set(graph.outputs)
+            graph, state = freeze(
+                graph, state, inputs, seen=lambda s, value: seen.update({s: value} if s in wanted else {})
+            )
+        found = aim(exact, graph, record(graph, state, inputs), target, live)
+        return Setting(exact, graph, state, found, exact.lengths(nested), linearize)
+
+    @property
+    def graph(self) -> Graph:
+        """The graph that is walked: it ends in the target."""
+        return self.aim.graph
+
+    @property
+    def tape(self) -> Tape:
+        """A run of it."""
+        return self.aim.tape
+
+    @property
+    def output(self) -> str:
+        """The stream at which all paths end: the target's."""
+        return TARGET
 
     @cached_property
     def columns(self) -> dict[int, int]:
@@ -65,30 +84,37 @@ class Setting:
 
     @cached_property
     def gradients(self) -> dict[str, Tensor]:
-        """The whole gradient at every source and wherever a constant joins."""
-        places = {*self.graph.sources, *(stream for stream, _ in self.fixed)}
-        algebra = Cotangents(self.graph, self.tape)
-        return walk(self.graph, algebra, {self.form.output: self.aim.cotangent}, places)
+        """The whole gradient at every source, wherever a constant joins, and at the outputs."""
+        return self.aim.gradients({*self.graph.sources, *(stream for stream, _ in self.fixed), *self.aim.outputs})
+
+    @cached_property
+    def examples(self) -> Examples:
+        """The examples, told apart wherever products are taken."""
+        return self.aim.examples(self.gradients)
+
+    @cached_property
+    def target(self) -> Tensor:
+        """What is explained: the target of each example, or the sum where they are not separate."""
+        return self.examples.of(self.aim.values)
 
     @cached_property
     def fixed(self) -> list[tuple[str, Tensor]]:
         """The constants of the frozen form; none in the other linearisation, where they mean nothing."""
         frozen = self.linearize == "frozen"
-        return list(constants(self.graph, self.state, self.tape.values)) if frozen else []
-
-    @cached_property
-    def through_sources(self) -> Tensor:
-        """⟨gradient, source⟩ over all sources, [batch]: what all paths together must give."""
-        pairs = [(self.gradients[s], self.tape.values[s]) for s in self.graph.sources if s in self.gradients]
-        return sum((dot(gradient, value) for gradient, value in pairs), start=torch.zeros_like(self.aim.values))
+        return list(constants(self.linear, self.state, self.tape.values)) if frozen else []
 
     @cached_property
     def constant(self) -> Tensor:
         """What the constants add to the target, [batch]; in the jacobian linearisation the rest of the target."""
         if self.linearize == "jacobian":
-            return self.aim.values - self.through_sources
-        pairs = [(self.gradients[s], value) for s, value in self.fixed if s in self.gradients]
-        return sum((dot(gradient, value) for gradient, value in pairs), start=self.aim.remainder.clone())
+            sources = [(source, self.tape.values[source]) for source in self.graph.sources]
+            return self.target - self._along(sources, torch.zeros_like(self.target))
+        return self._along(self.fixed, self.aim.remainder(self.examples, self.gradients))
+
+    def _along(self, pairs: Iterable[tuple[str, Tensor]], start: Tensor) -> Tensor:
+        """⟨gradient, value⟩ over some streams, per example."""
+        reached = [(stream, value) for stream, value in pairs if stream in self.gradients]
+        return sum((self.examples.dot(s, self.gradients[s], value) for s, value in reached), start=start)
 
     def length_of(self, masks: Tensor) -> Tensor:
         """The number of branches on each path."""
@@ -97,8 +123,3 @@ class Setting:
             weights = torch.tensor((0, 0, *self.lengths.weights[block]))  # not met, the skip, the branches
             total += weights[masks[:, column].long() - NOT_MET]
         return total
-
-
-def dot(gradient: Tensor, value: Tensor) -> Tensor:
-    """⟨gradient, value⟩ per example."""
-    return (gradient * value).reshape(len(gradient), -1).sum(1)

@@ -2,14 +2,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from jaxtyping import Float
 from rich import box
 from rich.table import Table
 from torch import Tensor
 
 from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, Result, Split, Target, objective, relative_error, tolerance
-from unbraid.walk import Polynomial, Polynomials, constants, freeze, record, walk
+from unbraid.form import ResidualForm, Result, Split, Target, said_of, sum_error, tolerance
+from unbraid.paths._setting import Setting
+from unbraid.walk import Polynomials, path_counts, walk
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +28,8 @@ class ValueSpectrum(Result):
             constant's length counts the branch that holds it, and the head's is 0.
         target: the scalar that is explained, [batch].
         counts: the number of paths from the sources of each length.
-        error: ‖Σ − target‖∞ / ‖target‖∞.
+        error: ‖Σ − target‖∞ relative to the largest of the parts and of the target.
+        summed: whether examples influence one another: then the batch's sum is split, and batch is 1.
     """
 
     from_input: Float[Tensor, "lengths batch"]
@@ -34,6 +37,7 @@ class ValueSpectrum(Result):
     target: Float[Tensor, " batch"]
     counts: tuple[int, ...]
     error: float
+    summed: bool = False
 
     def total(self) -> Float[Tensor, " batch"]:
         """The sum over all paths: the target."""
@@ -41,7 +45,7 @@ class ValueSpectrum(Result):
 
     def table(self) -> Table:
         """One row a length, averaged over the batch."""
-        table = Table(box=box.SIMPLE_HEAD, caption=f"the lengths sum to the target to {self.error:.1e}")
+        table = Table(box=box.SIMPLE_HEAD, caption=self._caption)
         table.caption_justify = "left"
         for column in ("length", "paths", "from the input", "from constants"):
             table.add_column(column, justify="right")
@@ -49,6 +53,10 @@ class ValueSpectrum(Result):
         for length, (count, moving, fixed) in enumerate(rows):
             table.add_row(str(length), f"{count:,}", f"{moving:+.4g}", f"{fixed:+.4g}")
         return table
+
+    @property
+    def _caption(self) -> str:
+        return f"the lengths sum to the target to {self.error:.1e}{said_of(self.summed)}"
 
     def to_dict(self) -> dict[str, Any]:
         """All values as plain lists."""
@@ -58,6 +66,7 @@ class ValueSpectrum(Result):
             "target": self.target.tolist(),
             "counts": list(self.counts),
             "error": self.error,
+            "summed": self.summed,
         }
 
     def rows(self) -> list[dict[str, Any]]:
@@ -83,6 +92,7 @@ def value_spectrum(
     target: Target,
     nested: bool = False,
     split: Split = None,
+    output: str | int | None = None,
     chunk: int | None = None,
 ) -> ValueSpectrum:
     """The target itself, split exactly over the lengths of all paths.
@@ -94,8 +104,11 @@ def value_spectrum(
         form: a traced model.
         args: its positional inputs; a bare tensor means (tensor,).
         kwargs: its keyword inputs.
-        target: class indices, a (position, class) pair, or a function of the output that gives one number per example;
-            where it is not linear it is linearised at the output, and the remainder joins the head's constants.
+        target: what to explain, one number per example: a class, or a tensor [batch] of them, for an output [batch,
+            classes]; a pair (position, class), each an int or a tensor [batch], for [batch, positions, classes]; a list
+            of these, one for each example; or a function of what the model returns that gives a tensor [batch].
+            Where it is not linear it is linearised at the output, and the remainder joins the head's constants.
+        output: which of several outputs indices pick from, by name or number; see `ResidualForm.explaining`.
         nested: open the blocks inside branches.
         split: "heads" for a branch a head in attention, where the graph shows the heads.
         chunk: how many cotangents are pulled back at once.
@@ -104,39 +117,30 @@ def value_spectrum(
         ValueError: the target does not fit the output, or there is nothing to split.
         InexactError: an operator has no rule, or the sum departs from the target by more than rounding.
     """
-    exact = form.split(split).exact
-    frozen, state = freeze(exact.graph, exact.state, exact.inputs(args, kwargs))
-    tape = record(frozen, state, exact.inputs(args, kwargs))
-    aim = objective(tape.values[exact.output], target)
-    algebra = Polynomials(frozen, tape, exact.lengths(nested), None, chunk)
-    fixed = list(constants(frozen, state, tape.values))
-    places = {*frozen.sources, *(stream for stream, _ in fixed)}
-    found = walk(frozen, algebra, {exact.output: algebra.seed(aim.cotangent)}, places)
-    counts = tuple(exact.path_counts(nested))
-    batch = len(aim.values)
+    setting = Setting.of(form, args, kwargs, target, "frozen", nested, split, output)
+    exact, found_aim, examples = setting.form, setting.aim, setting.examples
+    algebra = Polynomials(setting.graph, setting.tape, setting.lengths, None, chunk)
+    places = {*setting.graph.sources, *(stream for stream, _ in setting.fixed)}
+    found = walk(setting.graph, algebra, {setting.output: algebra.seed(found_aim.seed)}, places)
+    counts = tuple(path_counts(setting.graph, setting.lengths, setting.output))
 
     def by_length(pairs: list[tuple[str, Tensor]]) -> Tensor:
-        total = aim.values.new_zeros((len(counts), batch))
+        total = setting.target.new_zeros((len(counts), len(setting.target)))
         for stream, value in pairs:
             if stream in found:
-                _add_at(total, found[stream], value)
+                along = examples.dot(stream, found[stream].stack, value)
+                total[found[stream].low : found[stream].high] += along.to(total.dtype)
         return total
 
-    from_input = by_length([(source, tape.values[source]) for source in frozen.sources])
-    from_constants = by_length(fixed)
-    from_constants[0] += aim.remainder
-    error = relative_error((from_input + from_constants).sum(0), aim.values)
+    from_input = by_length([(source, setting.tape.values[source]) for source in setting.graph.sources])
+    from_constants = by_length(setting.fixed)
+    from_constants[0] += found_aim.remainder(examples, setting.gradients)
+    error = sum_error(torch.cat([from_input, from_constants]), setting.target)
     if not error <= tolerance("sum", exact.precision):
         raise InexactError(
-            f"value_spectrum: the lengths must sum to the target to {tolerance('sum', exact.dtype):g}; "
+            f"value_spectrum: the lengths must sum to the target to {tolerance('sum', exact.precision):g}; "
             f"they depart by {error:.2e}.",
             where=exact.output,
             error=error,
         )
-    return ValueSpectrum(from_input, from_constants, aim.values, counts, error)
-
-
-def _add_at(total: Float[Tensor, "lengths batch"], gradient: Polynomial, value: Tensor) -> None:
-    """⟨coefficient of t^m, value⟩ per example, added to row m."""
-    parts = (gradient.stack * value).reshape(len(gradient.stack), total.shape[1], -1).sum(-1)
-    total[gradient.low : gradient.high] += parts.to(total.dtype)
+    return ValueSpectrum(from_input, from_constants, setting.target, counts, error, examples.summed)

@@ -23,7 +23,7 @@ from unbraid.paths import (
 )
 from unbraid.report import sections
 from unbraid.report._content import Section
-from unbraid.report._subject import MOST_PATHS, Subject, tensor_of
+from unbraid.report._subject import MOST_PATHS, Subject
 from unbraid.unravel import unravel
 
 __all__ = ["ANALYSES", "Analysis", "run"]
@@ -77,7 +77,7 @@ def run(subject: Subject, skip: Iterable[str], step: Callable[[str], None]) -> t
 def _terms(subject: Subject, found: Found) -> Found:
     few = subject.few
     terms = unravel(subject.form, few.args, few.kwargs)
-    parts = gradient_parts(subject.form, few.args, few.kwargs, target=subject.target)
+    parts = gradient_parts(subject.form, few.args, few.kwargs, target=subject.aim)
     return {"terms": terms, "parts": parts}
 
 
@@ -107,9 +107,9 @@ def _show_lens(subject: Subject, found: Found) -> Section:
 
 def _spectrum(subject: Subject, found: Found) -> Found:
     few, form = subject.few, subject.form
-    spectrum = gradient_spectrum(form, few.args, few.kwargs, target=subject.target)
+    spectrum = gradient_spectrum(form, few.args, few.kwargs, target=subject.aim)
     per_length = 16 if subject.light else 2
-    drawn = sample_paths(form, few.args, few.kwargs, target=subject.target, per_length=per_length)
+    drawn = sample_paths(form, few.args, few.kwargs, target=subject.aim, per_length=per_length)
     return {"spectrum": spectrum, "sampled": drawn.mean_norms()[:, 0].tolist()}
 
 
@@ -122,7 +122,7 @@ def _show_spectrum(subject: Subject, found: Found) -> Section:
 
 def _values(subject: Subject, found: Found) -> Found:
     few = subject.few
-    return {"values": value_spectrum(subject.form, few.args, few.kwargs, target=subject.target)}
+    return {"values": value_spectrum(subject.form, few.args, few.kwargs, target=subject.aim)}
 
 
 def _show_values(subject: Subject, found: Found) -> Section:
@@ -131,7 +131,7 @@ def _show_values(subject: Subject, found: Found) -> Section:
 
 
 def _single(subject: Subject, found: Found) -> Found:
-    few, form, target = subject.few, subject.form, subject.target
+    few, form, target = subject.few, subject.form, subject.aim
     if subject.listed:
         values = all_paths(form, few.args, few.kwargs, target=target)
         gradients = all_paths(form, few.args, few.kwargs, target=target, linearize="jacobian")
@@ -206,7 +206,7 @@ def _neighbours(subject: Subject, found: Found) -> Found:
     points = _POINTS if subject.light else _POINTS // 4
     number = _LINES if subject.light else 2
     grids = [line(inputs[0].cpu(), points, generator=generator).to(inputs[0]) for _ in range(number)]
-    return {"neighbours": input_autocorrelation([lambda x: tensor_of(subject.form(x))], grids)}
+    return {"neighbours": input_autocorrelation([lambda x: first_float(subject.form(x))], grids)}
 
 
 def _show_neighbours(subject: Subject, found: Found) -> Section:

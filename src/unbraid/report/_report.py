@@ -35,7 +35,7 @@ def report(
             likely classes stand for them.
         path: the page, ending in .html; report.json is written beside it.
         name: what to call the model.
-        loss: a function (output, labels) -> [batch]; by default the cross-entropy of class scores.
+        loss: a function (what the model returns, labels) -> [batch]; by default the cross-entropy of class scores.
         target: the scalar whose gradient and value are split; by default the largest output of each example.
         skip: analyses to leave out, of `report.NAMES`: terms, lens, spectrum, values, paths, lesions, orders, signal,
             examples, neighbours.

@@ -1,6 +1,6 @@
 """What a report is about: a form, examples of its inputs, and the two scalars that it asks about."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,7 @@ _EXAMPLES = 32
 # Beyond so many paths the page does not hold them all; 2^12 are a chain of 12 blocks.
 MOST_PATHS = 2**12
 
-Loss = Callable[[Tensor, Any], Tensor]
+Loss = Callable[[Any, Any], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Subject:
         form: a traced model, or a chain.
         batches: (inputs, labels), read several times.
         name: what to call the model.
-        loss: (output, labels) -> [batch], what lesions and gradients are measured in.
+        loss: (what the model returns, labels) -> [batch], what lesions and gradients are measured in.
         target: the scalar whose gradient and value are split, one number an example.
         said: the same in words.
         own: whether the model's own predictions stand for labels, as none were given.
@@ -61,7 +61,7 @@ class Subject:
         own = first.labels is None
         examples = _Predicted(form, again) if own else again
         chosen = (largest, "the largest output") if target is None else (target, "the target")
-        return Subject(form, examples, name, loss, *chosen, own)
+        return Subject(form, examples, name, loss, chosen[0], chosen[1], own)
 
     @cached_property
     def few(self) -> Batch:
@@ -77,6 +77,19 @@ class Subject:
 
         args, kwargs, labels = pytree.tree_map(first, (batch.args, dict(batch.kwargs), batch.labels))
         return Batch(args, kwargs, labels, number, 0)
+
+    @cached_property
+    def aim(self) -> Target:
+        """The target of these examples: of one index for each example of the first batch, the first ones."""
+
+        def first(value: Any) -> Any:
+            return value[: self.few.size] if isinstance(value, Tensor) and value.ndim else value
+
+        if isinstance(self.target, list):
+            return self.target[: self.few.size]
+        if isinstance(self.target, tuple):
+            return first(self.target[0]), first(self.target[1])
+        return first(self.target)
 
     @property
     def python(self) -> str:
@@ -95,7 +108,7 @@ class Subject:
 
     def metric(self, output: Any, labels: Any) -> Tensor:
         """The mean loss of what the model returns, for lesions."""
-        return self.loss(tensor_of(output), labels).mean()
+        return self.loss(output, labels).mean()
 
     @property
     def quantity(self) -> str:
@@ -125,9 +138,3 @@ class _Predicted:
                     "orders, signal and coherence."
                 )
             yield (dict(batch.kwargs) if batch.kwargs else batch.args), output.argmax(-1)
-
-
-def tensor_of(output: Any) -> Tensor:
-    """The first float tensor of what a model returns, as analyses take it."""
-    leaves = pytree.tree_leaves(dict(output) if isinstance(output, Mapping) else output)
-    return next(leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point())

@@ -6,12 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unbraid.form import ResidualForm, Split, Target
+from unbraid.form import Examples, ResidualForm, Split, Target, examples
 from unbraid.graph import Add, Graph, Segment, Step, makes, reads, subgraph
 from unbraid.unravel._attribution import Attribution, attributed
-from unbraid.unravel._head import pulled_back
+from unbraid.unravel._head import Head, pulled_back
 from unbraid.unravel._shelf import Shelf
-from unbraid.unravel._terms import unravel
 from unbraid.unravel._way import CONSTANTS, INPUT, Origin, Way, in_order, names_of, parts_of
 from unbraid.walk import Cotangents, State, constants, freeze, record, walk
 
@@ -23,6 +22,7 @@ def attribute(
     *,
     target: Target,
     split: Split = None,
+    output: str | int | None = None,
 ) -> Attribution:
     """Split a scalar of the output over the input and the blocks: unravel(form, args, kwargs).attribute(target).
 
@@ -33,9 +33,12 @@ def attribute(
         form: a traced model.
         args: its positional inputs; a bare tensor means (tensor,).
         kwargs: its keyword inputs.
-        target: class indices, a (position, class) pair, or a function of the output that gives one number per example.
+        target: what to explain, one number per example: a class, or a tensor [batch] of them, for an output [batch,
+            classes]; a pair (position, class), each an int or a tensor [batch], for [batch, positions, classes]; a list
+            of these, one for each example; or a function of what the model returns that gives a tensor [batch].
             Where the model ends in a linear map, indices cost no scores but those that they pick.
         split: "heads" for a contribution a branch and a head.
+        output: which of several outputs indices pick from, by name or number; see `ResidualForm.explaining`.
 
     Returns:
         The contributions, which sum to the target to the measured `error`.
@@ -44,24 +47,22 @@ def attribute(
         ValueError: the target does not fit the output.
         InexactError: the contributions do not sum to the target, or an operator of trunk or head has no rule.
     """
-    exact, by_branch = form.split(split).exact, split is not None
+    exact, by_branch = form.explaining(output).split(split).exact, split is not None
     way = Way(exact).to(exact.stream)
-    if not _by_example(exact, way):
-        return unravel(form, args, kwargs, split=split).attribute(target)
     inputs = exact.inputs(args, kwargs)
     with Shelf.opened() as shelf:
         trunk, state, given, stream = _passed(exact, inputs, way, by_branch, shelf)
         head = pulled_back(exact, inputs, exact.stream, stream, target)
         del stream
-        back = _Back.through(trunk, state, given, {exact.stream: head.gradient})
+        back = _Back.through(trunk, state, given, exact.stream, head, exact.precision)
         parts = dict(_contributions(way, by_branch, back, shelf))
     fixed = [back.product(stream, value) for stream, value in back.fixed if bool(value.any())]
     origins: tuple[Origin, ...] = (INPUT, *in_order(set(parts)), *([CONSTANTS] if fixed else []))
-    nothing = torch.zeros_like(head.target)
+    nothing = head.target.new_zeros(back.examples.count)
     entered = [back.product(s, given[s]) for s in _sources(way, trunk)]
     found = {INPUT: sum(entered, start=nothing), **parts, CONSTANTS: sum(fixed, start=nothing)}
     values = torch.stack([found[origin] for origin in origins])
-    return attributed(exact, exact.stream, names_of(exact, origins), values, head)
+    return attributed(exact, exact.stream, names_of(exact, origins), values, head, back.examples)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,23 +72,33 @@ class _Back:
     Attributes:
         gradients: at every stream on the way that it reaches.
         fixed: the trunk's constants, each with the stream at which it joins.
+        examples: the examples, told apart at these streams.
     """
 
     gradients: Mapping[str, Tensor]
     fixed: list[tuple[str, Tensor]]
+    examples: Examples
 
     @staticmethod
-    def through(trunk: Graph, state: State, given: Mapping[str, Any], seeds: Mapping[str, Tensor]) -> "_Back":
+    def through(
+        trunk: Graph, state: State, given: Mapping[str, Any], end: str, head: Head, precision: torch.dtype
+    ) -> "_Back":
         """Pull the gradient at the end back to where terms join."""
         tape = record(trunk, state, given)
         made = {stream for step in trunk.steps for stream in makes(step)}
-        gradients = walk(trunk, Cotangents(trunk, tape), seeds, {*trunk.inputs, *made})
-        return _Back(gradients, list(constants(trunk, state, tape.values)))
+        wanted = {*trunk.inputs, *made}
+
+        def pull(weights: Tensor | None = None) -> dict[str, Tensor]:
+            own = head.gradient if weights is None else head.examples.weighted(end, head.gradient, weights)
+            return walk(trunk, Cotangents(trunk, tape), {end: own}, wanted)
+
+        gradients = pull()
+        told = head.examples if head.examples.count == 1 else examples(pull, head.examples.count, gradients, precision)
+        return _Back(gradients, list(constants(trunk, state, tape.values)), told)
 
     def product(self, stream: str, value: Tensor) -> Float[Tensor, " batch"]:
         """⟨gradient, value⟩ per example."""
-        gradient = self.gradients[stream]
-        return (gradient * value).reshape(len(gradient), -1).sum(1)
+        return self.examples.dot(stream, self.gradients[stream], value)
 
 
 def _passed(
@@ -152,12 +163,6 @@ def _passing(trunk: Graph) -> set[str]:
     """What is read as data, not for its sizes alone; and the end itself."""
     read = {s for step in trunk.steps for s in reads(step) if not isinstance(step, Segment) or s not in step.measured}
     return read | set(trunk.outputs)
-
-
-def _by_example(form: ResidualForm, way: Sequence[Step]) -> bool:
-    """Whether examples lie along the first dimension all the way, so that products can be taken where terms join."""
-    met = {stream for step in way for stream in (*makes(step), *Way(form).carried(step))}
-    return all(form.streams[stream].shape[:1] == form.streams[form.stream].shape[:1] for stream in met)
 
 
 def _adds(way: Sequence[Step]) -> list[Add]:

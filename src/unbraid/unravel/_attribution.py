@@ -1,13 +1,14 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from jaxtyping import Float
 from rich import box
 from rich.table import Table
 from torch import Tensor
 
 from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, Result, relative_error, tolerance
+from unbraid.form import Examples, ResidualForm, Result, said_of, sum_error, tolerance
 from unbraid.unravel._head import Head
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ class Attribution(Result):
         values: what each term adds to the target, [terms, batch].
         constants: what the head adds by itself, and what reaches it by other ways than the stream, [batch].
         target: the scalar that is explained, [batch].
-        error: ‖Σ values + constants − target‖∞ / ‖target‖∞.
+        error: ‖Σ values + constants − target‖∞ relative to the largest of them all.
+        summed: whether examples influence one another: then the batch's sum is split, and batch is 1.
     """
 
     names: tuple[str, ...]
@@ -32,6 +34,7 @@ class Attribution(Result):
     constants: Float[Tensor, " batch"]
     target: Float[Tensor, " batch"]
     error: float
+    summed: bool = False
 
     def total(self) -> Float[Tensor, " batch"]:
         """The sum of all contributions."""
@@ -39,12 +42,16 @@ class Attribution(Result):
 
     def table(self) -> Table:
         """Mean contribution of each term over the batch."""
-        table = Table(box=box.SIMPLE_HEAD, caption=f"the contributions sum to the target to {self.error:.1e}")
+        table = Table(box=box.SIMPLE_HEAD, caption=self._caption)
         for column in ("term", "contribution"):
             table.add_column(column, justify="left" if column == "term" else "right")
         for name, value in zip((*self.names, "head"), (*self.values.mean(1), self.constants.mean()), strict=True):
             table.add_row(name, f"{value:+.4g}")
         return table
+
+    @property
+    def _caption(self) -> str:
+        return f"the contributions sum to the target to {self.error:.1e}{said_of(self.summed)}"
 
     def rows(self) -> list[dict[str, Any]]:
         """One a term and one for the head: what it adds, averaged over the batch."""
@@ -66,19 +73,31 @@ class Attribution(Result):
             "constants": self.constants.tolist(),
             "target": self.target.tolist(),
             "error": self.error,
+            "summed": self.summed,
         }
 
 
 def attributed(
-    form: ResidualForm, stream: str, names: tuple[str, ...], parts: Float[Tensor, "terms batch"], head: Head
+    form: ResidualForm,
+    stream: str,
+    names: tuple[str, ...],
+    parts: Float[Tensor, "terms batch"],
+    head: Head,
+    examples: Examples,
 ) -> Attribution:
     """The contributions with the head's own, checked against the target."""
-    error = relative_error(parts.sum(0) + head.constants, head.target)
+    constants, target = (_of(examples, value) for value in (head.constants, head.target))
+    error = sum_error(torch.cat([parts, constants[None]]), target)
     if not error <= tolerance("sum", form.precision):
         raise InexactError(
-            f"attribute: the contributions must sum to the target to {tolerance('sum', form.dtype):g}; "
+            f"attribute: the contributions must sum to the target to {tolerance('sum', form.precision):g}; "
             f"they depart by {error:.2e}.",
             where=stream,
             error=error,
         )
-    return Attribution(names, parts, head.constants, head.target, error)
+    return Attribution(names, parts, constants, target, error, examples.summed)
+
+
+def _of(examples: Examples, value: Tensor) -> Tensor:
+    """One number for each example; their sum, where another place than the head has joined them."""
+    return value if len(value) == examples.count else value.sum(0, keepdim=True)

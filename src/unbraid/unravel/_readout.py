@@ -4,16 +4,15 @@ A language model's scores are by far its largest tensor, and most targets ask fo
 computed from the features that the map reads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from unbraid.form import Target, scalar
+from unbraid.form import ResidualForm, Target, explained, scalar
 from unbraid.graph import Graph, Segment, Stream, name_of, needed
-from unbraid.walk import State
 
 
 @dataclass(frozen=True)
@@ -32,23 +31,30 @@ class Readout:
     weight: str
     bias: str | None
 
-    def target(self, state: State, target: Target) -> Callable[[Tensor], Tensor]:
-        """The target as a function of the features.
+    def target(self, form: ResidualForm, target: Target) -> Callable[[Mapping[str, Any]], Tensor]:
+        """The target as a function of the features, given by stream.
 
         Args:
-            state: holds W and b.
+            form: its state holds W and b.
             target: of the scores: indices pick rows of W, so that no other scores are computed; of a function's
                 gradient only the positions that count are pulled back.
         """
-        weight = state[self.weight].detach()
-        bias = None if self.bias is None else state[self.bias].detach()
-        if callable(target):
-            return lambda features: scalar(_scores(features, weight, bias), target)
-        return lambda features: _picked(features, weight, bias, target)
+        weight = form.state[self.weight].detach()
+        bias = None if self.bias is None else form.state[self.bias].detach()
+
+        def of(values: Mapping[str, Any]) -> Tensor:
+            features = values[self.features]
+            if callable(target):
+                return explained(form, {**values, form.output: _scores(features, weight, bias)}, target)
+            return _picked(features, weight, bias, target)
+
+        return of
 
 
 def readout(graph: Graph, output: str) -> Readout | None:
-    """Take the last linear map off; None where the output is made otherwise."""
+    """Take the last linear map off; None where the output is made otherwise, or is not the only one."""
+    if graph.outputs != (output,):
+        return None
     segment = next((s for s in graph.segments if s.outputs == (output,)), None)
     if segment is None or not isinstance(segment.code, fx.GraphModule):
         return None
@@ -101,14 +107,15 @@ def _picked(features: Tensor, weight: Tensor, bias: Tensor | None, target: Targe
     return found if bias is None else found + bias[classes]
 
 
-def _rows(features: Tensor, target: Target) -> Tensor:
+def _rows(features: Tensor, target: Any) -> Tensor:
     """The features of each example at the position that the target names, where it names one."""
-    if isinstance(target, tuple):
-        return features[:, target[0]]
-    if isinstance(target, list) and features.ndim == 3:
-        positions = [one[0] for one in target if isinstance(one, tuple)]
-        return features[torch.arange(len(features)), torch.tensor(positions)]
-    return features
+    if features.ndim != 3:
+        return features
+    if isinstance(target, list):
+        position = torch.tensor([int(pair[0]) for pair in target], device=features.device)
+    else:
+        position = torch.as_tensor(target[0], device=features.device).expand(len(features))
+    return features[torch.arange(len(features), device=features.device), position]
 
 
 def _scores(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -9,7 +9,7 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, Result, Split, Target, relative_error, tolerance
+from unbraid.form import ResidualForm, Result, Split, Target, sum_error, tolerance
 from unbraid.graph import Add, subgraph
 from unbraid.unravel._attribution import Attribution, attributed
 from unbraid.unravel._head import pulled_back
@@ -81,7 +81,7 @@ class Terms(Result):
         names: "input", the blocks' names, and "constants" where the trunk adds any (a norm's bias, say).
         values: the terms, one after the other.
         stream: what they sum to, as the model computes it.
-        error: ‖Σ terms − stream‖∞ / ‖stream‖∞.
+        error: ‖Σ terms − stream‖∞ relative to the largest of the terms and of the stream.
     """
 
     names: tuple[str, ...]
@@ -106,11 +106,24 @@ class Terms(Result):
         substituted = block is not None and _free_way(self._run, block, self._of)
         return Term(self.names[k], self.values[k], block, branch, substituted, self._run, self._of, origin)
 
-    def attribute(self, target: Target) -> Attribution:
-        """Split a scalar of the output over the terms, the head frozen at this input; see `Attribution`."""
-        head = pulled_back(self._run.form, self._run.inputs, self._of, self.stream, target)
-        parts = (self.values * head.gradient).reshape(len(self.values), len(head.gradient), -1).sum(2)
-        return attributed(self._run.form, self._of, self.names, parts, head)
+    def attribute(self, target: Target, *, output: str | int | None = None) -> Attribution:
+        """Split a scalar of the output over the terms, the head frozen at this input; see `Attribution`.
+
+        Args:
+            target: what to explain, one number per example: a class, or a tensor [batch] of them, for an output [batch,
+                classes]; a pair (position, class), each an int or a tensor [batch], for [batch, positions, classes]; a
+                list of these, one for each example; or a function of what the model returns that gives a tensor
+                [batch].
+            output: which of several outputs indices pick from, by name or number; see `ResidualForm.explaining`.
+
+        Raises:
+            TargetError: the target does not fit what the model returns; it says which form would.
+            InexactError: the contributions do not sum to the target, or an operator of the head has no rule.
+        """
+        form = self._run.form.explaining(output)
+        head = pulled_back(form, self._run.inputs, self._of, self.stream, target)
+        parts = head.examples.dot(self._of, self.values, head.gradient)
+        return attributed(form, self._of, self.names, parts, head, head.examples)
 
     def lens(self, scale: str = "recomputed") -> Lens:
         """The head applied to every partial sum of the terms (the logit lens); see `Lens`.
@@ -187,7 +200,7 @@ def _terms(made: Run, stream: str) -> Terms:
     constants = [CONSTANTS] if CONSTANTS in found else []
     origins: tuple[Origin, ...] = (INPUT, *blocks, *constants)
     values = torch.stack([first, *(found[origin] for origin in origins[1:])])
-    error = relative_error(values.sum(0), whole)
+    error = sum_error(values, whole)
     if not error <= tolerance("sum", made.form.precision):
         raise _departs(made, stream, error)
     return Terms(names_of(made.form, origins), values, whole, error, origins, made, stream)
@@ -205,7 +218,7 @@ def _departs(made: Run, stream: str, error: float) -> InexactError:
     where = stream
     for add in made.form.adds:
         terms = list(made.terms(add.output).values()) if add.block < len(made.form.blocks) else []
-        if terms and not relative_error(torch.stack(terms).sum(0), made.values[add.output]) <= bound:
+        if terms and not sum_error(torch.stack(terms), made.values[add.output]) <= bound:
             where = f"block {add.block} ({made.form.blocks[add.block].name!r})"
             break
     return InexactError(

@@ -1,0 +1,48 @@
+"""The outputs of a model by name."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from unbraid.errors import TargetError
+from unbraid.form._signature import Expected
+
+if TYPE_CHECKING:
+    from unbraid.form._form import ResidualForm
+
+
+def output_stream(form: "ResidualForm", name: str | int) -> str:
+    """The stream of an output by its name in what the model returns; see `ResidualForm.explaining`.
+
+    Raises:
+        TargetError: there is no such output, or it carries no data.
+    """
+    named = dict(_named(form.signature.output))
+    data = {path: stream for path, stream in named.items() if stream in form.graph.carried}
+    if str(name) not in data:
+        why = "carries no data from the inputs" if str(name) in named else "is none of this model's"
+        known = ", ".join(map(repr, data)) if data.keys() - {""} else "one tensor, which has no name"
+        raise TargetError(f"output: {name!r} {why}; there is {known}.")
+    return data[str(name)]
+
+
+def _named(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every output tensor's path and stream."""
+    if isinstance(tree, Expected):
+        yield path, tree.stream
+        return
+    for key, value in _children(tree):
+        yield from _named(value, f"{path}.{key}" if path else str(key))
+
+
+def _children(tree: Any) -> list[tuple[object, Any]]:
+    if isinstance(tree, Mapping):
+        return list(tree.items())
+    names = getattr(type(tree), "_fields", None)  # a named tuple is known by it
+    if isinstance(tree, tuple) and names:
+        return list(zip(names, tree, strict=True))
+    if isinstance(tree, tuple | list):
+        return list(enumerate(tree))
+    if is_dataclass(tree):
+        return [(field.name, getattr(tree, field.name)) for field in fields(tree)]
+    return []
