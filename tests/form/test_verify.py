@@ -1,6 +1,7 @@
 """The check of a form: it measures, and what is broken on purpose it sees."""
 
 import copy
+import math
 import operator
 from dataclasses import replace
 
@@ -234,3 +235,106 @@ def test_the_measure_sees_what_a_cosine_hides():
     b = torch.ones(4)
     assert torch.cosine_similarity(5.99 * b, b, dim=0).item() == pytest.approx(1.0)
     assert relative_error(5.99 * b, b) == pytest.approx(4.99)
+
+
+class Sees(nn.Module):
+    """A graph whose first dimension is nodes, as a square matrix of edges goes with it."""
+
+    def __init__(self, scaled):
+        super().__init__()
+        self.layers, self.scaled = nn.ModuleList(nn.Linear(6, 6) for _ in range(2)), scaled
+
+    def forward(self, x, edges):
+        if self.scaled:  # of numbers drawn at random the root would not exist
+            degree = edges.sum(1).pow(-0.5)
+            edges = degree[:, None] * edges * degree
+        for layer in self.layers:
+            x = x + torch.tanh(edges @ layer(x))
+        return x
+
+
+class Places(nn.Module):
+    """Positions are given once for the whole batch, as FLUX's img_ids are."""
+
+    def __init__(self):
+        super().__init__()
+        self.read, self.place, self.out = nn.Linear(6, 6), nn.Linear(3, 6), nn.Linear(6, 6)
+
+    def forward(self, x, ids, time):
+        angle = torch.sin(self.place(ids))[None] * time[:, None, None]
+        for _ in range(2):
+            x = x + self.out(torch.tanh(self.read(x) * angle))
+        return x
+
+
+class Rows(nn.Module):
+    """Sequences of several lengths, one after the other; the borders must not fall."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, x, borders):
+        torch._check(bool((borders.diff() >= 0).all())) if not torch.compiler.is_compiling() else None
+        h = (x + torch.tanh(self.layer(x))).cumsum(0)
+        h = torch.cat([h.new_zeros(1, 6), h])
+        return h[borders[1:]] - h[borders[:-1]]
+
+
+NODES = normal(4, 6), normal(4, 4).abs()
+VARYING = {
+    "nodes and edges": (
+        Sees(False),
+        NODES,
+        "(x: float64[batch, 6], edges: float64[batch, batch])",
+    ),
+    "degrees": (Sees(True), NODES, "(x: float64[batch, 6], edges: float64[batch, batch])"),
+    "places": (Places(), (normal(2, 5, 6), normal(5, 3), normal(2)), None),
+    "borders": (Rows(), (X, torch.tensor([0, 1, 3])), None),
+}
+
+
+@pytest.mark.parametrize("name", VARYING)
+def test_sizes_that_vary_together_are_found_out(name):
+    """The second check grows what the exporter found to be one size, wherever it stands, and nothing else."""
+    model, args, signature = VARYING[name]
+    form = trace(lively(model), args)
+    checked = form.verify(args)
+    assert checked.other_batch < 1e-12
+    assert checked.one_batch == ""
+    assert signature is None or str(form.signature) == signature
+
+
+class Fixed(nn.Module):
+    """Takes five rows alone, which no exporter can know: the number leaves torch."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, x):
+        if not torch.compiler.is_compiling() and len(np.from_dlpack(x.detach())) != 3:
+            raise ValueError("three rows alone")
+        return x + torch.tanh(self.layer(x))
+
+
+def test_a_model_that_takes_no_other_size_is_no_error():
+    form = trace(lively(Fixed()), normal(3, 6))
+    checked = form.verify(normal(3, 6))
+    assert math.isnan(checked.other_batch)
+    assert checked.one_batch == "the model itself refuses another input: ValueError: three rows alone"
+
+
+def test_at_sizes_that_grow_together_a_form_that_departs_is_seen():
+    model, args, _ = VARYING["nodes and edges"]
+    form = trace(lively(model), args)
+
+    def wrong(value):
+        return value if len(value) == 4 else value + 1
+
+    first = next(step for step in form.graph.segments if step.role == "branch")
+    code = first.code
+    broken = replace(first, code=lambda *operands: wrong(code(*operands)))
+    graph = replace(form.graph, steps=tuple(broken if step is first else step for step in form.graph.steps))
+    with pytest.raises(InexactError, match=r"at another batch size     [1-9]"):
+        replace(form, graph=graph).verify(args)

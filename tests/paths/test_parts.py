@@ -100,7 +100,7 @@ def test_chunks_change_nothing(chunk):
 def test_parts_speak():
     _, x, form = made(EVERY)
     found = gradient_parts(form, x, target=1, by="pair")
-    assert set(found.to_dict()) == {"blocks", "sets", "norms", "signed", "error"}
+    assert set(found.to_dict()) == {"blocks", "sets", "norms", "signed", "error", "summed"}
     assert found.table().row_count == len(found.sets) == 5 + 10
     shares = found.matrix()
     assert shares.equal(shares.T)

@@ -418,22 +418,27 @@ def test_a_branch_that_passes_no_gradient_is_no_error():
 
 
 def test_a_lost_constant_is_seen(monkeypatch):
-    from unbraid.paths import _value
+    from unbraid.paths import _setting
 
     _, x, form = made(chain(3))
-    every = _value.constants
-    monkeypatch.setattr(_value, "constants", lambda *args: list(every(*args))[1:])
+    every = _setting.constants
+    monkeypatch.setattr(_setting, "constants", lambda *args: list(every(*args))[1:])
     with pytest.raises(InexactError, match="they depart by"):
         value_spectrum(form, x, target=1)
 
 
 def test_a_gate_left_live_is_seen(monkeypatch):
     """True derivatives in place of held factors: values no longer sum to the target."""
-    from unbraid.paths import _setting, _value
+    from unbraid.paths import _setting
 
     _, x, form = made(chain(3))
-    for module in (_value, _setting):
-        monkeypatch.setattr(module, "freeze", lambda graph, state, inputs: (graph, state))
+    live = form.values(x, None, (form.output,))
+
+    def left(graph, state, inputs, seen):
+        seen(form.output, live[form.output])
+        return graph, state
+
+    monkeypatch.setattr(_setting, "freeze", left)
     with pytest.raises(InexactError, match="they depart by"):
         value_spectrum(form, x, target=1)
     with pytest.raises(InexactError, match="must sum to the target"):

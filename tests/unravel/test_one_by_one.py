@@ -40,7 +40,8 @@ def test_a_function_gives_what_an_index_gives(name):
     _, args, kwargs, form, target = real(name)
 
     def pick(output):
-        return output[:, target] if isinstance(target, int) else output[:, target[0], target[1]]
+        """A function receives what the model returns: scores, or a transformer's own class that holds them."""
+        return output[:, target] if isinstance(target, int) else output.logits[:, target[0], target[1]]
 
     found = attribute(form, args, kwargs, target=pick)
     wanted = attribute(form, args, kwargs, target=target)

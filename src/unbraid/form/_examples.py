@@ -87,6 +87,21 @@ class Examples:
         owners = self.owners.get(stream)
         return gradient if owners is None else gradient * owners.spread(weights, gradient)
 
+    def places(self, stream: str, like: Tensor) -> Tensor | None:
+        """The places of each example's elements in the flat stream, [count, elements]; None where some have more."""
+        flat = torch.arange(like.numel(), device=like.device)
+        owners = self.owners.get(stream)
+        if owners is None:
+            return flat[None] if self.count == 1 else None
+        numbers = owners.numbers.flatten()
+        if bool((numbers.bincount(minlength=self.count) * self.count != len(numbers)).any()):
+            return None
+        order = numbers.argsort(stable=True)
+        if owners.dimension is None:
+            return order.reshape(self.count, -1)
+        rows = flat.reshape(like.shape).movedim(owners.dimension, 0).reshape(len(numbers), -1)
+        return rows[order].reshape(self.count, -1)
+
     def of(self, values: Tensor) -> Tensor:
         """Targets, one for each example: as they are, or their sum."""
         return values.sum(0, keepdim=True) if self.summed else values

@@ -4,10 +4,10 @@ Index targets pick entries of the explained tensor; a function receives what the
 class. Everything that a caller can get wrong is told here, in one kind of error.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import index as as_index
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,12 +18,16 @@ from torch.utils import _pytree as pytree
 
 from unbraid.errors import TargetError
 
-# One class or position for all examples, or one for each of them.
-Index: TypeAlias = int | Tensor
+if TYPE_CHECKING:
+    # One class or position for all examples, or one for each of them.
+    Index: TypeAlias = int | Tensor
+    Pair: TypeAlias = tuple[Index, Index]
 
-# What to explain, per example: class indices; a (position, class) pair, of which each is an int or a tensor [batch]; a
-# list of these, one for each example; or a function of what the model returns. Indices read as in captum.
-Target: TypeAlias = Index | tuple[Index, Index] | list[int] | list[tuple[int, int]] | Callable[[Any], Tensor]
+    # What to explain, per example: class indices; a (position, class) pair, of which each is an int or a tensor
+    # [batch]; a list of these, one for each example; or a function of what the model returns. As in captum.
+    Target: TypeAlias = Index | Pair | Sequence[Index] | Sequence[Pair] | Callable[[Any], Tensor]
+else:
+    Target = Any  # what does not fit is told by `target_of`, and not by who checks types at run time
 
 _FORMS = (
     "  A target is a class (an int, or a tensor [batch] of them) for an output [batch, classes]; a pair (position, "
@@ -182,7 +186,7 @@ def described(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def _called(target: Callable[[Any], Tensor], returned: Any) -> Tensor:
+def _called(target: Callable[[Any], Any], returned: Any) -> Any:
     """A caller's own function; what it raises is told with what it received."""
     try:
         return target(returned)

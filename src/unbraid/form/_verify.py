@@ -1,9 +1,9 @@
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from itertools import product, zip_longest
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, fx, nn
@@ -56,11 +56,13 @@ class Verification:
     Attributes:
         error: the largest of all the errors below, relative in the largest norm.
         outputs: ‖form(x) − model(x)‖∞ / ‖model(x)‖∞ at the given input.
-        other_batch: the same at an input of another batch size; nan where the graph has the batch size built in.
+        other_batch: the same at an input of another batch size; nan where there is none: the graph has every size built
+            in, or the model itself does not take another.
             For one recorded run: at another input of its sizes; nan where the model's code goes another way there.
         additions: for each block ‖skip + Σ branches − sum‖∞ / ‖sum‖∞ in the captured graph.
         ratios: for each block ‖branches‖∞ / ‖skip‖∞, the smallest of its branches.
         tolerance: the largest error that is rounding alone.
+        one_batch: why `other_batch` is nan; empty where it is not.
     """
 
     error: float
@@ -69,6 +71,7 @@ class Verification:
     additions: tuple[float, ...]
     ratios: tuple[float, ...]
     tolerance: float
+    one_batch: str = ""
 
     @property
     def silent(self) -> tuple[int, ...]:
@@ -85,9 +88,9 @@ def verify(form: "ResidualForm", args: Any, kwargs: Mapping[str, Any] | None = N
     with alone():
         outputs = _distance(form, form.origin, positional, keywords)
         additions, ratios = _additions(form, form.origin, form.inputs(positional, keywords))
-        other = _elsewhere(form, form.origin, positional, keywords)
+        other, alone_because = _elsewhere(form, form.origin, positional, keywords)
     errors = [outputs, *additions, *([] if math.isnan(other) else [other])]
-    checked = Verification(max(errors), outputs, other, additions, ratios, bound)
+    checked = Verification(max(errors), outputs, other, additions, ratios, bound, one_batch=alone_because)
     if not checked.error <= bound:
         raise _inexact(form, checked, _departure(form, form.origin, form.inputs(positional, keywords), bound))
     return checked
@@ -99,13 +102,17 @@ def _distance(form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwarg
 
 
 def _both(
-    form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]
+    form: "ResidualForm",
+    origin: Origin,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    reference: Callable[..., Any] | None = None,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The outputs of the form and of the model from one random state."""
     devices = [*{tensor.device for tensor in _tensors((args, kwargs)) if tensor.is_cuda}]
     with torch.no_grad(), torch.random.fork_rng(devices):
         state = torch.get_rng_state()
-        there = _reference(form, origin, args, kwargs)
+        there = (reference or _reference)(form, origin, args, kwargs)
         torch.set_rng_state(state)
         here = form(*args, **kwargs)
     return _tensors(here), _tensors(there)
@@ -205,43 +212,103 @@ def _inexact(form: "ResidualForm", checked: Verification, block: int | None) -> 
     )
 
 
-def _free_batch(form: "ResidualForm") -> bool:
-    leaves = [leaf for leaf in pytree.tree_leaves(dict(form.signature.inputs)) if isinstance(leaf, Expected)]
-    return bool(leaves) and all(leaf.sizes and isinstance(leaf.sizes[0], str) for leaf in leaves)
+def _elsewhere(
+    form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[float, str]:
+    """Form against model at another input of other sizes; or nan, and why there was none.
 
-
-def _elsewhere(form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
-    """Form against model at another input; nan where the sizes are fixed and the graph is not a single run's.
-
-    A recorded run may hide a choice that the tracer did not see, so it is compared at an input of its own sizes; where
-    it is known that the model's code would go another way there, that proves nothing.
+    Which sizes vary together is what the exporter found: all dimensions of one symbol grow by one. Whether they may
+    vary at all the model itself tells, by running or not. A recorded run may hide a choice that the tracer did not see,
+    so it is compared at an input of its own sizes; where it is known that the model's code would go another way there,
+    that proves nothing.
     """
-    if _free_batch(form):
-        return _distance(form, origin, *_another(args, kwargs, more=1))
-    if form.tracer != "dispatch":
-        return math.nan
+    why = "every size is built into the graph"
+    sizes: list[Grown | None] = [*_growing(form, args, kwargs)]
+    sizes = sizes or ([None] if form.tracer == "dispatch" else [])
+    for grown, gently in product(sizes, (False, True)):
+        other = _another(args, kwargs, more=0 if grown is None else 1, grown=grown, gently=gently)
+        try:
+            here, there = _both(form, origin, *other, reference=_asked)
+        except _RefusedError as refusal:
+            why = str(refusal)
+        except InexactError as error:  # a recorded run would go another way
+            why = str(error)
+        else:
+            if any(bool(tensor.isfinite().any()) for tensor in there) or not any(t.numel() for t in there):
+                return _apart(here, there), ""
+            why = "the model gives nothing finite at other values"
+    return math.nan, why
+
+
+class _RefusedError(Exception):
+    """The model itself fails at an input that nobody gave."""
+
+
+def _asked(form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The model at an input that it may refuse."""
     try:
-        outputs = _both(form, origin, *_another(args, kwargs, more=0))
-    except InexactError:  # a decision falls otherwise
-        return math.nan
-    return _apart(*outputs)
+        return _reference(form, origin, args, kwargs)
+    except Exception as error:
+        raise _RefusedError(f"the model itself refuses another input: {type(error).__name__}: {error}") from error
 
 
-def _another(args: tuple[Any, ...], kwargs: dict[str, Any], *, more: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Other examples: floats drawn afresh, ids and masks by turning the given rows around and repeating the first."""
+Grown: TypeAlias = tuple[frozenset[int], ...]  # for each leaf of the arguments the dimensions that grow
+
+
+def _growing(form: "ResidualForm", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Grown]:
+    """Which dimensions may grow together: those of the sizes with which inputs begin, of all and then of each."""
+    leaves = _sizes(form, args, kwargs)
+    free = {size for sizes in leaves for size in sizes if isinstance(size, str)}
+    if not all(size.isidentifier() for size in free):  # one is computed from others
+        return
+    begins = [*dict.fromkeys(sizes[0] for sizes in leaves if sizes and sizes[0] in free)]
+    for growing in [begins, *([size] for size in begins if len(begins) > 1)]:
+        if growing:
+            yield tuple(frozenset(d for d, size in enumerate(sizes) if size in growing) for sizes in leaves)
+
+
+def _sizes(form: "ResidualForm", args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[int | str, ...]]:
+    """The sizes of each leaf of a call's arguments as they were traced; none for what is no tensor."""
+    named = [*zip(form.signature.forward, args, strict=False), *kwargs.items()]
+    traced = [leaf for name, _ in named for leaf in pytree.tree_leaves(form.signature.inputs.get(name))]
+    return [leaf.sizes if isinstance(leaf, Expected) else () for leaf in traced]
+
+
+def _another(
+    args: tuple[Any, ...], kwargs: dict[str, Any], *, more: int, grown: Grown | None = None, gently: bool = False
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Other examples of an input.
+
+    Floats are drawn afresh; gently they are the given ones times numbers near one, so that signs and zeros stay. Ids
+    and masks are turned around, and their first row repeated; gently they stay, and the last is repeated.
+
+    Args:
+        args: the positional arguments.
+        kwargs: the keyword arguments.
+        more: by how many rows dimensions grow.
+        grown: which do, by leaf; the first of each where nothing is said.
+        gently: whether to stay near the given values.
+    """
     generator = torch.Generator().manual_seed(0)
+    leaves, structure = pytree.tree_flatten((args, kwargs))
+    chosen = grown if grown is not None and len(grown) == len(leaves) else tuple(frozenset({0}) for _ in leaves)
 
-    def other(tensor: Tensor) -> Tensor:
-        if not tensor.ndim:
+    def other(tensor: Tensor, growing: frozenset[int]) -> Tensor:
+        for dimension in {0, *growing} if tensor.ndim else ():
+            rows = torch.arange(tensor.shape[dimension])
+            rows = rows.flip(0) if dimension == 0 and not gently else rows
+            last = rows[-1:] if gently else torch.zeros_like(rows[:1])
+            rows = torch.cat([rows, *([last] * more if dimension in growing else [])])
+            tensor = tensor.index_select(dimension, rows.to(tensor.device))
+        if not tensor.ndim or not (tensor.is_floating_point() or tensor.is_complex()):
             return tensor
-        rows = [*reversed(range(len(tensor))), *([0] * more)]
-        if not (tensor.is_floating_point() or tensor.is_complex()):
-            return tensor[rows]
-        drawn = torch.randn((len(rows), *tensor.shape[1:]), generator=generator, dtype=torch.float64)
-        return drawn.to(tensor)
+        drawn = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+        return tensor * torch.exp(drawn / 4).to(tensor) if gently else drawn.to(tensor)
 
-    made: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map_only(Tensor, other, (args, kwargs))
-    return made
+    pairs = zip(leaves, chosen, strict=True)
+    made = [other(leaf, growing) if isinstance(leaf, Tensor) else leaf for leaf, growing in pairs]
+    remade: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_unflatten(made, structure)
+    return remade
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -10,10 +10,10 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, Result, relative_error, tolerance
+from unbraid.form import Aim, Examples, ResidualForm, Result, relative_error, tolerance
 from unbraid.gradients._lanczos import extreme_singular_values
 from unbraid.graph import Graph, Segment, makes, reads, subgraph
-from unbraid.walk import detached, run
+from unbraid.walk import detached, record, run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,15 +50,19 @@ class DerivativeChain(Result):
         factors: from the input to the output.
         gradient: the product of all factors pulled back from the output's sum, [*source].
         error: ‖product − autograd‖∞ / ‖autograd‖∞ for it.
+        summed: whether examples influence one another: then the batch is one example here, and batch is 1.
     """
 
     factors: tuple[Factor, ...]
     gradient: Float[Tensor, " *source"]
     error: float
+    summed: bool = False
 
     def table(self) -> Table:
         """One row a factor, averaged over the batch."""
-        table = Table(box=box.SIMPLE_HEAD, caption=f"the product equals autograd's gradient to {self.error:.1e}")
+        caption = f"the product equals autograd's gradient to {self.error:.1e}"
+        caption += "; examples influence one another: the batch is one example" if self.summed else ""
+        table = Table(box=box.SIMPLE_HEAD, caption=caption)
         table.caption_justify = "left"
         for column in ("factor", "largest singular value", "smallest"):
             table.add_column(column, justify="left" if column == "factor" else "right")
@@ -73,6 +77,7 @@ class DerivativeChain(Result):
                 {"name": f.name, "largest": f.largest.tolist(), "smallest": f.smallest.tolist()} for f in self.factors
             ],
             "error": self.error,
+            "summed": self.summed,
         }
 
     def rows(self) -> list[dict[str, Any]]:
@@ -101,7 +106,8 @@ def derivative_chain(
 
     Args:
         form: a traced model, or the chain of a plain one.
-        args: its positional inputs; a bare tensor means (tensor,). Examples of a batch must not influence one another.
+        args: its positional inputs; a bare tensor means (tensor,). Where examples influence one another, as rows of a
+            batch norm in training do, the whole batch is one example.
         kwargs: its keyword inputs.
         small: the most elements of one example's streams for which Jacobians are written out; beyond, singular values
             come from Golub-Kahan-Lanczos bidiagonalisation.
@@ -119,11 +125,12 @@ def derivative_chain(
     stations = _stations(exact)
     streams = tuple(stream for _, stream in stations)
     values = exact.values(args, kwargs, (*streams, *exact.graph.inputs))
+    places, summed = _told_apart(exact, inputs, streams)
     factors = []
     cotangent = torch.ones_like(values[exact.output])
     for (_, start), (name, end) in reversed(list(pairwise(stations))):
         link = _Link(exact, inputs, values, start, end)
-        factors.append(link.factor(name, small, steps))
+        factors.append(link.factor(name, _Layout(places[start], places[end]), small, steps))
         cotangent = link.pull(cotangent)
     whole = _Link(exact, inputs, values, streams[0], streams[-1]).pull(torch.ones_like(values[exact.output]))
     error = relative_error(cotangent, whole)
@@ -134,7 +141,36 @@ def derivative_chain(
             where=exact.output,
             error=error,
         )
-    return DerivativeChain(tuple(reversed(factors)), cotangent, error)
+    return DerivativeChain(tuple(reversed(factors)), cotangent, error, summed)
+
+
+def _told_apart(
+    form: ResidualForm, inputs: Mapping[str, Any], streams: Sequence[str]
+) -> tuple[dict[str, Tensor], bool]:
+    """The places of each example's elements in the streams, [batch, elements]; and whether the batch is one example.
+
+    What an example's part of the output depends on is its part of a stream: a random product with the output tells.
+    """
+    graph = form.graph
+    tape = record(graph, form.state, inputs)
+    output = tape.values[form.output]
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
+    shape = form.streams[form.output].shape
+    batch = shape.index("batch") if "batch" in shape else 0
+
+    def product(values: Mapping[str, Any]) -> Tensor:
+        rows = values[form.output] * drawn
+        return rows.movedim(batch, 0).flatten(1).sum(1) if rows.ndim > 1 else rows.reshape(-1)
+
+    aim = Aim.at(graph, tape, product, precision=form.precision)
+    gradients = aim.gradients(streams)
+    told = aim.examples(gradients)
+    found = {stream: told.places(stream, tape.values[stream]) for stream in streams}
+    if any(places is None for places in found.values()):
+        told = Examples(1, True, {})
+        found = {stream: told.places(stream, tape.values[stream]) for stream in streams}
+    return {stream: places for stream, places in found.items() if places is not None}, told.summed
 
 
 def _stations(form: ResidualForm) -> list[tuple[str, str]]:
@@ -208,26 +244,29 @@ class _Link:
             (gradient,) = torch.autograd.grad(self(leaf), leaf, cotangent, materialize_grads=True)
         return gradient
 
-    def factor(self, name: str, small: int, steps: int) -> Factor:
-        sizes = [value[0].numel() for value in (self.at, self.to)]
-        if max(sizes) <= small:
-            jacobian = self._written_out(sizes[1])
+    def factor(self, name: str, layout: "_Layout", small: int, steps: int) -> Factor:
+        if max(layout.sizes) <= small:
+            jacobian = self._written_out(layout)
             values = torch.linalg.svdvals(jacobian.double())
             return Factor(name, jacobian, values[:, 0], values[:, -1])
         push, pull = self._maps()
-        largest, smallest = extreme_singular_values(push, pull, self.at, steps)
+        largest, smallest = extreme_singular_values(
+            lambda v: layout.ended(push(layout.begun(v, self.at))),
+            lambda u: layout.started(pull(layout.finished(u, self.to))),
+            layout.started(self.at),
+            steps,
+        )
         return Factor(name, None, largest, smallest)
 
-    def _written_out(self, rows: int) -> Tensor:
+    def _written_out(self, layout: "_Layout") -> Tensor:
         """One row of every example's Jacobian a backward pass: examples do not influence one another."""
         leaf = self.at.detach().requires_grad_()
         with torch.enable_grad():
             made = self(leaf)
-            flat = made.reshape(len(made), -1)
-            seeds = torch.eye(rows, dtype=made.dtype, device=made.device)
-            seeds = seeds[:, None].expand(rows, *flat.shape).reshape(rows, *made.shape)
+            units = torch.eye(layout.sizes[1], dtype=made.dtype, device=made.device)
+            seeds = torch.stack([layout.finished(unit.expand(layout.end.shape), made) for unit in units])
             (stack,) = torch.autograd.grad(made, leaf, seeds, is_grads_batched=True, materialize_grads=True)
-        return stack.flatten(2).movedim(0, 1)
+        return stack.flatten(1)[:, layout.start].movedim(1, 0)
 
     def _maps(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
         """J v and J^T u; J v is the transpose of the linear map u -> J^T u."""
@@ -244,6 +283,43 @@ class _Link:
             return torch.autograd.grad(made, leaf, u, retain_graph=True, materialize_grads=True)[0]
 
         return push, pull
+
+
+@dataclass(frozen=True, eq=False)
+class _Layout:
+    """Streams at the two ends of a link as [batch, elements], and back.
+
+    Attributes:
+        start: the places of each example's elements in the flattened stream where the link begins.
+        end: the same where it ends.
+    """
+
+    start: Tensor
+    end: Tensor
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many elements an example has at each end."""
+        return self.start.shape[1], self.end.shape[1]
+
+    def started(self, stream: Tensor) -> Tensor:
+        return stream.flatten()[self.start]
+
+    def ended(self, stream: Tensor) -> Tensor:
+        return stream.flatten()[self.end]
+
+    def begun(self, rows: Tensor, like: Tensor) -> Tensor:
+        return _put(rows, self.start, like)
+
+    def finished(self, rows: Tensor, like: Tensor) -> Tensor:
+        return _put(rows, self.end, like)
+
+
+def _put(rows: Tensor, places: Tensor, like: Tensor) -> Tensor:
+    """[batch, elements] as a stream."""
+    made = torch.empty(like.numel(), dtype=rows.dtype, device=rows.device)
+    made[places.flatten()] = rows.flatten()
+    return made.reshape(like.shape)
 
 
 def _ends(factor: Factor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from unbraid.errors import UnbraidError
-from unbraid.form import each_batch
+from unbraid.form import each_batch, first_float
 from unbraid.gradients import Diagnosis, diagnose, example_coherence, input_autocorrelation, line
 from unbraid.lesion import lesion, reorderings
 from unbraid.paths import (
