@@ -83,6 +83,7 @@ class Aim:
             outputs=(TARGET,),
         )
         longer = Tape(
+            lengthened,
             {**tape.values, TARGET: result.detach()},
             {**tape.leaves, TARGET: tuple(leaves[s] if s in read else None for s in graph.outputs)},
             {**tape.results, TARGET: (result,)},
