@@ -12,6 +12,7 @@ from unbraid.form._alone import alone
 from unbraid.form._anatomy import Anatomy, anatomy
 from unbraid.form._block import Block
 from unbraid.form._capture import Capture, Tracer, capture
+from unbraid.form._checkpoints import plain_checkpoints
 from unbraid.form._cut import cut
 from unbraid.form._dataflow import Dataflow
 from unbraid.form._find import find
@@ -63,7 +64,7 @@ def trace(
     positional, keywords = as_call(args, kwargs)
     if device not in (None, "meta"):
         raise ValueError(f'trace: device is "meta", or None for where the model is; {device!r} came. See form.to(...).')
-    with alone():
+    with alone(), plain_checkpoints():
         if device is None:
             captured = capture(model, positional, keywords, tracer)
         else:
@@ -92,7 +93,7 @@ def chain(
     """
     positional, keywords = as_call(args, kwargs)
     names = _children(model, layers)
-    with alone():
+    with alone(), plain_checkpoints():
         form = assemble(capture(model, positional, keywords), model, _learned(model), names)
         return _checked(form, positional, keywords)
 

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from unbraid.errors import InexactError
 from unbraid.form._alone import alone
+from unbraid.form._checkpoints import plain_checkpoints
 from unbraid.form._exactness import relative_error, tolerance
 from unbraid.form._signature import Expected, as_call
 from unbraid.walk import joined, run
@@ -137,7 +138,8 @@ def _reference(form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwar
     """The model itself, with copies of its buffers so that nothing of it changes; else its graph before the cut."""
     if origin.model is not None:
         buffers = {name: buffer.clone() for name, buffer in origin.model.named_buffers(remove_duplicate=False)}
-        return torch.func.functional_call(origin.model, buffers, args, kwargs, tie_weights=False)
+        with plain_checkpoints():  # one without gradients would warn that it has none
+            return torch.func.functional_call(origin.model, buffers, args, kwargs, tie_weights=False)
     wanted = set(form.signature.streams())
     return form.signature.result(_uncut(form, origin, form.inputs(args, kwargs), wanted))
 
