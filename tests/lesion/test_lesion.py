@@ -327,14 +327,16 @@ def test_dropout_and_batch_statistics_are_refused_unless_asked_for():
     form = trace(noisy, X, tolerance=math.inf)
     data = some_batches(3, out=6)
     with pytest.raises(
-        ValueError, match=r"lesion: .*mixed with chance.*dropout \(random\).\n  Trace the model in eval"
+        ValueError, match=r"lesion: .*mixed with chance.*dropout at \w+.py:\d+ \(random\).\n  Trace the model in eval"
     ):
         lesion(form, data, square)
     assert not lesion(form, data, square, stateful=True).stacked
     assert lesion(trace(noisy.eval(), X), data, square).stacked
     normed = lively(Chain(*(Residual(nn.Sequential(mlp(6), nn.BatchNorm1d(6))) for _ in range(2)))).train()
     form = trace(normed, X)
-    with pytest.raises(ValueError, match=r"batch_norm\w* \(in training mode it uses the statistics of the batch\)"):
+    with pytest.raises(
+        ValueError, match=r"batch_norm\w* at \S+ \(in training mode it uses the statistics of the batch\)"
+    ):
         lesion(form, data, square)
     study = lesion(form, data, square, stateful=True)
     assert not study.stacked

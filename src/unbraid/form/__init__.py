@@ -18,7 +18,7 @@ from unbraid.form._meta import empty_weights
 from unbraid.form._place import scope
 from unbraid.form._result import Result, ScalarWriter, as_html, finite
 from unbraid.form._signature import Signature, as_call
-from unbraid.form._stateful import refuse_stateful
+from unbraid.form._stateful import by_chance, refuse_stateful
 from unbraid.form._sweep import Feed, Swept, lesioned, sweep
 from unbraid.form._target import (
     Objective,
@@ -58,6 +58,7 @@ __all__ = [
     "aim",
     "as_call",
     "as_html",
+    "by_chance",
     "chain",
     "channel_dimension",
     "classification_loss",

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from unbraid.form._result import as_html
+from unbraid.form._stateful import drawn
 
 if TYPE_CHECKING:
     from unbraid.form._block import Block
@@ -105,10 +106,11 @@ def headline(form: "ResidualForm") -> str:
 
 
 def footline(form: "ResidualForm") -> str:
-    """How exact the form is, and what the check could not see."""
+    """How exact the form is, what the check could not see, and what differs from run to run."""
     silent = f"; silent: {', '.join(block.name for block in form.silent)}" if form.silent else ""
     exact = "not run" if form.error != form.error else f"form(x) equals model(x) to {form.error:.1e}"
-    return f"{exact}{silent}"
+    random = f"; draws random numbers: {', '.join(found)}" if (found := drawn(form.graph)) else ""
+    return f"{exact}{silent}{random}"
 
 
 def cells(block: "Block") -> tuple[str, ...]:

@@ -3,8 +3,10 @@ from collections.abc import Iterator
 import torch
 from torch import fx
 
+from unbraid.form._place import where
 from unbraid.graph import Graph, name_of
 
+_NOWHERE = "unknown file:0"  # a saved form keeps no lines of code
 _TRAINING, _RATE = ("train", "training"), ("p", "dropout", "dropout_p")
 
 
@@ -14,7 +16,7 @@ def refuse_stateful(graph: Graph, verb: str) -> None:
     Raises:
         ValueError: with the operators, and what to do.
     """
-    if found := sorted({f"{name} ({reason})" for name, reason in _stateful(graph)}):
+    if found := sorted({f"{title} ({reason})" for title, reason in _stateful(graph)}):
         raise ValueError(
             f"{verb}: what a block is worth would be mixed with chance, or with the other examples of its batch: the "
             f"graph holds {', '.join(found)}.\n"
@@ -22,12 +24,28 @@ def refuse_stateful(graph: Graph, verb: str) -> None:
         )
 
 
+def drawn(graph: Graph) -> tuple[str, ...]:
+    """The operators that draw random numbers, each with file and line, in order of execution."""
+    return tuple(dict.fromkeys(title for title, reason in _stateful(graph) if reason.startswith("random")))
+
+
+def by_chance(graph: Graph) -> str:
+    """What an error says of a sum that departs, where two runs of a graph differ; nothing where it draws no numbers."""
+    if not (found := drawn(graph)):
+        return ""
+    switched = all("dropout" in title for title in found)
+    remedy = "Trace it in eval mode" if switched else "Let it take what it draws as an input"
+    return f"\n  The model draws random numbers, so that no two runs are alike: {', '.join(found)}.\n  {remedy}."
+
+
 def _stateful(graph: Graph) -> Iterator[tuple[str, str]]:
+    """The operators, each with its place in the model's code, and why they are no function of one example."""
     for segment in graph.segments:
         if isinstance(segment.code, fx.GraphModule):
             for node in segment.code.graph.nodes:
                 if isinstance(node.target, torch._ops.OpOverload) and (reason := _reason(node, node.target)):
-                    yield name_of(node), reason
+                    place = where(node)
+                    yield (name_of(node) if place == _NOWHERE else f"{name_of(node)} at {place}"), reason
 
 
 def _reason(node: fx.Node, operator: torch._ops.OpOverload) -> str | None:

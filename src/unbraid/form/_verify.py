@@ -16,6 +16,7 @@ from unbraid.form._alone import alone
 from unbraid.form._checkpoints import plain_checkpoints
 from unbraid.form._exactness import relative_error, tolerance
 from unbraid.form._signature import Expected, as_call
+from unbraid.form._stateful import by_chance
 from unbraid.walk import joined, run
 
 if TYPE_CHECKING:
@@ -208,7 +209,8 @@ def _inexact(form: "ResidualForm", checked: Verification, block: int | None) -> 
         f"  at another batch size     {checked.other_batch:.2e}\n"
         f"  worst of the additions    {max(checked.additions, default=0.0):.2e}\n"
         f"{nothing if math.isinf(checked.error) else ''}"
-        "  If the model's output depends on its batch size or on chance, trace it in eval mode at the size you need.",
+        "  If the model's output depends on its batch size or on chance, trace it in eval mode at the size you need."
+        f"{by_chance(form.graph)}",
         where=where,
         error=checked.error,
     )

@@ -10,7 +10,7 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid.errors import InexactError
-from unbraid.form import Aim, Examples, ResidualForm, Result, relative_error, tolerance
+from unbraid.form import Aim, Examples, ResidualForm, Result, by_chance, relative_error, tolerance
 from unbraid.gradients._lanczos import extreme_singular_values
 from unbraid.graph import Graph, Segment, makes, reads, subgraph
 from unbraid.walk import detached, record, run
@@ -137,7 +137,7 @@ def derivative_chain(
     if not error <= tolerance("sum", exact.precision):
         raise InexactError(
             f"derivative_chain: the product of the factors must be the gradient to "
-            f"{tolerance('sum', exact.precision):g}; it departs by {error:.2e}.",
+            f"{tolerance('sum', exact.precision):g}; it departs by {error:.2e}.{by_chance(exact.graph)}",
             where=exact.output,
             error=error,
         )

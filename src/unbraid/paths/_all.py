@@ -6,7 +6,7 @@ from torch import Tensor
 
 from unbraid._progress import progress
 from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, Split, Target, sum_error, tolerance
+from unbraid.form import ResidualForm, Split, Target, by_chance, sum_error, tolerance
 from unbraid.graph import Step, makes
 from unbraid.paths._paths import Paths
 from unbraid.paths._setting import Setting
@@ -212,7 +212,7 @@ def _whole(setting: Setting, parts: list[Ends]) -> Paths:
     if not error <= bound:
         raise InexactError(
             f"all_paths: the {len(made):,} paths and the constants must sum to the target to {bound:g}; "
-            f"they depart by {error:.2e}.",
+            f"they depart by {error:.2e}.{by_chance(setting.form.graph)}",
             where=setting.form.output,
             error=error,
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unbraid.errors import InexactError
-from unbraid.form import TARGET, ResidualForm, Target, aim, relative_error, tolerance
+from unbraid.form import TARGET, ResidualForm, Target, aim, by_chance, relative_error, tolerance
 from unbraid.graph import Add, Graph, Segment, Step, Stream, subgraph
 from unbraid.walk import BlockSet, Lengths, Polynomial, Tape, detached, run
 
@@ -155,7 +155,8 @@ def _inexact(call: str, form: ResidualForm, place: str, error: float, rule: str)
     bound = tolerance("sum", form.precision)
     parts = "lengths" if call == "gradient_spectrum" else "parts"
     return InexactError(
-        f"{call}: the {parts} must {rule} to {bound:g}; at {place!r} they depart by {error:.2e}.",
+        f"{call}: the {parts} must {rule} to {bound:g}; at {place!r} they depart by {error:.2e}."
+        f"{by_chance(form.graph)}",
         where=place,
         error=error,
     )

@@ -9,7 +9,7 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, Result, Split, Target, said_of, sum_error, tolerance
+from unbraid.form import ResidualForm, Result, Split, Target, by_chance, said_of, sum_error, tolerance
 from unbraid.paths._setting import Setting
 from unbraid.walk import Polynomials, path_counts, walk
 
@@ -139,7 +139,7 @@ def value_spectrum(
     if not error <= tolerance("sum", exact.precision):
         raise InexactError(
             f"value_spectrum: the lengths must sum to the target to {tolerance('sum', exact.precision):g}; "
-            f"they depart by {error:.2e}.",
+            f"they depart by {error:.2e}.{by_chance(exact.graph)}",
             where=exact.output,
             error=error,
         )

@@ -8,7 +8,7 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid.errors import InexactError
-from unbraid.form import Examples, ResidualForm, Result, said_of, sum_error, tolerance
+from unbraid.form import Examples, ResidualForm, Result, by_chance, said_of, sum_error, tolerance
 from unbraid.unravel._head import Head
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def attributed(
     if not error <= tolerance("sum", form.precision):
         raise InexactError(
             f"attribute: the contributions must sum to the target to {tolerance('sum', form.precision):g}; "
-            f"they depart by {error:.2e}.",
+            f"they depart by {error:.2e}.{by_chance(form.graph)}",
             where=stream,
             error=error,
         )

@@ -7,7 +7,8 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from unbraid.form import Result
+from unbraid.errors import InexactError
+from unbraid.form import Result, by_chance
 from unbraid.graph import subgraph
 from unbraid.unravel._push import Run
 from unbraid.walk import freeze, run
@@ -91,11 +92,14 @@ def lens(
 
     Raises:
         ValueError: the scale is neither "recomputed" nor "frozen".
+        InexactError: the head draws random numbers, so that each partial sum would meet another head.
     """
     if scale not in ("recomputed", "frozen"):
         raise ValueError(f'lens: scale is "recomputed" or "frozen"; {scale!r} came.')
     form = made.form
     head = subgraph(form.graph, (form.output,), given=(stream,))
+    if scale == "recomputed" and (chance := by_chance(head)):
+        raise InexactError(f"lens: the head must be one function of all partial sums.{chance}", where=form.output)
     given = {**made.inputs, stream: made.values[stream]}
     graph, state = (head, form.state) if scale == "recomputed" else freeze(head, form.state, given)
     with torch.no_grad():

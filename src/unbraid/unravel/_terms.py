@@ -9,7 +9,7 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, Result, Split, Target, sum_error, tolerance
+from unbraid.form import ResidualForm, Result, Split, Target, by_chance, sum_error, tolerance
 from unbraid.graph import Add, subgraph
 from unbraid.unravel._attribution import Attribution, attributed
 from unbraid.unravel._head import pulled_back
@@ -222,7 +222,8 @@ def _departs(made: Run, stream: str, error: float) -> InexactError:
             where = f"block {add.block} ({made.form.blocks[add.block].name!r})"
             break
     return InexactError(
-        f"unravel: the terms must sum to the stream to {bound:g}; they depart by {error:.2e}, first at {where}.",
+        f"unravel: the terms must sum to the stream to {bound:g}; they depart by {error:.2e}, first at {where}."
+        f"{by_chance(made.form.graph)}",
         where=where,
         error=error,
     )
