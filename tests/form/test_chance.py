@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 import unbraid
 from networks import Chain, Does, Residual, error, lively, mlp, normal
@@ -22,7 +22,7 @@ class Forgetful(nn.Module):
     """A dropout that a model leaves in train mode."""
 
     def forward(self, x):
-        return F.dropout(x, 0.5, training=True)
+        return functional.dropout(x, 0.5, training=True)
 
 
 def trunk():
@@ -35,7 +35,7 @@ def sampled(net, x):
 
 
 def discrete(hard):
-    return lambda net, x: net.head(net.b(F.gumbel_softmax(net.a(x), hard=hard)))
+    return lambda net, x: net.head(net.b(functional.gumbel_softmax(net.a(x), hard=hard)))
 
 
 def thinned(net, x):
@@ -128,4 +128,4 @@ def test_values_hold_the_numbers_of_one_draw(name):
 
 def test_lesions_name_the_line():
     with pytest.raises(ValueError, match=r"lesion: .*the graph holds randn_like at \w+\.py:\d+ \(random\)"):
-        unbraid.lesion(made("a variational autoencoder"), DATA, F.cross_entropy)
+        unbraid.lesion(made("a variational autoencoder"), DATA, functional.cross_entropy)

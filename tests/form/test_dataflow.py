@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import unbraid
@@ -52,7 +52,7 @@ def cached(net, h):
 CHOICES = {
     "argmax and embedding": lambda net, h: net.table(h.argmax(-1)),
     "nearest code": nearest,
-    "one-hot": lambda net, h: F.one_hot(h.argmax(-1), 6).to(h.dtype),
+    "one-hot": lambda net, h: functional.one_hot(h.argmax(-1), 6).to(h.dtype),
     "a comparison": lambda net, h: (h > 0).to(h.dtype),
     "a row of a parameter": lambda net, h: net.table.weight[h.argmax(-1)],
     "ranks": lambda net, h: h.argsort(-1).argsort(-1).to(h.dtype) / 6,
@@ -240,8 +240,8 @@ def analyses(model, form):
     yield lambda: unbraid.derivative_chain(form, X, small=0)
     yield lambda: unbraid.signal(form, data)
     yield lambda: unbraid.diagnose(model, data)
-    yield lambda: unbraid.lesion(form, data, F.cross_entropy)
-    yield lambda: unbraid.subsets(form, data, F.cross_entropy)
+    yield lambda: unbraid.lesion(form, data, functional.cross_entropy)
+    yield lambda: unbraid.subsets(form, data, functional.cross_entropy)
 
 
 SOME = ("argmax and embedding", "one-hot", "bytes", "no_grad", "a frozen backbone", "detached branches")

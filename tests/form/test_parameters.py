@@ -80,13 +80,13 @@ def test_what_only_one_block_makes_of_another_input_is_its_own():
 
     def forward(net, x):
         condition = torch.tanh(net.c(x))
-        h = x
+        h = net.stem(x)
         for gate, branch in zip(net.gates, net.branches, strict=True):
             h = h + torch.sigmoid(gate(condition)) * branch(h)
         return h
 
     gates, branches = (nn.ModuleList(mlp(6) for _ in range(2)) for _ in range(2))
-    model = Does(forward, c=nn.Linear(6, 6), gates=gates, branches=branches)
+    model = Does(forward, c=nn.Linear(6, 6), stem=nn.Linear(6, 6), gates=gates, branches=branches)
     assert list(counted(model).values()) == [4 * WIDE, 4 * WIDE], "what both read of the condition is no block's own"
 
 

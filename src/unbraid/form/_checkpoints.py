@@ -16,16 +16,17 @@ from torch.utils.checkpoint import CheckpointFunction
 @contextmanager
 def plain_checkpoints() -> Iterator[None]:
     """Let reentrant checkpoints of this thread call their function as it is; those of other threads stay theirs."""
-    thread, before, own = get_ident(), CheckpointFunction.apply, vars(CheckpointFunction).get("apply")
+    thread, own = get_ident(), vars(CheckpointFunction).get("apply")
+    before: Callable[..., Any] = CheckpointFunction.apply
 
     def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
         return function(*args) if get_ident() == thread else before(function, preserve, *args)
 
-    CheckpointFunction.apply = apply  # type: ignore[assignment, method-assign]
+    CheckpointFunction.apply = apply  # type: ignore[method-assign]
     try:
         yield
     finally:
         if own is None:
             del CheckpointFunction.apply
         else:
-            CheckpointFunction.apply = own
+            CheckpointFunction.apply = own  # type: ignore[method-assign]
