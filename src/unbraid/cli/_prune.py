@@ -16,7 +16,7 @@ from unbraid.cli._trace import Model, Pretrained, Shape, Weights
 if TYPE_CHECKING:
     from unbraid import Pruning, Ranking, ResidualForm
     from unbraid.cli._pruned import Task
-    from unbraid.prune import Removal
+    from unbraid.form import BranchLike
 
 __all__ = ["prune"]
 
@@ -35,7 +35,10 @@ class _Each(StrEnum):
 def prune(
     model: Model = None,
     drop: Annotated[
-        str | None, typer.Option(help="The blocks to remove: 3,7; or branches as BLOCK:BRANCH, such as 3:1.")
+        str | None,
+        typer.Option(
+            help="The blocks to remove, by number or name: 3,-1,layer1.0; or branches as BLOCK:BRANCH, such as 3:1."
+        ),
     ] = None,
     keep: Annotated[float | None, typer.Option(help="The share of layers to keep; the least important go.")] = None,
     by: Annotated[_By, typer.Option(help="What makes a layer important, for --keep.")] = _By.INFLUENCE,
@@ -114,7 +117,7 @@ class Done:
 
 
 def _prune(
-    task: "Task", chosen: "list[Removal] | None", keep: float | None, by: _By, each: _Each, examples: int
+    task: "Task", chosen: "list[BranchLike] | None", keep: float | None, by: _By, each: _Each, examples: int
 ) -> Done:
     import unbraid
     from unbraid.prune import layers, pruning
@@ -131,17 +134,25 @@ def _prune(
     try:
         return Done(form, ranking, pruning(loaded.model, form, chosen))
     except IndexError as error:
-        raise ValueError(f"--drop: {str(error).removeprefix('without: ')}") from error
+        raise ValueError(f"--drop: {str(error).removeprefix('prune: ')}") from error
 
 
-def _removals(text: str) -> "list[Removal]":
-    found: list[Removal] = []
+def _removals(text: str) -> "list[BranchLike]":
+    found: list[BranchLike] = []
     for item in text.split(","):
-        block, colon, branch = item.strip().partition(":")
-        if not block.isdecimal() or (colon and not branch.isdecimal()):
-            raise ValueError(f'--drop is blocks with commas between, such as 3,7, or 3:1 for a branch; got "{text}".')
-        found.append((int(block), int(branch)) if colon else int(block))
+        block, colon, branch = (part.strip() for part in item.partition(":"))
+        if not block or (colon and not branch):
+            raise ValueError(
+                "--drop is blocks with commas between, by number or name, such as 3,layer1.0, or 3:1 for a branch; "
+                f'got "{text}".'
+            )
+        found.append((_word(block), _word(branch)) if colon else _word(block))
     return found
+
+
+def _word(text: str) -> int | str:
+    """A number where it is one, else a name."""
+    return int(text) if text.removeprefix("-").isdecimal() else text
 
 
 def _rounded_up(count: float) -> int:

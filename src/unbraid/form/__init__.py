@@ -33,6 +33,7 @@ from unbraid.form._target import (
 from unbraid.form._tensors import read_tensors
 from unbraid.form._trace import chain, trace
 from unbraid.form._verify import Verification
+from unbraid.form._which import BlockLike, BranchLike, branch_of, index_of, part_name, part_of
 
 __all__ = [
     "TARGET",
@@ -40,6 +41,8 @@ __all__ = [
     "Batch",
     "Batches",
     "Block",
+    "BlockLike",
+    "BranchLike",
     "Equation",
     "Examples",
     "Feed",
@@ -58,6 +61,7 @@ __all__ = [
     "aim",
     "as_call",
     "as_html",
+    "branch_of",
     "by_chance",
     "chain",
     "channel_dimension",
@@ -69,10 +73,13 @@ __all__ = [
     "explained",
     "finite",
     "first_float",
+    "index_of",
     "largest",
     "lesioned",
     "loss_target",
     "objective",
+    "part_name",
+    "part_of",
     "read_tensors",
     "refuse_stateful",
     "relative_error",

@@ -22,6 +22,7 @@ from unbraid.form._show import block_row, form_html, form_rows, form_table, form
 from unbraid.form._signature import Signature, as_call
 from unbraid.form._store import save
 from unbraid.form._verify import Origin, Verification, verify
+from unbraid.form._which import BlockLike, BranchLike, part_of
 from unbraid.graph import Add, Graph, Segment, Stream
 from unbraid.walk import Lengths, State, Tape, path_counts, record, run
 
@@ -159,19 +160,24 @@ class ResidualForm(Result):
     # ResidualForm.load(folder) reads a saved form; form.load(folder) gives this form the weights of a folder.
     load = Loading()
 
-    def without(self, *which: int | tuple[int, int]) -> "ResidualForm":
-        """The form without branches: all of a block's by its index, or one by (block, branch), branches from 0.
+    def without(self, *which: BranchLike) -> "ResidualForm":
+        """The form without branches: all of a block's, or one by (block, branch).
 
         The skip stays. In a plain layer, which has none, the identity takes the layer's place. Indices and names of
         the other blocks keep their meaning.
+
+        Args:
+            which: blocks by index (−1 is the last of `blocks`), by name, or as they are; branches as pairs of a block
+                and the branch's number, from 0, or name: without(3, "layer1.0", (−1, 1)).
 
         Raises:
             IndexError: there is no such block or branch.
             ShapeError: a plain layer changes the size, so that no identity can take its place.
         """
+        parts = tuple(part_of(self, part, "without") for part in which)
         branches = {block.index: len(block.branches) for block in self.all_blocks}
-        graph = deleted(self.graph, which, branches)
-        return replace(self, graph=graph, deletions=(*self.deletions, *which), error=float("nan"))
+        graph = deleted(self.graph, parts, branches)
+        return replace(self, graph=graph, deletions=(*self.deletions, *parts), error=float("nan"))
 
     def split(self, into: Split) -> "ResidualForm":
         """The form whose attention branches are split into one branch a head, where the graph shows the heads.
@@ -216,7 +222,7 @@ class ResidualForm(Result):
         """
         return self if output is None else replace(self, explains=output_stream(self, output))
 
-    def reorder(self, order: Sequence[int]) -> "ResidualForm":
+    def reorder(self, order: Sequence[BlockLike]) -> "ResidualForm":
         """The form with its blocks in another order (Veit et al. 2016, section 4.3).
 
         A block moves as a whole: branches, skip and what the trunk does with the sum before the next fork. Everything
@@ -224,9 +230,11 @@ class ResidualForm(Result):
         two blocks. Indices and names of the blocks keep their meaning; permutations compose.
 
         Args:
-            order: for each position the present position of the block that is to run there: order[i] runs i-th.
+            order: for each position the block that is to run there, order[i] the i-th: by its present position, from
+                the end where it is negative, by its name, or the block itself.
 
         Raises:
+            IndexError: there is no block of a name.
             ValueError: a position is missing or comes twice, a block would leave its trunk, or would run before
                 something that it reads.
             ShapeError: two blocks that would meet disagree in shape.

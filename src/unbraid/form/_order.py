@@ -1,4 +1,5 @@
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -7,22 +8,32 @@ from typing import TYPE_CHECKING
 from unbraid.errors import ShapeError
 from unbraid.form._block import Block
 from unbraid.form._units import Unit, units
+from unbraid.form._which import BlockLike, index_of
 from unbraid.graph import Add, Graph, Step, makes, reads
 
 if TYPE_CHECKING:
     from unbraid.form._form import ResidualForm
 
 
-def reorder(form: "ResidualForm", order: Sequence[int]) -> "ResidualForm":
+def reorder(form: "ResidualForm", blocks: Sequence[BlockLike]) -> "ResidualForm":
     """Move blocks; see `ResidualForm.reorder`."""
+    order = [_position(form, block) for block in blocks]
     if sorted(order) != [*range(len(form.blocks))]:
         raise ValueError(
-            f"reorder: the order must hold each of the positions 0 to {len(form.blocks) - 1} once; got {[*order]}."
+            f"reorder: the order must hold each of the positions 0 to {len(form.blocks) - 1} once; got {order}."
         )
     present = [form.blocks[index] for index in form.order]
     graph = _reordered(form.graph, units(form.graph, present, form.stream), present, order)
     moved = tuple(present[position].index for position in order)
     return replace(form, graph=graph, moved=() if moved == tuple(range(len(moved))) else moved, error=math.nan)
+
+
+def _position(form: "ResidualForm", block: BlockLike) -> int:
+    """The present position of a block: by name it moves with the block, and a number says the position itself."""
+    if isinstance(block, str | Block):
+        return form.order.index(index_of(form, block, "reorder", nested=False))
+    number = operator.index(block)
+    return number + len(form.blocks) if number < 0 else number
 
 
 def interchangeable(form: "ResidualForm") -> list[list[int]]:

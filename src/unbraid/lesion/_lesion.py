@@ -146,8 +146,8 @@ def lesion(
         batches: pairs of inputs and labels; inputs a tensor, a tuple or a dict. With replace="mean" they are read
             twice, so no iterator.
         metric: (what the model returns, labels) -> a scalar tensor; averaged over batches by their size.
-        sets: "single" for every block, "pairs" for every pair of blocks, or sets of your own: blocks by index, branches
-            as (block, branch).
+        sets: "single" for every block, "pairs" for every pair of blocks, or sets of your own: blocks by index or name,
+            branches as (block, branch), as `form.without` takes them.
         replace: what takes the place of the branch's output: "zero"; "mean", its mean over the data at each position;
             "resample", what the branch gives in the whole model for another example of the batch.
         max_batch: how many examples run at once at most, if more than a batch holds; None lets the memory decide.

@@ -1,14 +1,14 @@
 from collections.abc import Iterable, Sequence
 from itertools import combinations
-from typing import TypeAlias
+from typing import SupportsIndex, TypeAlias
 
-from unbraid.form import ResidualForm
+from unbraid.form import Block, BlockLike, BranchLike, ResidualForm, part_name, part_of
 
 # A block, or one of its branches as (block, branch), branches from 0.
 Part: TypeAlias = int | tuple[int, int]
 LesionSet: TypeAlias = tuple[Part, ...]
-# "single", "pairs", or sets of one's own.
-Sets: TypeAlias = str | Iterable[Part | Sequence[Part]]
+# "single", "pairs", or sets of one's own: of blocks by index or name, and of branches as (block, branch).
+Sets: TypeAlias = str | Iterable[BlockLike | Sequence[BranchLike]]
 
 
 def the_sets(form: ResidualForm, sets: Sets) -> tuple[LesionSet, ...]:
@@ -18,19 +18,11 @@ def the_sets(form: ResidualForm, sets: Sets) -> tuple[LesionSet, ...]:
         if sets not in ("single", "pairs"):
             raise ValueError(f'sets: "single", "pairs", or sets of blocks such as [(0,), (1, 2)]; got "{sets}".')
         return tuple(combinations(blocks, 1 if sets == "single" else 2))
-    return tuple((which,) if isinstance(which, int) else tuple(which) for which in sets)
+    alone = (str, Block, SupportsIndex)
+    given = ((which,) if isinstance(which, alone) else which for which in sets)
+    return tuple(tuple(part_of(form, part, "lesion") for part in which) for which in given)
 
 
 def the_names(form: ResidualForm, sets: Iterable[LesionSet]) -> tuple[str, ...]:
-    """What is deleted: "layer1.0 + layer2.1"; a branch by its own name, after its block's where that says more."""
-    blocks = {block.index: block for block in form.all_blocks}
-
-    def name(part: Part) -> str:
-        block, branch = part if isinstance(part, tuple) else (part, None)
-        whole = blocks[block].name
-        if branch is None:
-            return whole
-        own = blocks[block].branches[branch]
-        return own if own.startswith(whole) else f"{whole}: {own}"
-
-    return tuple(" + ".join(map(name, which)) or "nothing" for which in sets)
+    """What is deleted: "layer1.0 + layer2.1"."""
+    return tuple(" + ".join(part_name(form, part) for part in which) or "nothing" for which in sets)

@@ -1,12 +1,13 @@
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, SupportsIndex
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from unbraid._progress import progress
-from unbraid.form import ResidualForm, Split, Target
+from unbraid.form import BlockLike, ResidualForm, Split, Target, branch_of, index_of
+from unbraid.graph import SKIP
 from unbraid.paths._paths import Paths
 from unbraid.paths._setting import Setting
 from unbraid.walk import NOT_MET, Chosen, walk
@@ -17,7 +18,7 @@ def chosen_paths(
     args: Any,
     kwargs: Mapping[str, Any] | None = None,
     *,
-    masks: Int[Tensor, "paths blocks"],
+    masks: Int[Tensor, "paths blocks"] | Sequence[Mapping[BlockLike, SupportsIndex | str]],
     target: Target,
     linearize: Literal["frozen", "jacobian"] = "frozen",
     split: Split = None,
@@ -32,7 +33,8 @@ def chosen_paths(
         kwargs: its keyword inputs.
         masks: for each path and block j ≥ 0 (branch j, from 0), −1 (the skip) or −2 (not met: no path through this
             block), as `Paths.masks` has them. Where several trunks meet and a row has choices on more than one, it
-            stands for all paths that make these choices, and they add up.
+            stands for all paths that make these choices, and they add up. Or for each path a mapping of the blocks, by
+            index or name, whose branch it passes, to the branch: [{"layer1.0": 0, −1: 0}]; it skips the others.
         target: what to explain, one number per example: a class, or a tensor [batch] of them, for an output [batch,
             classes]; a pair (position, class), each an int or a tensor [batch], for [batch, positions, classes]; a list
             of these, one for each example; or a function of what the model returns that gives a tensor [batch].
@@ -42,12 +44,15 @@ def chosen_paths(
         chunk: how many paths are pulled back in one pass.
 
     Raises:
+        IndexError: a mapping names a block or a branch that is not there.
         ValueError: a mask has another number of blocks, or chooses a branch that a block does not have; the target
             does not fit the output; or there is nothing to split.
         InexactError: an operator has no rule.
     """
     setting = Setting.of(form, args, kwargs, target, linearize, False, split, output)
     branches = [len(block.branches) for block in setting.form.all_blocks if block.index in setting.columns]
+    if not isinstance(masks, Tensor):
+        masks = _as_masks(setting, masks)
     if masks.ndim != 2 or masks.shape[1] != len(branches) or not len(masks):
         raise ValueError(
             f"chosen_paths: masks are [paths, {len(branches)}], one choice a block; {list(masks.shape)} came."
@@ -57,6 +62,20 @@ def chosen_paths(
         row, column = wrong[0].tolist()
         raise ValueError(_no_such_choice(setting.blocks[column], branches, masks, row, column))
     return followed(setting, masks.to(torch.int8), chunk)
+
+
+def _as_masks(
+    setting: Setting, paths: Sequence[Mapping[BlockLike, SupportsIndex | str]]
+) -> Int[Tensor, "paths blocks"]:
+    """The mask of each path that is told by the branches that it passes."""
+    masks = torch.full((len(paths), len(setting.columns)), SKIP)
+    for row, choices in enumerate(paths):
+        for which, branch in choices.items():
+            block = index_of(setting.form, which, "chosen_paths", nested=False)
+            skips = branch in (SKIP, "skip")
+            number = SKIP if skips else branch_of(setting.form, block, branch, "chosen_paths")
+            masks[row, setting.columns[block]] = number
+    return masks
 
 
 def _no_such_choice(block: str, branches: list[int], masks: Tensor, row: int, column: int) -> str:

@@ -8,11 +8,11 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from unbraid.form import TARGET, ResidualForm, Split, Target, aim, said_of
+from unbraid.form import TARGET, BlockLike, ResidualForm, Split, Target, aim, said_of
 from unbraid.graph import subgraph
 from unbraid.paths._by_length import ByLength, per_example
 from unbraid.paths._check import measured, model_error
-from unbraid.paths._place import add_of, place_of
+from unbraid.paths._place import add_of, block_of, place_of
 from unbraid.walk import Polynomial, Polynomials, Tape, joined, path_counts, run, walk
 
 
@@ -82,7 +82,7 @@ def gradient_spectrum(
     kwargs: Mapping[str, Any] | None = None,
     *,
     target: Target,
-    at: int | str = "source",
+    at: BlockLike = "source",
     max_length: int | None = None,
     check: bool = True,
     nested: bool = False,
@@ -103,8 +103,8 @@ def gradient_spectrum(
             classes]; a pair (position, class), each an int or a tensor [batch], for [batch, positions, classes]; a list
             of these, one for each example; or a function of what the model returns that gives a tensor [batch].
         output: which of several outputs indices pick from, by name or number; see `ResidualForm.explaining`.
-        at: "source", where the first trunk begins; the name of another of `form.sources`; or a block's index: the
-            gradient at that block's branch output (Equation 11.6), with the branches after it counted.
+        at: "source", where the first trunk begins; the name of another of `form.sources`; or a block, by index or name:
+            the gradient at that block's branch output (Equation 11.6), with the branches after it counted.
         max_length: leave out longer paths; then the sum is not checked, as it is not the gradient.
         check: compare the sum with autograd and the lengths with the number of paths, for one gradient more; for two
             where a branch passes no gradient.
@@ -123,7 +123,7 @@ def gradient_spectrum(
     exact, tape = replace(form.exact, graph=found_aim.graph, explains=TARGET), found_aim.tape
     lengths = exact.lengths(nested)
     algebra = Polynomials(exact.graph, tape, lengths, max_length, chunk)
-    place = place_of(exact, at)
+    block, place = block_of(exact, at), place_of(exact, at)
     found = walk(exact.graph, algebra, {TARGET: algebra.seed(found_aim.seed)}, [place]).get(place)
     counts = counts_of(exact, at, max_length, nested)
     gradients = algebra.coefficients(found, tape.values[place], len(counts))
@@ -132,14 +132,14 @@ def gradient_spectrum(
         error = of_model = measured(exact, tape, place, args, kwargs, found_aim.seed, lengths, found, counts)
         if form.exact is not form:
             of_model = model_error(form, gradients.sum(0), place, args, kwargs, target)
-    parameter_norms = _parameter_norms(exact, tape, at, found, len(counts)) if isinstance(at, int) else None
+    parameter_norms = None if block is None else _parameter_norms(exact, tape, block, found, len(counts))
     examples = found_aim.examples(found_aim.gradients([place]))
     mean = float(found_aim.values.double().mean())
     norms, signed = per_example(gradients, gradients.sum(0), examples, place)
     return GradientSpectrum(gradients, norms, signed, counts, parameter_norms, error, of_model, examples.summed, mean)
 
 
-def counts_of(exact: ResidualForm, at: int | str, max_length: int | None, nested: bool) -> tuple[int, ...]:
+def counts_of(exact: ResidualForm, at: BlockLike, max_length: int | None, nested: bool) -> tuple[int, ...]:
     """The number of paths of each length from a place to the output, up to a length."""
     upto = None if max_length is None else max_length + 1
     return tuple(path_counts(exact.graph, exact.lengths(nested), exact.output, place_of(exact, at)))[:upto] or (0,)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, final
 from rich import box
 from rich.table import Table
 
-from unbraid.form import Log
+from unbraid.form import BlockLike, Log
 from unbraid.paths._mean import MeanSpectrum, mean_spectrum
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ class SpectrumLog(Log[MeanSpectrum]):
     A writer gets the loss, the mean length and the ends of the effective interval.
 
     Attributes:
-        at: "source", or a block's index.
+        at: "source", or a block, by index or name.
     """
 
-    at: int | str = "source"
+    at: BlockLike = "source"
 
     def take(self) -> MeanSpectrum:
         """The spectrum of this moment."""

@@ -10,9 +10,21 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid._progress import how_many, progress
-from unbraid.form import Batch, Batches, Keep, ResidualForm, Split, classification_loss, each_row, loss_target, said_of
+from unbraid.form import (
+    Batch,
+    Batches,
+    BlockLike,
+    Keep,
+    ResidualForm,
+    Split,
+    classification_loss,
+    each_row,
+    loss_target,
+    said_of,
+)
 from unbraid.paths._by_length import ByLength
 from unbraid.paths._gradient import GradientSpectrum, counts_of, gradient_spectrum
+from unbraid.paths._place import block_of
 from unbraid.ranks import Row
 
 
@@ -86,7 +98,7 @@ def mean_spectrum(
     batches: Batches,
     *,
     loss: Callable[[Any, Any], Tensor] = classification_loss,
-    at: int | str = "source",
+    at: BlockLike = "source",
     max_length: int | None = None,
     check: bool = True,
     nested: bool = False,
@@ -105,7 +117,7 @@ def mean_spectrum(
         batches: any iterable of (inputs, labels); inputs a tensor, a tuple or a dict.
         loss: a function (what the model returns, labels) -> [batch], one number per example; by default the
             cross-entropy of class scores, those of its first floating-point tensor.
-        at: "source", the name of a source, or a block's index, as for `gradient_spectrum`.
+        at: "source", the name of a source, or a block, by index or name, as for `gradient_spectrum`.
         max_length: leave out longer paths.
         check: compare each batch's sum with autograd, for one gradient more.
         nested: open the blocks inside branches.
@@ -138,7 +150,9 @@ def mean_spectrum(
         counts[:] = [found.counts]
         return _row(found, found.target, batch.size)
 
-    kept = None if keep is None else Keep(Path(keep), "spectrum", (at, max_length, check, nested, split, output))
+    block = block_of(form, at)
+    place = at if block is None else block
+    kept = None if keep is None else Keep(Path(keep), "spectrum", (place, max_length, check, nested, split, output))
     sums = _Sums()
     with progress("spectra", how_many(batches)) as step:
         for row in each_row(form, batches, of, kept):

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from unbraid.form import TARGET, ResidualForm, Result, Target, aim, said_of
+from unbraid.form import TARGET, BlockLike, ResidualForm, Result, Target, aim, said_of
 from unbraid.paths._by_length import per_example
 from unbraid.paths._check import parts_error
 from unbraid.paths._place import place_of
@@ -100,7 +100,7 @@ def gradient_parts(
     *,
     target: Target,
     by: Literal["block", "pair"] = "block",
-    at: int | str = "source",
+    at: BlockLike = "source",
     check: bool = True,
     nested: bool = False,
     output: str | int | None = None,
@@ -120,8 +120,8 @@ def gradient_parts(
             of these, one for each example; or a function of what the model returns that gives a tensor [batch].
         output: which of several outputs indices pick from, by name or number; see `ResidualForm.explaining`.
         by: "block", or "pair" for pairs too.
-        at: "source" for the first source, the name of one of `form.sources`, or a block's index: the gradient at that
-            block's branch output, and the blocks after it.
+        at: "source" for the first source, the name of one of `form.sources`, or a block, by index or name: the
+            gradient at that block's branch output, and the blocks after it.
         check: compare the whole and the largest part with autograd, for two gradients more (four for a pair).
         nested: the blocks inside branches too, in the place of those around them.
         chunk: how many cotangents are pulled back at once. Memory is a forward run's activations plus two stacks of at

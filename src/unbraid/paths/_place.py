@@ -1,19 +1,37 @@
-from unbraid.form import ResidualForm
+from unbraid.form import BlockLike, ResidualForm, index_of
 from unbraid.graph import Add
 
 
-def place_of(form: ResidualForm, at: int | str) -> str:
-    """The stream that `at` means: "source" is the first source; a block's index is its sum.
+def place_of(form: ResidualForm, at: BlockLike) -> str:
+    """The stream that `at` means: "source" is the first source, a source's name itself, and a block its sum.
 
     At the sum, the gradient is that at the branch's output.
     """
-    if isinstance(at, int):
-        return add_of(form, at).output
-    if at == "source":
-        return form.sources[0]
-    if at not in form.sources:
-        raise ValueError(f'at: "source", a block\'s index, or one of the sources {list(form.sources)}; {at!r} came.')
-    return at
+    block = block_of(form, at)
+    if block is not None:
+        return add_of(form, block).output
+    return form.sources[0] if at == "source" else str(at)
+
+
+def block_of(form: ResidualForm, at: BlockLike) -> int | None:
+    """The index of the block that `at` means; None where it means a source.
+
+    Raises:
+        IndexError: there is no such block.
+        ValueError: there is no such source either.
+    """
+    if isinstance(at, str) and (at == "source" or at in form.sources):
+        return None
+    try:
+        return index_of(form, at, "at")
+    except IndexError as error:
+        if not isinstance(at, str):
+            raise
+        names = str(error).partition(repr(at))[2]  # those that come close
+        raise ValueError(
+            f'at: "source", a block\'s index, or one of the sources {list(form.sources)}; {at!r} came, which is no '
+            f"block's name either{names}"
+        ) from None
 
 
 def add_of(form: ResidualForm, block: int) -> Add:
@@ -21,4 +39,4 @@ def add_of(form: ResidualForm, block: int) -> Add:
     for add in form.adds:
         if add.block == block:
             return add
-    raise IndexError(f"at: there is no block {block}; blocks are numbered 0 to {len(form.blocks) - 1}.")
+    raise IndexError(f"at: block {block} is gone from this form, which is without a branch around it.")

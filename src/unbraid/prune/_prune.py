@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, as_call
+from unbraid.form import BranchLike, ResidualForm, as_call, part_of
 from unbraid.prune._call import flops, outputs
 from unbraid.prune._pruning import Pruning
 from unbraid.prune._surgery import alike
@@ -17,7 +17,7 @@ from unbraid.prune._work import Path, homes, members, work
 def prune(
     model: nn.Module,
     form: ResidualForm,
-    remove: Iterable[int | tuple[int, int]],
+    remove: Iterable[BranchLike],
     args: Any = None,
     kwargs: Mapping[str, Any] | None = None,
 ) -> nn.Module:
@@ -26,7 +26,7 @@ def prune(
     Args:
         model: the model from which the form was made. It is not changed; the result has copies of its parameters.
         form: the form of the whole model.
-        remove: blocks by their index, or branches as (block, branch), branches from 0.
+        remove: blocks by index or name, or branches as (block, branch), as `form.without` takes them.
         args: positional inputs for the check; by default those of the trace.
         kwargs: keyword inputs for the check.
 
@@ -52,7 +52,7 @@ def prune(
 def pruning(
     model: nn.Module,
     form: ResidualForm,
-    remove: Iterable[int | tuple[int, int]],
+    remove: Iterable[BranchLike],
     args: Any = None,
     kwargs: Mapping[str, Any] | None = None,
 ) -> Pruning:
@@ -69,7 +69,7 @@ def pruning(
     Args:
         model: the model from which the form was made. It is not changed; the result has copies of its parameters.
         form: the form of the whole model.
-        remove: blocks by their index, or branches as (block, branch), branches from 0.
+        remove: blocks by index or name, or branches as (block, branch), as `form.without` takes them.
         args: positional inputs for the check; by default those of the trace.
         kwargs: keyword inputs for the check.
 
@@ -78,7 +78,7 @@ def pruning(
         ValueError: the form was made from another model, is itself without some branches, or keeps no example.
         InexactError: the result's outputs are not those of form.without(...).
     """
-    which = tuple(remove)
+    which = tuple(part_of(form, part, "prune") for part in remove)
     _check_same(model, form)
     example = _example(form, args, kwargs)
     without = form.without(*which)

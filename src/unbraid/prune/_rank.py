@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unbraid._progress import how_many, progress
-from unbraid.form import Batches, Block, Metric, ResidualForm, each_batch, lesioned, sweep
+from unbraid.form import Batches, BranchLike, Metric, ResidualForm, each_batch, lesioned, part_name, part_of, sweep
 from unbraid.graph import differentiable
 from unbraid.prune._measure import (
     Over,
@@ -30,7 +30,7 @@ def rank(
     *,
     by: By = "influence",
     metric: Metric | None = None,
-    groups: Iterable[Iterable[Removal]] | None = None,
+    groups: Iterable[Iterable[BranchLike]] | None = None,
     over: Over = "position",
 ) -> Ranking:
     """Order the blocks of a model by what they are worth.
@@ -50,8 +50,8 @@ def rank(
         by: the measure.
         metric: (output, labels) -> a scalar tensor, smaller is better; needed for "lesion" and "gradient".
         groups: what is ranked together: the blocks of each layer, say, `layers(model, form)`. By default each top-level
-            block by itself. Members of a group are blocks, or (block, branch) pairs; "influence" takes groups of
-            consecutive blocks, whose before is the first's and whose after is the last's.
+            block by itself. Members of a group are blocks, by index or name, or (block, branch) pairs; "influence"
+            takes groups of consecutive blocks, whose before is the first's and whose after is the last's.
         over: between which vectors the cosine is taken. "position": of a stream [batch, positions, features] one a
             position, as in the paper; of any other stream, and with "example", all numbers of an example are one
             vector: an image's channels may be its second size or its last, and a cosine over all is the same for both.
@@ -91,27 +91,19 @@ def rank(
     )
 
 
-def _groups(form: ResidualForm, groups: Iterable[Iterable[Removal]] | None) -> tuple[tuple[Removal, ...], ...]:
+def _groups(form: ResidualForm, groups: Iterable[Iterable[BranchLike]] | None) -> tuple[tuple[Removal, ...], ...]:
     if groups is None:
         return tuple((block.index,) for block in form.blocks if branches_of(form, (block.index,)))
-    chosen = tuple(tuple(group) for group in groups)
+    chosen = tuple(tuple(part_of(form, part, "rank") for part in group) for group in groups)
     for group in chosen:
-        form.without(*group)  # it knows which blocks and branches there are, and says so
         if not branches_of(form, group):
             raise ValueError(f"rank: a group is at least one branch that the form has; {list(group)} came.")
     return chosen
 
 
 def _name(form: ResidualForm, group: Sequence[Removal]) -> str:
-    blocks = {block.index: block for block in form.all_blocks}
-    names = [blocks[r].name if isinstance(r, int) else _branch(blocks[r[0]], r[1]) for r in group]
+    names = [part_name(form, part) for part in group]
     return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
-
-
-def _branch(block: Block, branch: int) -> str:
-    """A branch is called after its module, or else after its block."""
-    name = block.branches[branch]
-    return name if name.startswith(f"{block.name}.") else f"{block.name}, {name}"
 
 
 def _influence(

@@ -1,3 +1,4 @@
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,18 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, Result, Split, Target, by_chance, sum_error, tolerance
+from unbraid.form import (
+    Block,
+    BlockLike,
+    ResidualForm,
+    Result,
+    Split,
+    Target,
+    by_chance,
+    index_of,
+    sum_error,
+    tolerance,
+)
 from unbraid.graph import Add, subgraph
 from unbraid.unravel._attribution import Attribution, attributed
 from unbraid.unravel._head import pulled_back
@@ -99,12 +111,37 @@ class Terms(Result):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, k: int) -> Term:
-        """The k-th term: terms[0] is the input, terms[k] is f_k, as Equation 11.5 counts."""
+    def __getitem__(self, which: BlockLike) -> Term:
+        """One term, by number or name: terms[0] is the input, terms[k] is f_k of Equation 11.5, terms[−1] the last.
+
+        A block, or a block's name, is its term, unless each of its branches is one.
+
+        Raises:
+            IndexError: there is no such term.
+        """
+        k = self._place(which)
         origin = self._origins[k]
         block, branch = _place(origin)
         substituted = block is not None and _free_way(self._run, block, self._of)
         return Term(self.names[k], self.values[k], block, branch, substituted, self._run, self._of, origin)
+
+    def _place(self, which: BlockLike) -> int:
+        if isinstance(which, str) and which in self.names:
+            return self.names.index(which)
+        if isinstance(which, str | Block):
+            block = index_of(self._run.form, which, "terms")
+            own = [k for k, origin in enumerate(self._origins) if _place(origin)[0] == block]
+            if len(own) != 1:
+                names = [self.names[k] for k in own]
+                raise IndexError(
+                    f"terms: block {block} ({self._run.form.all_blocks[block].name!r}) has {len(own)} terms here"
+                    f"{f': {names}' if own else ''}; the terms are {list(self.names)}."
+                )
+            return own[0]
+        k = operator.index(which)
+        if not -len(self) <= k < len(self):
+            raise IndexError(f"terms: there is no term {k}; terms are numbered 0 to {len(self) - 1}.")
+        return k
 
     def attribute(self, target: Target, *, output: str | int | None = None) -> Attribution:
         """Split a scalar of the output over the terms, the head frozen at this input; see `Attribution`.
