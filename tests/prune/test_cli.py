@@ -69,7 +69,7 @@ def test_keep_heal_save_and_load_again(run, examples, tmp_path):
 
 def test_drop_and_save_without_healing(run, examples, tmp_path):
     folder = tmp_path / "mlp4"
-    found = facts(run, "--drop", "1,4", "--save", folder)
+    found = facts(run, "--drop", "blocks.1,-2", "--save", folder)
     assert found["removed"] == [1, 4]
     assert found["ranking"] is None
     assert found["saved"]["kind"] == "run"
@@ -128,6 +128,11 @@ def test_bad_input_is_one_line(run, tmp_path):
         ([run], "say what goes: either --drop 3,7 or --keep 0.75."),
         ([run, "--drop", "1", "--keep", "0.5"], "either --drop 3,7 or --keep 0.75"),
         ([run, "--drop", "one"], '--drop is blocks with commas between, such as 3,7, or 3:1 for a branch; got "one".'),
+        (
+            [run, "--drop", "blocks1"],
+            """such as 3,7, or 3:1 for a branch; got "blocks1". There is no block 'blocks1'. Did""",
+        ),
+        ([run, "--drop", "1,,2"], 'or 3:1 for a branch; got "1,,2".'),
         ([run, "--drop", "17"], "--drop: there is no block 17; blocks are numbered 0 to 5."),
         ([run, "--drop", "1:4"], "--drop: block 1 has no branch 4; branches are numbered 0 to 0."),
         ([run, "--keep", "1.5"], "--keep is a share from 0 to 1; got 1.5."),

@@ -79,7 +79,7 @@ def prune(
         raise ValueError("--heal trains on data that unbraid knows; give --data mnist1d, digits, or a file.")
     if keep is not None and by is not _By.INFLUENCE and task.data is None:
         raise ValueError(f"--by {by.value} needs labels; give --data mnist1d, digits, or a file.")
-    done = _prune(task, chosen, keep, by, each, examples)
+    done = _prune(task, chosen, drop, keep, by, each, examples)
     smaller = done.pruning.model
     accuracy = {"before": task.accuracy(loaded.model), "after": task.accuracy(smaller)}
     if heal:
@@ -117,7 +117,13 @@ class Done:
 
 
 def _prune(
-    task: "Task", chosen: "list[BranchLike] | None", keep: float | None, by: _By, each: _Each, examples: int
+    task: "Task",
+    chosen: "list[BranchLike] | None",
+    drop: str | None,
+    keep: float | None,
+    by: _By,
+    each: _Each,
+    examples: int,
 ) -> Done:
     import unbraid
     from unbraid.prune import layers, pruning
@@ -134,7 +140,9 @@ def _prune(
     try:
         return Done(form, ranking, pruning(loaded.model, form, chosen))
     except IndexError as error:
-        raise ValueError(f"--drop: {str(error).removeprefix('prune: ')}") from error
+        said = str(error).removeprefix("prune: ")
+        names = any(isinstance(word, str) for part in chosen for word in (part if isinstance(part, tuple) else (part,)))
+        raise ValueError(f"{_how(drop)} {said[0].upper()}{said[1:]}" if names else f"--drop: {said}") from error
 
 
 def _removals(text: str) -> "list[BranchLike]":
@@ -142,12 +150,13 @@ def _removals(text: str) -> "list[BranchLike]":
     for item in text.split(","):
         block, colon, branch = (part.strip() for part in item.partition(":"))
         if not block or (colon and not branch):
-            raise ValueError(
-                "--drop is blocks with commas between, by number or name, such as 3,layer1.0, or 3:1 for a branch; "
-                f'got "{text}".'
-            )
+            raise ValueError(_how(text))
         found.append((_word(block), _word(branch)) if colon else _word(block))
     return found
+
+
+def _how(text: str | None) -> str:
+    return f'--drop is blocks with commas between, such as 3,7, or 3:1 for a branch; got "{text}".'
 
 
 def _word(text: str) -> int | str:
