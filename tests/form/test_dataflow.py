@@ -11,7 +11,9 @@ from torch.utils.checkpoint import checkpoint
 import unbraid
 from networks import Chain, Does, Residual, error, lively, mlp, normal
 from unbraid import paths
+from unbraid.errors import InexactError
 from unbraid.form import trace
+from unbraid.walk._freezer import Freezer
 
 X = normal(3, 6)
 EXACT = 1e-10
@@ -196,6 +198,23 @@ def test_values_pass_a_detached_tensor_as_if_it_were_none(name):
     assert error(unbraid.unravel(form, X).values, unbraid.unravel(plain, X).values) < EXACT
 
 
+def test_the_check_sees_values_that_end_at_a_detached_tensor(monkeypatch):
+    """With the operator itself in the frozen form, the values before it are lost, and the sum says so."""
+    call = Freezer.call
+
+    def kept(freezer, target, *args, **kwargs):
+        made = call(freezer, target, *args, **kwargs)
+        if target is not torch.ops.aten.detach.default:
+            return made
+        node = freezer.graph.call_function(target, (made,))
+        freezer._mine.add(node)
+        return node
+
+    monkeypatch.setattr(Freezer, "call", kept)
+    with pytest.raises(InexactError, match=r"value_spectrum: the lengths must sum to the target"):
+        unbraid.value_spectrum(traced("detach")[1], X, target=target)
+
+
 @pytest.mark.parametrize("name", CHOICES)
 def test_what_a_choice_looks_up_is_a_constant(name):
     model, form = traced(name)
@@ -252,6 +271,8 @@ MORE = tuple(name for name in (*BREAKS, *LOOPS) if name not in SOME)
 def test_every_analysis_works(name):
     """Each is checked against autograd, or against the target, by itself; what is not finite is no number."""
     model, form = traced(name)
+    shown = str(unbraid.gradient_spectrum(form, X, target=1).table().caption)
+    assert ("it ends in integers, or where tensors are detached" in shown) == (not own_gradient(model, X).any())
     for analysis in analyses(model, form):
         found = analysis()
         checked = getattr(found, "error", 0.0)

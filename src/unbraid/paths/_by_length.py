@@ -26,8 +26,9 @@ class ByLength(Result):
 
     @property
     def share(self) -> Float[Tensor, " lengths"]:
-        """norm_m / Σ norm: the part of each length."""
-        return self.norms / self.norms.sum()
+        """norm_m / Σ norm: the part of each length; 0 where the whole gradient is."""
+        whole = self.norms.sum()
+        return torch.zeros_like(self.norms) if whole == 0 else self.norms / whole
 
     @property
     def mean_length(self) -> float:
@@ -57,6 +58,11 @@ class ByLength(Result):
         from unbraid.draw import spectrum  # matplotlib is imported where a figure is wanted
 
         return spectrum(self.counts, self.share.tolist(), self.effective, ax=ax)
+
+
+def ends_before(norms: Float[Tensor, " lengths"]) -> str:
+    """What a caption says of a gradient that is zero, instead of how its lengths are spread; else nothing."""
+    return "" if bool(norms.any()) else "no gradient comes this far: it ends in integers, or where tensors are detached"
 
 
 def effective(share: Float[Tensor, " lengths"], part: float = 0.95) -> tuple[int, int]:

@@ -8,9 +8,9 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from unbraid.form import TARGET, BlockLike, ResidualForm, Split, Target, aim, said_of
+from unbraid.form import TARGET, BlockLike, ResidualForm, Split, Target, aim
 from unbraid.graph import subgraph
-from unbraid.paths._by_length import ByLength, per_example
+from unbraid.paths._by_length import ByLength, ends_before, per_example
 from unbraid.paths._check import measured, model_error
 from unbraid.paths._place import add_of, block_of, place_of
 from unbraid.walk import Polynomial, Polynomials, Tape, joined, path_counts, run, walk
@@ -171,7 +171,5 @@ def _parameter_norms(
 
 def _caption(spectrum: GradientSpectrum) -> str:
     low, high = spectrum.effective
-    return (
-        f"95 % of the norm in lengths {low} to {high}; the sum equals autograd's gradient to {spectrum.error:.1e}"
-        f"{said_of(spectrum.summed)}"
-    )
+    spread = ends_before(spectrum.norms) or f"95 % of the norm in lengths {low} to {high}"
+    return f"{spread}; the sum equals autograd's gradient to {spectrum.error:.1e}"

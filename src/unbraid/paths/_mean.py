@@ -22,7 +22,7 @@ from unbraid.form import (
     loss_target,
     said_of,
 )
-from unbraid.paths._by_length import ByLength
+from unbraid.paths._by_length import ByLength, ends_before
 from unbraid.paths._gradient import GradientSpectrum, counts_of, gradient_spectrum
 from unbraid.paths._place import block_of
 from unbraid.ranks import Row
@@ -59,7 +59,8 @@ class MeanSpectrum(ByLength):
     def table(self) -> Table:
         """One row a length: paths, norm with its standard error, and shares."""
         low, high = self.effective
-        caption = f"{self.examples:,} examples, loss {self.loss:.4g}; 95 % of the norm in lengths {low} to {high}"
+        spread = ends_before(self.norms) or f"95 % of the norm in lengths {low} to {high}"
+        caption = f"{self.examples:,} examples, loss {self.loss:.4g}; {spread}"
         caption += said_of(self.summed)
         table = Table(box=box.SIMPLE_HEAD, caption=caption)
         table.caption_justify = "left"
