@@ -437,11 +437,12 @@ def test_the_refusal_of_a_model_says_what_to_do():
     with pytest.raises(
         NotResidualError,
         match=r"Chain: no residual addition among its 1 additions of data\.\n"
-        r"  networks\.py:\d+: the other operand is a pointwise function of the first, without parameters \(1x\)\n"
+        r"  test_definition\.py:\d+: the other operand is a pointwise function of the first, without parameters "
+        r"\(1x\)\n"
         r"  A plain network is cut at layers of your choice: unbraid\.chain\(model, args, layers=\[\.\.\.\]\)\.",
     ) as caught:
         trace(model, ROWS)
-    assert [r.where.split(":")[0] for r in caught.value.refusals] == ["networks.py"]
+    assert [r.where.split(":")[0] for r in caught.value.refusals] == ["test_definition.py"]
 
 
 def test_repeated_reasons_are_counted():

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from unbraid.errors import TraceError
 from unbraid.form._dispatch import record
 from unbraid.form._functional import functional
+from unbraid.form._lines import noting_lines
 from unbraid.form._signature import Expected, Signature, positions, sizes
 from unbraid.form._uncaptured import said, uncaptured
 
@@ -87,11 +88,14 @@ def _export(
         doubled_args, doubled_kwargs = _doubled(*_apart(args, kwargs))
         try:
             shapes = _free(model, doubled_args, doubled_kwargs)
-            with redirect_stderr(StringIO()):  # it prints the graph that it could not finish; the error says enough
+            with (
+                noting_lines(),
+                redirect_stderr(StringIO()),
+            ):  # it prints the graph that it could not finish; the error says enough
                 return torch.export.export(model, doubled_args, doubled_kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:
             reasons["export, sizes free"] = said(model, error)
-    with redirect_stderr(StringIO()):
+    with noting_lines(), redirect_stderr(StringIO()):
         return torch.export.export(model, args, kwargs, strict=False)
 
 

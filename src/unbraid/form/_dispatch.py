@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from unbraid.errors import TraceError
+from unbraid.form._lines import noting_lines
 from unbraid.form._recorded import results, written_down
 from unbraid.form._signature import Decision, Expected, Signature, positions, sizes
 
@@ -60,7 +61,7 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
             filled[number] = tensor
         positional, keywords = pytree.tree_unflatten(filled, structure)
         reads.clear()
-        with _scopes(model), _Reads(reads):
+        with _scopes(model), _Reads(reads), noting_lines():
             parts = dict(zip(state, tensors, strict=False))
             output = torch.func.functional_call(model, parts, positional, keywords)
         return [*_tensors(output), *reads]

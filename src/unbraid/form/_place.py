@@ -5,6 +5,8 @@ from typing import TypeAlias
 
 from torch import fx
 
+from unbraid.form._lines import is_model_code
+
 Path: TypeAlias = tuple[str, ...]  # of a module, or of a parameter: ("layers", "0", "attn")
 
 _CALL = re.compile(r"@\d+$")
@@ -28,7 +30,7 @@ def scope(node: fx.Node) -> Path:
 def source(node: fx.Node) -> str:
     """File and line of the innermost frame in the model's own code: "…/modeling_gpt2.py:412"."""
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
-    own = [frame for frame in frames if "/torch/" not in frame[0]]
+    own = [frame for frame in frames if is_model_code(frame[0])]
     return ":".join((own or frames or [("unknown file", "0")])[-1])
 
 
