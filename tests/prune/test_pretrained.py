@@ -1,5 +1,6 @@
 """Models of transformers: configuration, cache, and files of the smaller model."""
 
+import copy
 import json
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 import unbraid
 from networks import error, lively, normal
 from prune._models import LAYERS, first, inputs, made
+from unbraid.errors import CheckpointError
 from unbraid.prune import layers, pruning
 from unbraid.prune._facts import trials
 from unbraid.prune._surgery import Cut
@@ -146,3 +148,69 @@ def test_entries_that_follow_from_the_count_follow_it(tmp_path):
     again = transformers.Dinov2Model.from_pretrained(tmp_path, dtype=torch.float64).eval()
     with torch.no_grad():
         assert error(first(again(x)), first(form.without(2, 3)(x))) < 1e-12
+
+
+KEEP = r"Keep the form of the pruned model instead: form\.without\({}\)\.save\(folder\)"
+
+
+@pytest.mark.parametrize(("name", "remove"), [("GPT2", [2]), ("Bert", [(1, 0)]), ("OPT", [5]), ("Gemma2", [0])])
+def test_what_would_be_loaded_with_random_weights_is_not_saved(name, remove, tmp_path):
+    """Branches went, and the configuration builds them again: attention alone, an MLP, a branch, a graph."""
+    model, _, kwargs, form = made(name)
+    smaller = pruning(model, form, remove)
+    assert smaller.how in {"branches", "graph"}
+    gone = ", ".join(map(str, remove)).replace("(", r"\(").replace(")", r"\)")
+    for holder in (smaller.model, copy.deepcopy(smaller.model)):
+        with pytest.raises(CheckpointError, match=KEEP.format(gone)):
+            holder.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    form.without(*remove).save(tmp_path / "form")
+    with torch.no_grad():
+        again = unbraid.ResidualForm.load(tmp_path / "form")
+        assert error(first(tuple(again(**kwargs).values())), first(smaller.model(**kwargs))) < 1e-12
+    assert "save_pretrained" not in vars(model)
+
+
+def test_parts_with_a_library_of_their_own_refuse_too(tmp_path):
+    """The body of a language model, and a network of transformers in a module of one's own."""
+    model, _, kwargs, form = made("GPT2")
+    smaller = unbraid.prune(model, form, [2])
+    with pytest.raises(CheckpointError, match=r"would build transformer\.h\.1\.ln_1, transformer\.h\.1\.attn again"):
+        smaller.transformer.save_pretrained(tmp_path)
+
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = model
+
+        def forward(self, ids):
+            return self.body(ids, use_cache=False).logits
+
+    own = Own().eval()
+    ids = kwargs["input_ids"]
+    form = unbraid.trace(own, ids)
+    layer = unbraid.prune(own, form, layers(own, form)[1])
+    assert len(layer.body.transformer.h) == len(model.transformer.h) - 1
+    for part in (layer.body, layer.body.transformer):  # whose configuration says nothing of the layer that went
+        with pytest.raises(CheckpointError, match="save_pretrained: the configuration of GPT2"):
+            part.save_pretrained(tmp_path)
+
+
+def test_a_model_without_whole_layers_is_saved_with_its_parts(tmp_path):
+    model, _, kwargs, form = made("GPT2")
+    smaller = unbraid.prune(model, form, layers(model, form)[1])
+    smaller.transformer.save_pretrained(tmp_path)
+    again = type(smaller.transformer).from_pretrained(tmp_path, dtype=torch.float64).eval()
+    with torch.no_grad():
+        assert error(first(again(**kwargs)), first(smaller.transformer(**kwargs))) < 1e-12
+
+
+def test_where_the_form_cannot_be_saved_the_state_is_kept():
+    """A recorded run has no file: then the whole model is pruned again and given the state."""
+    model, args, kwargs, _ = made("GPT2")
+    form = unbraid.trace(model, args, kwargs, tracer="dispatch")
+    smaller = unbraid.prune(model, form, [2])
+    with pytest.raises(CheckpointError, match=r"Keep its state_dict\(\).*prune\(model, form, \[2\]\)"):
+        smaller.save_pretrained("nowhere")
+    again = unbraid.prune(model, form, [2])
+    again.load_state_dict(smaller.state_dict())

@@ -73,6 +73,15 @@ def mend(
     return tuple(changes)
 
 
+def described(model: Any, pruned: Any) -> bool:
+    """Whether the pruned model's class builds it from its configuration as well as it builds the whole model."""
+    try:
+        usual = _difference(model, _built(model, model.config.to_dict()))
+        return _difference(pruned, _built(pruned, pruned.config.to_dict())) <= usual
+    except Exception:  # whatever a constructor raises at numbers that do not fit
+        return False
+
+
 def cached_error(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float:
     """How far the last token's output moves when the tokens before it come from the key-value cache.
 

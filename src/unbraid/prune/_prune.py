@@ -10,6 +10,7 @@ from unbraid.form import BranchLike, ResidualForm, as_call, part_of
 from unbraid.prune._call import flops, outputs
 from unbraid.prune._pruning import Pruning
 from unbraid.prune._surgery import alike
+from unbraid.prune._unsaveable import forbid_saving
 from unbraid.prune._ways import Task, ways
 from unbraid.prune._work import Path, homes, members, work
 
@@ -91,6 +92,7 @@ def pruning(
         except Exception as failure:  # a model whose parts are missing raises whatever its code makes of that
             refused.append(f"{said}: {_line(failure)}")
             continue
+        forbid_saving(without, model, made.model, made.modules)
         parameters = (_learned(model), _learned(made.model))
         counted = (flops(model, *example), flops(made.model, *example))
         return Pruning(
