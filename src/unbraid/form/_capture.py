@@ -41,6 +41,10 @@ class Capture:
     tracer: str
     program: ExportedProgram | None = None
 
+    def constant(self, placeholder: str) -> Tensor | None:
+        """The tensor of the state that a placeholder stands for; None where it stands for an input."""
+        return self.state[self.names[placeholder]] if placeholder in self.names else None
+
 
 def capture(
     model: nn.Module,

@@ -46,7 +46,7 @@ class Dataflow:
         self.graph = graph
         self.state = state
         self.learned = learned
-        self.order = {node: number for number, node in enumerate(graph.nodes)}
+        self.order: dict[fx.Node, float] = {node: number for number, node in enumerate(graph.nodes)}
         self.sources = [node for node in graph.nodes if self._begins(node)]
         self.reached = self._reached(self.sources)
         self.carries = {node for node in self.reached if is_float(node)}

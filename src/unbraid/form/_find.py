@@ -1,155 +1,189 @@
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import product
+"""Every residual connection of a graph, by its data flow alone.
+
+A *join* is a sum, flattened (`_join`). Each of its operands is followed up the way that carries it (`_ways`): by
+movements alone (identity), or by what is affine as well (projection). It is a candidate for the skip where it meets a
+tensor, the *fork*, from which other operands are computed. Candidates are tried from the strongest to the weakest, and
+of equals the one with the nearest fork first, so that what hangs together closely is a block of its own:
+
+    x + (y + f(y)) = (x + f(y)) + y, y = g(x):     a block over y, inside the branch of a block over x
+
+Operands that are the skip once more, scaled by numbers or parameters, are collected into it; beside a projection, what
+is affine in the fork as well. Of the others those that stand the tests of `_branch` are branches. What is constant goes
+with a branch, as a bias does. The rest stays in the sum, in which the block is now one operand, and so on.
+
+A block's node must hold the plain sum of its operands: where the model has no such node, the sum is written anew.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import fx
 
 from unbraid.errors import Refusal
 from unbraid.form._block import Skip
+from unbraid.form._branch import AFFINE, COPY, Judge
 from unbraid.form._crossing import crossing
 from unbraid.form._dataflow import Dataflow, same_shape
+from unbraid.form._elements import Constant, no_constant
 from unbraid.form._found import Found
+from unbraid.form._join import Join, Term, joins
 from unbraid.form._place import where
-from unbraid.graph import affine, disjoint, is_float, jointly_affine, mixing, name_of, shape_only
+from unbraid.form._regroup import Group, Regrouping
+from unbraid.form._ways import Step, met, way_up
+from unbraid.graph import Carrier, is_float
+
+NEITHER = "neither operand reaches, by shape-only or affine operations, a tensor from which the other is computed"
+SPREAD = "its operands have different sizes: one is spread over the other"
+NOTHING = "the copies of the tensor that both operands carry cancel: nothing is left of the skip"
+NEGATIVE = "what carries the tensor that both share is subtracted: a negative multiple is no skip"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """All residual blocks in order of execution, and why the other additions are none."""
+    """All residual blocks in order of execution, and why the other additions are none.
+
+    Attributes:
+        blocks: the blocks.
+        refusals: the other additions of data, each with the reason.
+        flow: the data flow of the graph with the sums that were written anew.
+    """
 
     blocks: tuple[Found, ...]
     refusals: tuple[Refusal, ...]
+    flow: Dataflow
 
 
-def find(flow: Dataflow) -> Finding:
-    """Every residual addition of a graph, by its data flow alone.
+def find(flow: Dataflow, constant: Constant = no_constant) -> Finding:
+    """Find the blocks; sums that no node holds are written into the graph.
 
-    The rule: an addition of two tensors of one shape, of which one, the skip, reaches the fork by shape-only operations
-    (identity) or, failing that, by affine ones and maxima (projection), and the other, a branch, is computed from the
-    same fork and does something: mixes positions or features, or has parameters.
+    Args:
+        flow: the data flow of the graph.
+        constant: the value of a placeholder that holds a constant, by its name; None for others.
     """
-    finder = _Finder(flow)
-    for node in flow.graph.nodes:
-        if name_of(node) == "add" and is_float(node):
-            finder.visit(node)
+    finder = _Finder(flow, Judge(flow, constant))
+    for join in joins(flow.graph):
+        if join.head in flow.carries:
+            finder.visit(join)
+    flow.graph.eliminate_dead_code(is_impure_node=lambda node: node.op in {"placeholder", "output"})
+    flow = Dataflow(flow.graph, flow.state, flow.learned)
     for add in crossing(flow, finder.blocks.values()):
         del finder.blocks[add]
         finder.refusals[add] = Refusal(where(add), "its skip and branch cross those of a block that begins earlier")
-    return Finding(tuple(finder.blocks.values()), tuple(finder.refusals.values()))
+    return Finding(tuple(finder.blocks.values()), tuple(finder.refusals.values()), flow)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """An operand that may be the skip, with the place on its way at which it meets what each other one comes from."""
+
+    skip: Term
+    way: Sequence[Step]
+    meets: Mapping[Term, int]
+
+    @property
+    def end(self) -> Step:
+        """The farthest meeting: what hangs on the way before it hangs on it, too."""
+        return self.way[max(self.meets.values())]
 
 
 class _Finder:
-    def __init__(self, flow: Dataflow) -> None:
+    def __init__(self, flow: Dataflow, judge: Judge) -> None:
         self.flow = flow
-        self.blocks: dict[fx.Node, Found] = {}
-        self.sums: dict[fx.Node, tuple[fx.Node, fx.Node]] = {}
+        self.judge = judge
+        self.blocks = judge.blocks
         self.refusals: dict[fx.Node, Refusal] = {}
 
-    def visit(self, add: fx.Node) -> None:
-        a, b = add.args[:2]
-        if not isinstance(a, fx.Node) or not isinstance(b, fx.Node) or add not in self.flow.carries:
-            return
-        self.sums[add] = (a, b)
-        if not (is_float(a) and is_float(b)):
-            return
-        if not same_shape(a, b):
-            if a in self.flow.carries and b in self.flow.carries:
-                self.refusals[add] = Refusal(
-                    where(add), "its operands have different sizes: one is spread over the other"
-                )
-            return
-        found = self._joined(add, a, b) or self._joined(add, b, a) or self._block(add, a, b)
-        if isinstance(found, Found):
-            self.blocks[add] = found
-        elif a in self.flow.carries and b in self.flow.carries:
-            self.refusals[add] = Refusal(where(add), found)
+    def visit(self, join: Join) -> None:
+        regrouping = Regrouping(self.flow, join)
+        while True:
+            group = self._group(join, regrouping.terms)
+            if not isinstance(group, Group):
+                break
+            block = regrouping.block(group)
+            self.blocks[block.add] = block
+        regrouping.finish()
+        for node in regrouping.apart():
+            self.refusals[node] = Refusal(where(node), group)
 
-    def _joined(self, add: fx.Node, inner: fx.Node, other: fx.Node) -> Found | None:
-        """(skip + f_1) + f_2 over one fork: one block with one branch more."""
-        block = self.blocks.get(inner)
-        if block is None or len(inner.users) > 1 or self._idle(block.fork, other, block.kind):
-            return None
-        del self.blocks[inner]
-        return replace(block, add=add, branches=(*block.branches, *self._parts(block.fork, other, block.kind)))
-
-    def _block(self, add: fx.Node, a: fx.Node, b: fx.Node) -> Found | str:
-        for skip, branch in ((a, b), (b, a)):
-            fork = self._fork(skip, branch, self._by_shape)
-            if fork is not None:
-                return self._checked(add, fork, skip, branch, "identity")
-        reason = (
-            "neither operand reaches, by shape-only or affine operations, a tensor from which the other is computed"
-        )
+    def _group(self, join: Join, terms: Sequence[Term]) -> Group | str:
+        """The operands that make up a block, or why there is none."""
+        operands = [term for term in terms if _like(term, join.head)]
+        reason = NEITHER if len(operands) > 1 else SPREAD
         # A norm is next to affine: a skip may pass one, and yet beside a scaled skip it makes a branch of a pooling.
-        for held, (skip, branch) in product((True, False), ((a, b), (b, a))):
-            fork = self._fork(skip, branch, partial(self._by_affine, held=held))
-            if fork is not None:
-                found = self._checked(add, fork, skip, branch, "projection", held=held)
-                if isinstance(found, Found):
-                    return found
-                reason = found
+        for weakest, held in ((Carrier.SHAPE, True), (Carrier.MIXING, True), (Carrier.MIXING, False)):
+            for candidate in self._candidates(operands, weakest, held=held):
+                group = self._judged(candidate, operands, held=held)
+                if isinstance(group, Group):
+                    return group
+                reason = group
         return reason
 
-    def _checked(
-        self, add: fx.Node, fork: fx.Node, skip: fx.Node, branch: fx.Node, kind: Skip, *, held: bool = True
-    ) -> Found | str:
-        if reason := self._idle(fork, branch, kind, held=held):
-            return reason
-        if self._apart(fork, skip, branch):
-            return "the operands are computed from disjoint parts of the tensor that they share"
-        return Found(fork, add, skip, self._parts(fork, branch, kind), kind)
+    def _candidates(self, operands: Sequence[Term], weakest: Carrier, *, held: bool) -> list[_Candidate]:
+        """The operands whose way meets another's, the strongest and then the nearest meeting first."""
+        ways = {}
+        for term in operands:
+            way = way_up(self.flow, _tensor(term), held=held)
+            ways[term] = [step for step in way if step.strength <= weakest]
+        marked = dict.fromkeys(step.node for way in ways.values() for step in way)
+        above = met(self.flow, [_tensor(term) for term in operands], marked) if marked else {}
+        candidates = []
+        for skip, way in ways.items():
+            meets = {}
+            for term in operands:
+                places = [n for n, step in enumerate(way) if step.node in above[_tensor(term)]]
+                if term is not skip and places:
+                    meets[term] = places[0]
+            if meets:
+                candidates.append(_Candidate(skip, way, meets))
+        return sorted(candidates, key=self._rank)
 
-    def _idle(self, fork: fx.Node, branch: fx.Node, kind: Skip, *, held: bool = True) -> str | None:
-        """Why what is added is no branch over this fork; None if it is one."""
-        region = self.flow.region(fork, branch)
-        if not region:
-            return "the operands are not computed from one tensor"
-        if branch not in self.flow.carries:
-            return "one operand carries no data"
-        if kind == "identity":
-            if any(mixing(node) or self._has_parameters(node) for node in region):
-                return None
-            return "the other operand is a pointwise function of the first, without parameters"
-        inside = {fork, *region}
-        if all(jointly_affine(n, [d for d in self.flow.data(n) if d in inside], held=held) for n in region):
-            return "both operands are affine, or maxima, in the tensor that they share: there is no branch"
-        return None
+    def _rank(self, candidate: _Candidate) -> tuple[float, ...]:
+        order, end = self.flow.order, candidate.end
+        return end.strength, -order[end.node], len(candidate.way), order[_tensor(candidate.skip)]
 
-    def _apart(self, fork: fx.Node, skip: fx.Node, branch: fx.Node) -> bool:
-        """Whether skip and branch read different elements of the fork: a recurrence, say, or a coupling of halves."""
-        begins, below = skip, {*self.flow.region(fork, branch)}
-        while fork not in begins.all_input_nodes and begins is not fork:
-            begins = next(n for n in begins.all_input_nodes if fork in self.flow.above(n, fork))
-        readers = [node for node in fork.users if node in below]
-        return begins is not fork and all(disjoint(begins, reader) for reader in readers)
+    def _judged(self, candidate: _Candidate, operands: Sequence[Term], *, held: bool) -> Group | str:
+        skip, fork = candidate.skip, candidate.end.node
+        rest = [term for term in operands if term is not skip]
+        same = [term for term in rest if self.judge.elements(fork).same(_tensor(term), _tensor(skip))]
+        moved_only = candidate.end.strength is Carrier.SHAPE
+        scaled = [t for t in rest if moved_only and t not in same and self.judge.scaled(fork, _tensor(skip), _tensor(t))]
+        others = [term for term in candidate.meets if term not in (*same, *scaled)]
+        factor = skip.factor + sum(term.factor for term in same)
+        hidden = sum(term.factor * self.judge.copies(fork, _tensor(skip), _tensor(term)) for term in others)
+        if math.isclose(factor + hidden, 0, abs_tol=1e-9):
+            return NOTHING
+        unit = _unit(factor, [term.factor for term in others])
+        if factor / unit < 0:
+            return NEGATIVE
+        kind: Skip = "identity" if moved_only and not scaled and math.isclose(factor / unit, 1) else "projection"
+        objections = {}
+        for term in others:
+            place = candidate.way[candidate.meets[term]].node
+            added = term.factor / unit > 0
+            objections[term] = self.judge.objection(
+                place, _tensor(skip), _tensor(term), kind, held=held, added=added
+            )
+        branches = [term for term, objection in objections.items() if objection is None]
+        if not branches:
+            return next(filter(None, objections.values()), COPY)
+        affine = [term for term, objection in objections.items() if objection == AFFINE]
+        fork = candidate.way[max(candidate.meets[term] for term in (*branches, *affine))].node
+        return Group(fork, kind, skip, factor, (*same,), (*scaled, *affine), (*branches,), unit)
 
-    def _has_parameters(self, node: fx.Node) -> bool:
-        return not self.flow.parametric.isdisjoint(node.all_input_nodes)
 
-    def _parts(self, fork: fx.Node, branch: fx.Node, kind: Skip) -> tuple[fx.Node, ...]:
-        """A branch that is itself a sum over the same fork, and no block of its own, is several branches."""
-        if branch not in self.sums or branch in self.blocks or len(branch.users) > 1:
-            return (branch,)
-        parts = self.sums[branch]
-        if any(self._idle(fork, part, kind) for part in parts):
-            return (branch,)
-        self.refusals.pop(branch, None)  # it is part of a block after all
-        return tuple(leaf for part in parts for leaf in self._parts(fork, part, kind))
+def _unit(factor: float, others: Sequence[float]) -> float:
+    """What to divide a sum by so that its skip is the fork itself, as in 0.7·x + 0.7·f(x); else its sign."""
+    if others and all(math.isclose(other, factor) for other in others):
+        return factor
+    return -1.0 if factor < 0 and all(other < 0 for other in others) else 1.0
 
-    def _fork(self, skip: fx.Node, branch: fx.Node, passed: Callable[[fx.Node], fx.Node | None]) -> fx.Node | None:
-        """The first node, walking up the skip, from which the branch is computed too."""
-        way, node = [skip], passed(skip)
-        while node is not None:
-            way.append(node)
-            node = passed(node)
-        above = self.flow.above(branch, way[-1]) - {branch}
-        return next((node for node in way if node in above), None)
 
-    def _by_shape(self, node: fx.Node) -> fx.Node | None:
-        below = node.args[0] if node.op == "call_function" and shape_only(node) else None
-        return below if isinstance(below, fx.Node) else None
+def _like(term: Term, head: fx.Node) -> bool:
+    """Whether an operand is a tensor of floats of the sum's shape."""
+    return isinstance(term.node, fx.Node) and is_float(term.node) and same_shape(term.node, head)
 
-    def _by_affine(self, node: fx.Node, *, held: bool) -> fx.Node | None:
-        data = self.flow.data(node)
-        return data[0] if node.op == "call_function" and len(data) == 1 and affine(node, data, held=held) else None
+
+def _tensor(term: Term) -> fx.Node:
+    assert isinstance(term.node, fx.Node)
+    return term.node

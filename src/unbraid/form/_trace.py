@@ -112,10 +112,10 @@ def assemble(
     title = type(model).__name__ if model is not None else "the saved model"
     if not layers:
         flow = _dataflow(captured, learned)
-        finding = find(flow)
+        finding = find(flow, captured.constant)
         if not finding.blocks:
             raise _not_residual(title, finding.refusals)
-        return _form(captured, anatomy(flow, finding.blocks), model, title, refusals=finding.refusals)
+        return _form(captured, anatomy(finding.flow, finding.blocks), model, title, refusals=finding.refusals)
     flow = _dataflow(captured, learned)
     found = tuple(_layer(flow, captured.graph, name) for name in layers)
     form = _form(captured, Anatomy(_dataflow(captured, learned), found, {}), model, title, layers=tuple(layers))

@@ -5,8 +5,9 @@ It is immutable and does nothing by itself: `unbraid.walk` runs and differentiat
 
 from unbraid.graph._operators import (
     POINTWISE,
+    Carrier,
     affine,
-    disjoint,
+    carrier,
     is_float,
     jointly_affine,
     mixing,
@@ -35,6 +36,7 @@ __all__ = [
     "POINTWISE",
     "SKIP",
     "Add",
+    "Carrier",
     "Code",
     "Graph",
     "Role",
@@ -42,8 +44,8 @@ __all__ = [
     "Step",
     "Stream",
     "affine",
+    "carrier",
     "differentiable",
-    "disjoint",
     "is_float",
     "jointly_affine",
     "makes",

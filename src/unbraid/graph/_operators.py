@@ -1,6 +1,8 @@
 """What each operator does to the data that flow through it: the one table that `find` and `freeze` share."""
 
-from typing import Any
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx
@@ -13,21 +15,43 @@ _SHAPE = """
     resolve_conj resolve_neg mT mH adjoint
 """
 
-# What the skip of a projection may pass: linear in its data up to a constant or a held scale, or a choice among them.
-# Products of matrices other than with a weight are not among these: two attention scores are two branches.
-_AFFINE = """
-    slice select narrow split split_with_sizes chunk unbind tensor_split index index_select getitem slice_scatter
-    linear addmm conv1d conv2d conv3d convolution conv_transpose1d conv_transpose2d conv_transpose3d
-    batch_norm _native_batch_norm_legit_functional _native_batch_norm_legit_no_training _native_batch_norm_legit
-    group_norm instance_norm layer_norm rms_norm
-    avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d mean
-    max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d amax max
-    max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices
-    pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d
-    cat repeat repeat_interleave tile pixel_shuffle pixel_unshuffle channel_shuffle
-    upsample_nearest1d upsample_nearest2d upsample_bilinear2d upsample_bicubic2d upsample_linear1d
-    add sub neg mul div masked_fill
-"""
+# Affine in some of their arguments, the others held: linear in them up to a constant or a held scale, or a choice among
+# them. Each row names such groups of arguments by their places: all of one group may carry data at once. A list of
+# tensors is one argument. Products are affine in one factor alone: two attention scores are two branches.
+_Groups: TypeAlias = tuple[tuple[int, ...], ...]
+_AFFINE: list[tuple[_Groups, str]] = [
+    (
+        ((0,),),
+        """
+        slice select narrow split split_with_sizes unsafe_split chunk unbind tensor_split index index_select gather take
+        take_along_dim masked_select getitem diagonal diag_embed unfold im2col as_strided tril triu rot90 fliplr flipud
+        linear conv1d conv2d conv3d convolution _convolution conv_transpose1d conv_transpose2d conv_transpose3d col2im
+        batch_norm _native_batch_norm_legit_functional _native_batch_norm_legit_no_training _native_batch_norm_legit
+        group_norm instance_norm layer_norm rms_norm native_layer_norm native_group_norm _fused_rms_norm
+        avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+        _adaptive_avg_pool2d _adaptive_avg_pool3d mean sum nansum cumsum diff trace
+        max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d amax max
+        max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices
+        pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
+        replication_pad3d repeat repeat_interleave tile pixel_shuffle pixel_unshuffle channel_shuffle
+        upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d
+        upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d _upsample_bilinear2d_aa
+        _upsample_bicubic2d_aa grid_sampler grid_sampler_2d grid_sampler_3d
+        fft_fft fft_fft2 fft_fftn fft_ifft fft_ifft2 fft_ifftn fft_rfft fft_rfft2 fft_rfftn fft_irfft fft_irfft2
+        fft_irfftn fft_hfft fft_ihfft fft_fftshift fft_ifftshift _fft_r2c _fft_c2c _fft_c2r real imag conj _conj
+        div neg dropout feature_dropout alpha_dropout feature_alpha_dropout native_dropout
+        cat concat concatenate stack hstack vstack dstack column_stack
+        """,
+    ),
+    (((0, 1),), "add sub rsub lerp addcdiv slice_scatter select_scatter diagonal_scatter"),
+    (((0,), (1,)), "mul matmul mm bmm mv dot inner outer ger kron"),
+    (((1,),), "copy"),
+    (((1,), (2,), (3,), (4,)), "einsum"),
+    (((0, 1), (0, 2)), "addmm addmv addr baddbmm addbmm addcmul"),
+    (((1, 2),), "where"),
+    (((0, 2),), "masked_fill index_put _index_put_impl masked_scatter"),
+    (((0, 3),), "index_add index_copy scatter_add scatter scatter_reduce"),
+]
 
 # Element by element.
 _POINTWISE = """
@@ -42,7 +66,7 @@ _POINTWISE = """
 """
 
 SHAPE_ONLY = frozenset(_SHAPE.split())
-AFFINE = frozenset(_AFFINE.split())
+AFFINE: dict[str, _Groups] = {name: groups for groups, names in _AFFINE for name in names.split()}
 POINTWISE = frozenset(_POINTWISE.split())
 _DROPOUT = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
 
@@ -60,7 +84,7 @@ def shape_only(node: fx.Node) -> bool:
     if name in _DROPOUT:
         return not (len(node.args) > 2 and node.args[2])
     if name == "slice":
-        return _bounds(node) == (0, _END)
+        return _takes_all(node)
     return name in SHAPE_ONLY
 
 
@@ -74,14 +98,34 @@ def mixing(node: fx.Node) -> bool:
 
 # Movements that lose or join elements: affine, and yet nothing is mixed.
 _PICKS = frozenset(
-    """slice select narrow split split_with_sizes chunk unbind tensor_split index index_select getitem cat stack hstack
-    vstack concat repeat repeat_interleave tile pad constant_pad_nd slice_scatter select_scatter sym_size
-    pixel_shuffle pixel_unshuffle channel_shuffle""".split()
+    """slice select narrow split split_with_sizes unsafe_split chunk unbind tensor_split index index_select gather take
+    take_along_dim masked_select getitem diagonal diag_embed unfold as_strided tril triu rot90 fliplr flipud
+    cat concat concatenate stack hstack vstack dstack column_stack repeat repeat_interleave tile pad constant_pad_nd
+    slice_scatter select_scatter diagonal_scatter index_put _index_put_impl index_copy scatter masked_scatter copy
+    sym_size pixel_shuffle pixel_unshuffle channel_shuffle meshgrid broadcast_tensors""".split()
 )
 
+# Batch norm is none of these: in eval mode its scale is a constant.
+_SCALED_BY_DATA = frozenset(
+    "group_norm instance_norm layer_norm rms_norm native_layer_norm native_group_norm _fused_rms_norm".split()
+)
+_NORMS = _SCALED_BY_DATA | frozenset(name for name in AFFINE if "batch_norm" in name)
+# Each element is looked up at a place of its own: a table of relative positions for attention scores, not a stream.
+_LOOKED_UP = frozenset({"gather", "take", "take_along_dim"})
+_REDUCTIONS = frozenset({"sum", "mean", "add", "amax", "amin"})
 
-def affine(node: fx.Node, data: list[fx.Node], *, held: bool = True) -> bool:
-    """Whether the operator is affine, or a maximum, in the one operand that carries data.
+
+class Carrier(IntEnum):
+    """How an operator carries an operand, with all else held at its value: the smaller, the stronger."""
+
+    SHAPE = 0  # it moves all of the elements
+    PICK = 1  # it takes some of them, or puts them among others
+    SCALED = 2  # it multiplies each by a number, or a norm's held scale
+    MIXING = 3  # it is affine, or a maximum, and makes an element from several
+
+
+def carrier(node: fx.Node, data: Sequence[fx.Node], *, held: bool = True) -> Carrier | None:
+    """How an operator carries the one operand that carries data; None if it does not.
 
     Args:
         node: a call of an operator.
@@ -89,50 +133,61 @@ def affine(node: fx.Node, data: list[fx.Node], *, held: bool = True) -> bool:
         held: whether a norm counts, whose scale depends on the data, as if that scale were held.
     """
     if shape_only(node):
-        return True
-    if name_of(node) not in AFFINE or (name_of(node) in _SCALED_BY_DATA and not held) or len(data) != 1:
-        return False
-    first, second = [*node.args, None][:2]
-    if name_of(node) in _EITHER_SIDE:
-        return (first is data[0]) != (second is data[0])  # x·x is not affine
-    return first in (data[0], [data[0]]) and second is not data[0]
+        return Carrier.SHAPE
+    if not affine(node, data, held=held) or name_of(node) in _LOOKED_UP:
+        return None
+    if name_of(node) in _PICKS:
+        return Carrier.PICK
+    return Carrier.SCALED if name_of(node) in _NORMS or not mixing(node) else Carrier.MIXING
 
 
-def jointly_affine(node: fx.Node, data: list[fx.Node], *, held: bool = True) -> bool:
+def affine(node: fx.Node, data: Sequence[fx.Node], *, held: bool = True) -> bool:
+    """Whether the operator is affine, or a maximum, in the one operand that carries data; arguments as for `carrier`."""
+    return shape_only(node) or (len(data) == 1 and jointly_affine(node, data, held=held))
+
+
+def jointly_affine(node: fx.Node, data: Sequence[fx.Node], *, held: bool = True) -> bool:
     """Whether the operator is affine in all of its operands that carry data, taken together."""
-    return affine(node, data, held=held) or name_of(node) in {"add", "sub", "cat", "stack", "slice_scatter"}
-
-
-# Affine in their second operand, too: D·x as well as x·D.
-_EITHER_SIDE = frozenset({"add", "sub", "mul"})
-
-# Batch norm is none of these: in eval mode its scale is a constant.
-_SCALED_BY_DATA = frozenset({"group_norm", "instance_norm", "layer_norm", "rms_norm"})
-
-
-def disjoint(a: fx.Node, b: fx.Node) -> bool:
-    """Whether two nodes are certain to pick different elements of the tensor that both read."""
-    if name_of(a) != name_of(b):
+    if shape_only(node):
+        return True
+    if not data or (name_of(node) in _SCALED_BY_DATA and not held) or not _linear_variant(node):
         return False
-    if name_of(a) == "getitem":
-        return bool(a.args[1] != b.args[1])
-    if name_of(a) == "select":
-        return bool(a.args[1] == b.args[1] and a.args[2] != b.args[2])
-    if name_of(a) != "slice" or (a.args[1:2] or (0,)) != (b.args[1:2] or (0,)):
-        return False
-    (start, end), (other_start, other_end) = _bounds(a), _bounds(b)
-    known = all(isinstance(bound, int) and bound >= 0 for bound in (start, end, other_start, other_end))
-    return known and (end <= other_start or other_end <= start)
+    places = {place for place, tensors in _by_place(node).items() if not tensors.isdisjoint(data)}
+    return any(places <= set(group) for group in AFFINE.get(name_of(node), ()))
+
+
+def _linear_variant(node: fx.Node) -> bool:
+    """Whether an option of the operator leaves it affine: a division that rounds is not, nor a product at places."""
+    options = [*node.args[3:], *node.kwargs.values()] if "scatter" in name_of(node) else node.kwargs.values()
+    named = {option for option in options if isinstance(option, str)}
+    return not named & {"floor", "trunc"} and ("scatter" not in name_of(node) or named <= _REDUCTIONS)
+
+
+def _by_place(node: fx.Node) -> dict[int, set[fx.Node]]:
+    """The tensors at each place of an operator's arguments, named ones included."""
+    arguments = dict(enumerate(node.args))
+    if node.kwargs and isinstance(node.target, torch._ops.OpOverload):
+        places = {argument.name: place for place, argument in enumerate(node.target._schema.arguments)}
+        arguments |= {places[name]: value for name, value in node.kwargs.items() if name in places}
+    if name_of(node) == "einsum":  # the factors are places of their own
+        arguments = dict(enumerate(_items(node.args[1]), start=1))
+    return {
+        place: {tensor for tensor in _items(value) if isinstance(tensor, fx.Node)}
+        for place, value in arguments.items()
+    }
+
+
+def _items(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 _END = 2**63 - 1
 
 
-def _bounds(node: fx.Node) -> tuple[Any, Any]:
-    """The first element that a slice takes and the one after its last; its step only thins them out."""
-    arguments: list[Any] = [*node.args, None, None, None, None]
-    start, end, step = arguments[2:5]
-    return (start or 0, _END if end is None else end) if step in (None, 1) else (start or 0, -1)
+def _takes_all(node: fx.Node) -> bool:
+    """Whether a slice takes every element."""
+    start, end, step = [*node.args, None, None, None, None][2:5]
+    return step in (None, 1) and start in (None, 0) and end in (None, _END)
 
 
 # The argument that these ask for its sizes or its type alone.

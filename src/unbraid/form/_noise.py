@@ -1,0 +1,80 @@
+"""Noise: what a model draws, with mean zero, and multiplies: mean + ε·deviation is no residual connection.
+
+A mask that is drawn, stochastic depth's or dropout's, is none: its mean is not zero, and a branch stays what it is.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import fx
+
+from unbraid.graph import name_of, shape_only, values_read
+
+
+def is_noise(node: fx.Node) -> bool:
+    """Whether a node is a product of which one factor is drawn, with mean zero."""
+    seen, stack = set[fx.Node](), [node]
+    while stack:
+        factor = stack.pop()
+        if factor in seen or factor.op != "call_function":
+            continue
+        seen.add(factor)
+        if _mean(factor) == 0:
+            return True
+        if shape_only(factor) or name_of(factor) in {"mul", "neg", "masked_fill"}:
+            stack += values_read(factor)
+        elif name_of(factor) == "div":
+            stack += values_read(factor)[:1]
+    return False
+
+
+def _mean(node: fx.Node) -> float | None:
+    """The mean of what is drawn, then moved, shifted and scaled by numbers; None where it is not known, or not drawn."""
+    if node.op != "call_function":
+        return None
+    if name_of(node) in _DRAWN:
+        return _DRAWN[name_of(node)](node)
+    (*tensors,) = node.all_input_nodes
+    if len(tensors) != 1 or not (shape_only(node) or name_of(node) in _MOVES):
+        return None
+    mean = _mean(tensors[0])
+    if mean is None or shape_only(node):
+        return mean
+    numbers = [float(argument) for argument in node.args if isinstance(argument, int | float)]
+    return _MOVES[name_of(node)](mean, *numbers, node.args[0] is tensors[0]) if len(numbers) < 2 else None
+
+
+def _normal(node: fx.Node) -> float | None:
+    """normal(mean, deviation, …), whose mean is a number or a tensor."""
+    mean: Any = node.args[0]
+    while isinstance(mean, fx.Node) and mean.op == "call_function" and shape_only(mean):
+        mean = mean.args[0]
+    if isinstance(mean, fx.Node):
+        return 0.0 if name_of(mean) in {"zeros", "zeros_like", "new_zeros"} else None
+    return float(mean)
+
+
+def _uniform(node: fx.Node) -> float:
+    """uniform(x, from, to) in place of the values of x, from 0 to 1 by default."""
+    low, high = [*node.args[1:], *(0.0, 1.0)[len(node.args) - 1 :]]
+    return (float(str(low)) + float(str(high))) / 2
+
+
+_DRAWN: dict[str, Callable[[fx.Node], float | None]] = {
+    "randn": lambda _: 0.0,
+    "randn_like": lambda _: 0.0,
+    "rand": lambda _: 0.5,
+    "rand_like": lambda _: 0.5,
+    "normal": _normal,
+    "normal_functional": lambda node: float(str([*node.args[1:2], 0.0][0])),
+    "uniform": _uniform,
+}
+# The mean afterwards: of the mean before, the number and whether what is drawn comes first.
+_MOVES: dict[str, Callable[..., float | None]] = {
+    "add": lambda mean, number, first: mean + number,
+    "sub": lambda mean, number, first: mean - number,
+    "rsub": lambda mean, number, first: number - mean,
+    "mul": lambda mean, number, first: mean * number,
+    "div": lambda mean, number, first: mean / number if first and number else None,
+    "neg": lambda mean, first: -mean,
+}
