@@ -5,10 +5,11 @@ import torch
 from torch import fx
 
 from networks import normal
-from unbraid.graph import affine, disjoint, is_float, jointly_affine, mixing, name_of, shape_only
+from unbraid.graph import Carrier, affine, carrier, is_float, jointly_affine, mixing, name_of, shape_only
 
 aten = torch.ops.aten
 W = normal(6, 6, seed=1)
+ROWS = torch.tensor([3, 0, 3, 1])
 
 SHAPE = {
     "view": lambda x: aten.view.default(x, [4, 2, 3]),
@@ -37,6 +38,28 @@ AFFINE = {
     "repeat": lambda x: aten.repeat.default(x, [2, 1]),
     "avg_pool1d": lambda x: aten.avg_pool1d.default(x, [2]),
     "cat": lambda x: aten.cat.default([x]),
+    "matmul": lambda x: aten.matmul.default(x, W),
+    "mm": lambda x: aten.mm.default(W[:, :4], x),
+    "einsum": lambda x: aten.einsum.default("ij,jk->ki", [x, W]),
+    "sum": lambda x: aten.sum.dim_IntList(x, [1]),
+    "cumsum": lambda x: aten.cumsum.default(x, 1),
+    "rsub": lambda x: aten.rsub.Scalar(x, 1.0),
+    "lerp": lambda x: aten.lerp.Scalar(x, W[:4], 0.3),
+    "where": lambda x: aten.where.self(W[:4] > 0, x, W[:4]),
+    "masked_fill": lambda x: aten.masked_fill.Scalar(x, W[:4] > 0, 2.0),
+    "addmm": lambda x: aten.addmm.default(W[0], x, W, beta=2, alpha=3),
+    "addcmul": lambda x: aten.addcmul.default(x, W[:4], W[:4]),
+    "addcdiv": lambda x: aten.addcdiv.default(x, W[:4], W[:4]),
+    "index_add": lambda x: aten.index_add.default(W, 0, ROWS, x),
+    "index_copy": lambda x: aten.index_copy.default(W, 0, ROWS, x),
+    "index_put": lambda x: aten.index_put.default(W, [ROWS], x, True),
+    "scatter_add": lambda x: aten.scatter_add.default(W, 0, ROWS[:, None].expand(4, 6), x),
+    "scatter_reduce": lambda x: aten.scatter_reduce.two(W, 0, ROWS[:, None].expand(4, 6), x, "mean"),
+    "slice_scatter": lambda x: aten.slice_scatter.default(W, x, 0, 1, 5),
+    "index_select": lambda x: aten.index_select.default(x, 0, ROWS),
+    "gather": lambda x: aten.gather.default(x, 1, ROWS[:, None]),
+    "fft_fft": lambda x: aten.fft_fft.default(x),
+    "tril": lambda x: aten.tril.default(x),
 }
 
 POINTWISE = {
@@ -152,38 +175,6 @@ def test_data_in_a_weights_place_is_not_affine():
     assert not affine(graph.call_function(aten.div.Tensor, (weight, data)), [data])
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "apart"),
-    [
-        ((1, 0, 3), (1, 3, 6), True),
-        ((1, 3, 6), (1, 0, 3), True),
-        ((1, 0, 4), (1, 3, 6), False),
-        ((1, 0, 3), (0, 0, 2), False),
-        ((1, 0, -1), (1, -1, None), False),
-    ],
-)
-def test_slices_apart(first, second, apart):
-    """What is certain alone counts; where both take the same elements they are not apart."""
-    graph = fx.Graph()
-    x = graph.placeholder("x")
-    a = graph.call_function(aten.slice.Tensor, (x, *first))
-    b = graph.call_function(aten.slice.Tensor, (x, *second))
-    assert disjoint(a, b) is apart
-
-
-def test_selections_apart():
-    graph = fx.Graph()
-    x = graph.placeholder("x")
-
-    def select(dimension, index):
-        return graph.call_function(aten.select.int, (x, dimension, index))
-
-    assert disjoint(select(1, 0), select(1, 2))
-    assert not disjoint(select(1, 0), select(1, 0))
-    assert not disjoint(select(0, 0), select(1, 2))
-    assert not disjoint(select(1, 0), graph.call_function(aten.slice.Tensor, (x, 1, 1, 3)))
-
-
 def test_floats_and_complex_numbers_are_data():
     graph = fx.Graph()
     node = graph.placeholder("x")
@@ -198,3 +189,68 @@ def test_floats_and_complex_numbers_are_data():
     ):
         node.meta["val"] = value
         assert is_float(node) is expected
+
+
+NO_AFFINE = {
+    "square": lambda x: aten.mul.Tensor(x, x),
+    "floor": lambda x: aten.div.Tensor_mode(x, 2.0, rounding_mode="floor"),
+    "reciprocal": lambda x: aten.div.Tensor(1.0, x),
+    "product": lambda x: aten.scatter_reduce.two(W, 0, ROWS[:, None].expand(4, 6), x, "prod"),
+    "multiplied": lambda x: aten.scatter.reduce(W, 0, ROWS[:, None].expand(4, 6), x, reduce="multiply"),
+}
+
+
+@pytest.mark.parametrize("name", NO_AFFINE)
+def test_what_is_not_affine_in_this_place_or_with_this_option(name):
+    node, x = node_of(NO_AFFINE[name])
+    assert not affine(node, [x])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("linear", Carrier.MIXING),
+        ("matmul", Carrier.MIXING),
+        ("mul", Carrier.SCALED),
+        ("neg", Carrier.SCALED),
+        ("slice", Carrier.PICK),
+        ("pad", Carrier.PICK),
+        ("gather", None),
+    ],
+)
+def test_how_strongly_an_operator_carries(name, expected):
+    node, x = node_of(AFFINE[name])
+    assert carrier(node, [x]) is expected
+
+
+def test_a_norm_carries_where_its_scale_is_held():
+    node, x = node_of(MIXING["layer_norm"])
+    assert carrier(node, [x], held=True) is Carrier.SCALED
+    assert carrier(node, [x], held=False) is None
+
+
+JOINTLY = {
+    "addmm": (lambda a, b: aten.addmm.default(a, b, W), lambda a, b: aten.addmm.default(a, b, b)),
+    "index_add": (lambda a, b: aten.index_add.default(a, 0, ROWS, b), None),
+    "where": (lambda a, b: aten.where.self(ROWS[:, None] > 0, a, b), None),
+    "lerp": (lambda a, b: aten.lerp.Scalar(a, b, 0.3), lambda a, b: aten.lerp.Tensor(a, b, b)),
+    "stack": (lambda a, b: aten.stack.default([a, b]), None),
+    "matmul": (None, lambda a, b: aten.matmul.default(a, b)),
+    "einsum": (None, lambda a, b: aten.einsum.default("ij,ij->i", [a, b])),
+}
+
+
+@pytest.mark.parametrize("name", JOINTLY)
+def test_what_is_affine_in_two_operands_at_once(name):
+    for function, expected in zip(JOINTLY[name], (True, False), strict=True):
+        if function is None:
+            continue
+
+        class Call(torch.nn.Module):
+            def forward(self, a, b):
+                return function(a, b)  # noqa: B023
+
+        graph = fx.symbolic_trace(Call()).graph
+        a, b = (node for node in graph.nodes if node.op == "placeholder")
+        (node,) = (node for node in graph.nodes if node.op == "call_function")
+        assert jointly_affine(node, [a, b]) is expected

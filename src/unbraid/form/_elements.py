@@ -74,7 +74,7 @@ class Elements:
         return not any(bool(taken[known.flatten()].any()) for known in others)
 
     def _read_for(self, end: fx.Node) -> list[fx.Node] | None:
-        """The tensors, moved alone, that enter what is computed on the ways to a node; None where one holds them all."""
+        """The tensors, only moved, that enter what is computed on the ways to a node; None where one holds them all."""
         below = {*self._flow.region(self._whole, end)}
         read, picked = list[fx.Node](), {self._whole: not isinstance(self._whole.meta.get("val"), Tensor)}
         stack = [self._whole]
@@ -120,7 +120,7 @@ class Elements:
         counts = [math.prod(sizes) for sizes in results]
         if not 0 < sum(counts) <= _LARGEST:
             return None
-        numbers = torch.arange(sum(counts)).split(counts)
+        numbers = torch.split(torch.arange(sum(counts)), counts)
         parts = [part.view(sizes) for part, sizes in zip(numbers, results, strict=True)]
         return parts[0] if isinstance(value, Tensor) else parts
 

@@ -140,14 +140,17 @@ class _Finder:
 
     def _rank(self, candidate: _Candidate) -> tuple[float, ...]:
         order, end = self.flow.order, candidate.end
-        return end.strength, -order[end.node], len(candidate.way), order[_tensor(candidate.skip)]
+        ranks = (end.strength, -order[end.node], len(candidate.way), order[_tensor(candidate.skip)])
+        return tuple(map(float, ranks))
 
     def _judged(self, candidate: _Candidate, operands: Sequence[Term], *, held: bool) -> Group | str:
         skip, fork = candidate.skip, candidate.end.node
         rest = [term for term in operands if term is not skip]
         same = [term for term in rest if self.judge.elements(fork).same(_tensor(term), _tensor(skip))]
         moved_only = candidate.end.strength is Carrier.SHAPE
-        scaled = [t for t in rest if moved_only and t not in same and self.judge.scaled(fork, _tensor(skip), _tensor(t))]
+        scaled = [
+            t for t in rest if moved_only and t not in same and self.judge.scaled(fork, _tensor(skip), _tensor(t))
+        ]
         others = [term for term in candidate.meets if term not in (*same, *scaled)]
         factor = skip.factor + sum(term.factor for term in same)
         hidden = sum(term.factor * self.judge.copies(fork, _tensor(skip), _tensor(term)) for term in others)
@@ -161,9 +164,7 @@ class _Finder:
         for term in others:
             place = candidate.way[candidate.meets[term]].node
             added = term.factor / unit > 0
-            objections[term] = self.judge.objection(
-                place, _tensor(skip), _tensor(term), kind, held=held, added=added
-            )
+            objections[term] = self.judge.objection(place, _tensor(skip), _tensor(term), kind, held=held, added=added)
         branches = [term for term, objection in objections.items() if objection is None]
         if not branches:
             return next(filter(None, objections.values()), COPY)

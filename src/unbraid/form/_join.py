@@ -3,16 +3,15 @@
     a − (b + 0.5·(c − d))          a, −1·b, −0.5·c, 0.5·d
 
 Bracketing, order and spelling are gone then, and one rule can judge all operands of a sum together. A sum inside that
-somebody else reads, too, is an operand like any other. The tree is kept: where a node of the model holds the sum of just
-those operands that make up a block, it serves, and nothing is computed in another way than the model does.
+somebody else reads, too, is an operand like any other. The tree is kept: where a node of the model holds the sum of
+just those operands that make up a block, it serves, and nothing is computed in another way than the model does.
 """
 
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
-from torch import Tensor, fx
+from torch import fx
 
 from unbraid.form._dataflow import same_shape
 from unbraid.form._summands import Operand, summands

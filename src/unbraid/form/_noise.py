@@ -29,7 +29,7 @@ def is_noise(node: fx.Node) -> bool:
 
 
 def _mean(node: fx.Node) -> float | None:
-    """The mean of what is drawn, then moved, shifted and scaled by numbers; None where it is not known, or not drawn."""
+    """The mean of what is drawn, then moved, shifted and scaled by numbers; None where it is not known."""
     if node.op != "call_function":
         return None
     if name_of(node) in _DRAWN:
@@ -56,8 +56,8 @@ def _normal(node: fx.Node) -> float | None:
 
 def _uniform(node: fx.Node) -> float:
     """uniform(x, from, to) in place of the values of x, from 0 to 1 by default."""
-    low, high = [*node.args[1:], *(0.0, 1.0)[len(node.args) - 1 :]]
-    return (float(str(low)) + float(str(high))) / 2
+    low, high = [*map(str, node.args[1:3]), "0", "1"][:2] if len(node.args) != 2 else (str(node.args[1]), "1")
+    return (float(low) + float(high)) / 2
 
 
 _DRAWN: dict[str, Callable[[fx.Node], float | None]] = {

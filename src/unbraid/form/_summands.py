@@ -20,7 +20,11 @@ def summands(node: fx.Node) -> Summands:
     added = _added(node)
     if not all(_number(factor) and (_number(operand) or _is_tensor(operand)) for operand, factor in added):
         return []
-    return [(operand, float(factor)) for operand, factor in added if operand != 0]
+    return [
+        (operand if isinstance(operand, fx.Node) else float(operand), float(factor))
+        for operand, factor in added
+        if operand != 0
+    ]
 
 
 def _added(node: fx.Node) -> list[tuple[Any, Any]]:

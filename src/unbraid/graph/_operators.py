@@ -142,7 +142,7 @@ def carrier(node: fx.Node, data: Sequence[fx.Node], *, held: bool = True) -> Car
 
 
 def affine(node: fx.Node, data: Sequence[fx.Node], *, held: bool = True) -> bool:
-    """Whether the operator is affine, or a maximum, in the one operand that carries data; arguments as for `carrier`."""
+    """Whether the operator is affine, or a maximum, in the one operand that carries data; see `carrier`."""
     return shape_only(node) or (len(data) == 1 and jointly_affine(node, data, held=held))
 
 
@@ -172,8 +172,7 @@ def _by_place(node: fx.Node) -> dict[int, set[fx.Node]]:
     if name_of(node) == "einsum":  # the factors are places of their own
         arguments = dict(enumerate(_items(node.args[1]), start=1))
     return {
-        place: {tensor for tensor in _items(value) if isinstance(tensor, fx.Node)}
-        for place, value in arguments.items()
+        place: {tensor for tensor in _items(value) if isinstance(tensor, fx.Node)} for place, value in arguments.items()
     }
 
 
