@@ -104,7 +104,7 @@ class Judge:
     def copies(self, fork: fx.Node, skip: fx.Node, node: fx.Node) -> float:
         """How many times an operand holds the skip in sums of its own: g(x) − x holds x −1 times."""
         elements = self.elements(fork)
-        times, total = {node: 1.0}, 0.0
+        times, total = {unmoved(node): 1.0}, 0.0
         while times:  # from the last node to the first, so that each is met with all its copies at once
             node = max(times, key=self.flow.order.__getitem__)
             factor = times.pop(node)

@@ -30,6 +30,7 @@ from unbraid.form._found import Found
 from unbraid.form._join import Join, Term, joins
 from unbraid.form._place import where
 from unbraid.form._regroup import Group, Regrouping
+from unbraid.form._spelling import unfuse
 from unbraid.form._ways import Step, met, way_up
 from unbraid.graph import Carrier, is_float
 
@@ -61,6 +62,8 @@ def find(flow: Dataflow, constant: Constant = no_constant) -> Finding:
         flow: the data flow of the graph.
         constant: the value of a placeholder that holds a constant, by its name; None for others.
     """
+    if unfuse(flow):
+        flow = Dataflow(flow.graph, flow.state, flow.learned)
     finder = _Finder(flow, Judge(flow, constant))
     for join in joins(flow.graph):
         if join.head in flow.carries:

@@ -6,6 +6,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.fx.node import map_arg
 
+from unbraid.form._spelling import spell_out
 from unbraid.graph import is_float, name_of, shape_only
 
 # Checks on metadata that the exporter adds: they compute nothing.
@@ -41,7 +42,7 @@ def functional(program: ExportedProgram) -> tuple[fx.Graph, ExportedProgram]:
 def tidy(graph: fx.Graph) -> None:
     """Leave out what has no part in the result, and write what is left in one way."""
     _forget_statistics(graph)
-    _spell_out(graph)
+    spell_out(graph)
     _drop_idle(graph)
     graph.eliminate_dead_code(is_impure_node=lambda node: node.op in {"placeholder", "output"})
 
@@ -193,32 +194,6 @@ def _before_the_run(statistic: Any) -> Any:
             break
         statistic = norm.args[int(str(result))]  # its results 3 and 4 are what became of its arguments 3 and 4
     return statistic
-
-
-def _spell_out(graph: fx.Graph) -> None:
-    """Write additions that hide a product as addition and product: a + αb, a + v·b·c."""
-    for node in list(graph.nodes):
-        if node.op != "call_function" or name_of(node) not in {"add", "addcmul"}:
-            continue
-        if not isinstance(node.target, torch._ops.OpOverload) or not isinstance(node.meta.get("val"), Tensor):
-            continue
-        with graph.inserting_before(node):
-            if name_of(node) == "addcmul":
-                product = _call(graph, node, torch.ops.aten.mul.Tensor, node.args[1:3])
-                scale = node.kwargs.get("value", 1)
-            else:
-                product, scale = node.args[1], node.kwargs.get("alpha", 1)
-            if scale != 1 and isinstance(product, fx.Node):
-                product = _call(graph, node, torch.ops.aten.mul.Tensor, (product, scale))
-        if product is not node.args[1]:
-            node.target = torch.ops.aten.add.Tensor
-            node.args, node.kwargs = (node.args[0], product), {}
-
-
-def _call(graph: fx.Graph, like: fx.Node, target: Any, args: tuple[Any, ...]) -> fx.Node:
-    node = graph.call_function(target, args)
-    node.meta = dict(like.meta)
-    return node
 
 
 def _drop_idle(graph: fx.Graph) -> None:

@@ -71,6 +71,16 @@ class Join:
             if len(part.parts) > 1 and isinstance(part.node, fx.Node):
                 yield part.node, [frozenset(range(below.first, below.last + 1)) for below in part.parts]
 
+    def meeting(self, term: Term, others: Collection[Term]) -> fx.Node:
+        """The innermost addition of the model that adds a term and one of others."""
+        places = {place for other in others for place in other.places}
+        met = self.head
+        for node, added in self.sums:
+            below = frozenset().union(*added)
+            if not below.isdisjoint(term.places) and not below.isdisjoint(places):
+                met = node
+        return met
+
     def holder(self, terms: Collection[Term], unit: float) -> fx.Node | None:
         """The node of the model that holds the sum of these terms, each divided by `unit`."""
         places = sorted(place for term in terms for place in term.places)

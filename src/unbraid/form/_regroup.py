@@ -63,10 +63,12 @@ class Regrouping:
         writer = Writer(self.flow, total or self.join.head)
         skip = self._skip(group, writer)
         branches = [self._branch([term, *constants[term]], group.unit, writer) for term in group.branches]
-        if total is None:
-            total, self._stands = writer.sum([skip, *branches]), False
-        elif not _adds(total, {skip, *branches}):
-            writer.sum([skip, *branches], at=total)
+        if total is None or not _adds(total, {skip, *branches}):
+            self._stands = self._stands and total is not None
+            total = writer.sum([skip, *branches], at=total)
+            # It stands for the addition in which skip and branch meet, not for one that adds a bias, or another trunk.
+            meeting = self.join.meeting(group.skip, group.branches).meta
+            total.meta.update({name: meeting[name] for name in ("stack_trace", "nn_module_stack") if name in meeting})
         places = frozenset(place for term in members for place in term.places)
         self.terms = [term for term in self.terms if term not in members] + [Term(total, group.unit, places)]
         return Found(group.fork, total, skip, tuple(branches), group.kind)
