@@ -62,9 +62,10 @@ bench: $(VENV)/.dev
 bench-compare: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py --compare
 
-# make fuzz     20,000 broken and hostile inputs for each parser and loader
+# make fuzz     20,000 broken and hostile inputs for each parser and loader; 2,000 random residual networks
 fuzz: $(VENV)/.fuzz
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/generated/run.py
 
 # make mutants  change the code that finds, cuts and walks, and see the tests fail: 42 minutes on 2 cores; goes on where it stopped
 mutants: $(VENV)/.fuzz

@@ -43,21 +43,32 @@ class _Mark(torch.autograd.Function):
         return ctx.marks.t * gradient, None
 
 
-def by_length(marks: Marks, scalar: Tensor, leaf: Tensor) -> Tensor:
-    """The gradient of a scalar by path length, [marks + 1, *leaf], by interpolation in float64.
+def at_points(marks: Marks, scalar: Tensor, leaf: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """most + 1 values of t, and the gradient of a scalar at each: [most + 1], [most + 1, *leaf], in float64.
 
     The points are Chebyshev's: of all in [−1, 1] they lose the fewest digits on the way from values to coefficients,
-    one for every two or three marks.
+    one for every two or three of them.
     """
-    count = marks.met + 1
-    points = torch.cos((2 * torch.arange(count, dtype=F64) + 1) * (torch.pi / (2 * count)))
+    points = torch.cos((2 * torch.arange(most + 1, dtype=F64) + 1) * (torch.pi / (2 * most + 2)))
     values = []
     for t in points.tolist():
         marks.t = t
         (gradient,) = torch.autograd.grad(scalar, leaf, retain_graph=True, allow_unused=True)
         values.append(torch.zeros_like(leaf, dtype=F64) if gradient is None else gradient.to(F64))
-    powers = torch.linalg.vander(points, N=count)
-    return torch.linalg.solve(powers, torch.stack(values).flatten(1)).view(count, *leaf.shape)
+    return points, torch.stack(values)
+
+
+def by_length(marks: Marks, scalar: Tensor, leaf: Tensor) -> Tensor:
+    """The gradient of a scalar by path length, [marks + 1, *leaf], by interpolation."""
+    points, values = at_points(marks, scalar, leaf, marks.met)
+    powers = torch.linalg.vander(points, N=len(points))
+    return torch.linalg.solve(powers, values.flatten(1)).view(values.shape)
+
+
+def evaluated(coefficients: Tensor, points: Tensor) -> Tensor:
+    """A polynomial with these coefficients at these points: the other way to compare, which loses no digits."""
+    powers = torch.linalg.vander(points, N=len(coefficients))
+    return (powers @ coefficients.to(F64).flatten(1)).view(len(points), *coefficients.shape[1:])
 
 
 @contextmanager
