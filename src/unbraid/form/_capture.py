@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from unbraid.errors import TraceError
 from unbraid.form._dispatch import record
 from unbraid.form._functional import functional
+from unbraid.form._grad_modes import written_out
 from unbraid.form._lines import noting_lines
 from unbraid.form._signature import Expected, Signature, positions, sizes
 from unbraid.form._uncaptured import said, uncaptured
@@ -92,14 +93,11 @@ def _export(
         doubled_args, doubled_kwargs = _doubled(*_apart(args, kwargs))
         try:
             shapes = _free(model, doubled_args, doubled_kwargs)
-            with (
-                noting_lines(),
-                redirect_stderr(StringIO()),
-            ):  # it prints the graph that it could not finish; the error says enough
+            with redirect_stderr(StringIO()), written_out(), noting_lines():  # it prints the graph that it could not finish
                 return torch.export.export(model, doubled_args, doubled_kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:
             reasons["export, sizes free"] = said(model, error)
-    with noting_lines(), redirect_stderr(StringIO()):
+    with redirect_stderr(StringIO()), written_out(), noting_lines():
         return torch.export.export(model, args, kwargs, strict=False)
 
 
@@ -121,17 +119,17 @@ def _exported(model: nn.Module, args: tuple[Any, ...], program: ExportedProgram)
     names, state, leaves = {}, {}, []
     for spec in program.graph_signature.input_specs:
         if spec.kind is InputKind.USER_INPUT:
-            leaves.append(_expected(spec.arg, placeholders))
+            leaves.append(_result(spec.arg, placeholders[spec.arg.name]))
             if isinstance(spec.arg, ConstantArgument):
                 graph.erase_node(placeholders[spec.arg.name])  # its value is built into the graph
         elif spec.target is not None:
             names[spec.arg.name] = spec.target
             state[spec.target] = _tensor(program, spec.target)
     traced_args, traced_kwargs = pytree.tree_unflatten(leaves, program.call_spec.in_spec)
-    made = {node.name: node for node in graph.nodes}
+    (results,) = next(node for node in graph.nodes if node.op == "output").args
     outputs = [
-        _expected(spec.arg, made)
-        for spec in program.graph_signature.output_specs
+        _result(spec.arg, result)
+        for spec, result in zip(program.graph_signature.output_specs, results, strict=True)  # type: ignore[arg-type]
         if spec.kind is OutputKind.USER_OUTPUT
     ]
     positional, by_position = positions(model, args)
@@ -195,10 +193,9 @@ def _tensor(program: ExportedProgram, name: str) -> Tensor:
     return tensor.detach()
 
 
-def _expected(argument: Any, made: Mapping[str, fx.Node]) -> Any:
+def _result(argument: Any, node: Any) -> Any:
+    """An input or output as the signature holds it: a constant, or what its tensor looks like."""
     if isinstance(argument, ConstantArgument):
         return argument.value
-    if argument.name not in made:
-        raise TraceError(f"The output {argument.name!r} is a {type(argument).__name__}, which is no tensor.")
-    value = made[argument.name].meta["val"]
-    return Expected(argument.name, sizes(value), str(value.dtype)) if isinstance(value, Tensor) else None
+    value = node.meta["val"]
+    return Expected(node.name, sizes(value), str(value.dtype)) if isinstance(value, Tensor) else None

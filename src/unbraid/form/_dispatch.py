@@ -52,6 +52,7 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     leaves, structure = pytree.tree_flatten((args, dict(kwargs)))
     given = [number for number, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     state = {name: tensor.detach() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    learned = sum(1 for _ in model.parameters())
     output, reads = None, list[Tensor]()
 
     def forward(*tensors: Tensor) -> list[Tensor]:
@@ -69,7 +70,8 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     # A run in train mode writes buffers and draws numbers: it gets copies, and the random state is put back.
     values = [*(tensor.clone() for tensor in state.values()), *(leaves[number].detach() for number in given)]
     with torch.random.fork_rng([x.device for x in values if x.is_cuda]):
-        graph, constants, sized = written_down(forward, values)
+        graded = {n for n in range(len(values)) if n < learned or n >= len(state)}
+        graph, constants, sized = written_down(forward, values, graded)
     state |= constants
     placeholders = _named(graph, [*list(state)[: len(values) - len(given)], *_titles(model, args, kwargs), *constants])
     for node, number in zip(placeholders[len(values) - len(given) :], given, strict=False):

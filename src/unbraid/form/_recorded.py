@@ -1,14 +1,16 @@
 """A recorded run as a graph without side effects."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.fx import traceback as notes
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from unbraid.form._functional import functional, replace_in_place, tidy
+from unbraid.form._flat import marked
+from unbraid.form._functional import pure
+from unbraid.form._grad_modes import written_out
 from unbraid.graph import name_of
 
 # The sizes of what these give depend on values.
@@ -16,44 +18,36 @@ _SIZED_BY_VALUES = {"nonzero", "nonzero_numpy", "masked_select", "unique", "_uni
 
 
 def written_down(
-    forward: Callable[..., list[Tensor]], values: list[Tensor]
+    forward: Callable[..., list[Tensor]], values: list[Tensor], graded: Collection[int]
 ) -> tuple[fx.Graph, dict[str, Tensor], list[tuple[int, ...]]]:
     """The operators without side effects, the constants among them, and the sizes that depend on values.
 
     Constants are the last placeholders; the tensors of such sizes are the last results.
+
+    Args:
+        forward: the run.
+        values: its arguments.
+        graded: the places of those that may have a gradient.
     """
     with notes.preserve_node_meta():
         module = _traced(forward, values, whole=True)
         if any("autocast" in name_of(node) for node in module.graph.nodes):
             # Entering autocast is no operator that a piece of the graph could repeat: below it, casts are spelled out.
             module = _traced(forward, values, whole=False)
-        _detach_ungraded(module.graph)
+        flat = marked(module.graph)
         constants = _lift_constants(module)
         sized = [node for node in module.graph.nodes if _sized_by_values(node)]
         _output(module.graph).args = ([*results(module.graph), *sized],)
         shapes = [tuple(node.meta["val"].shape) for node in sized]
-        if replace_in_place(module.graph):
-            tidy(module.graph)
-            return module.graph, constants, shapes
-        # Views of one tensor are written: the recorded operators, which decide nothing, can be exported.
-        program = torch.export.export(_Again(module), (*values, *constants.values()), strict=False)
-        return functional(program)[0], constants, shapes
-
-
-class _Again(nn.Module):
-    """Runs a recorded graph with the notes of its nodes."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__()
-        self.module = [module]  # hidden in a list: it has no parameters of its own
-
-    def forward(self, *tensors: Tensor) -> Any:
-        return fx.Interpreter(self.module[0]).run(*tensors)
+        placeholders = [node.name for node in module.graph.nodes if node.op == "placeholder"]
+        fixed = frozenset(name for place, name in enumerate(placeholders) if place not in graded)
+        return pure(flat, fixed), constants, shapes
 
 
 def _traced(function: Callable[..., Any], values: list[Tensor], *, whole: bool) -> fx.GraphModule:
     tracer = make_fx(function, pre_dispatch=whole, record_stack_traces=True, _error_on_data_dependent_ops=False)
-    module: fx.GraphModule = tracer(*values)
+    with written_out():
+        module: fx.GraphModule = tracer(*values)
     return module
 
 
@@ -75,22 +69,6 @@ def _lift_constants(module: fx.GraphModule) -> dict[str, Tensor]:
             first = node.next
         module.graph.erase_node(node)
     return constants
-
-
-def _detach_ungraded(graph: fx.Graph) -> None:
-    """Regions of torch.no_grad are marked by calls that switch gradients: no gradient leaves them."""
-    enabled, ungraded = True, []
-    for node in list(graph.nodes):
-        if name_of(node) == "_set_grad_enabled":
-            enabled = bool(node.args[0])
-            graph.erase_node(node)
-        elif not enabled and node.op == "call_function" and isinstance(node.meta.get("val"), Tensor):
-            ungraded.append(node)
-    for node in ungraded:
-        with graph.inserting_after(node):
-            detached = graph.call_function(torch.ops.aten.detach.default, (node,))
-        detached.meta = dict(node.meta)
-        node.replace_all_uses_with(detached, delete_user_cb=lambda user, detached=detached: user is not detached)
 
 
 def _sized_by_values(node: fx.Node) -> bool:

@@ -1,0 +1,55 @@
+"""What torch's tracers do not write down of where gradients end, said in a way that they do: `detach` and `no_grad`."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+@contextmanager
+def written_out() -> Iterator[None]:
+    """Inside, `x.data` is `x.detach()`, and torch.inference_mode is torch.no_grad.
+
+    Of the first the exporter makes a constant; of the second no tracer keeps anything. To begin with, gradients are on.
+    """
+    with _inference_as_no_grad(), torch.enable_grad(), _Data():
+        yield
+
+
+class _Data(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == Tensor.data.__get__:  # type: ignore[attr-defined]  # a new object at each mention
+            return args[0].detach()
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _inference_as_no_grad() -> Iterator[None]:
+    """For this thread alone: another may run its own models meanwhile."""
+    thread, kind = threading.get_ident(), torch.inference_mode
+    enter, leave = kind.__enter__, kind.__exit__
+    instead: dict[int, bool] = {}
+
+    def entered(self: Any) -> None:
+        if threading.get_ident() != thread:
+            return enter(self)
+        before = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(before and not self.mode)
+        instead[id(self)] = before
+        return None
+
+    def left(self: Any, *error: Any) -> None:
+        if id(self) not in instead:
+            return leave(self, *error)
+        torch._C._set_grad_enabled(instead.pop(id(self)))
+        return None
+
+    kind.__enter__, kind.__exit__ = entered, left  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        kind.__enter__, kind.__exit__ = enter, leave  # type: ignore[method-assign]
