@@ -12,6 +12,7 @@ from unbraid.form._equation import Equation
 from unbraid.form._exactness import relative_error, sum_error, tolerance
 from unbraid.form._examples import Examples, examples, said_of
 from unbraid.form._form import ResidualForm
+from unbraid.form._gradients import gradient_error
 from unbraid.form._heads import Split
 from unbraid.form._log import Log
 from unbraid.form._meta import empty_weights
@@ -73,6 +74,7 @@ __all__ = [
     "explained",
     "finite",
     "first_float",
+    "gradient_error",
     "index_of",
     "largest",
     "lesioned",

@@ -129,7 +129,7 @@ def _exported(model: nn.Module, args: tuple[Any, ...], program: ExportedProgram)
     (results,) = next(node for node in graph.nodes if node.op == "output").args
     outputs = [
         _result(spec.arg, result)
-        for spec, result in zip(program.graph_signature.output_specs, results, strict=True)  # type: ignore[arg-type]
+        for spec, result in zip(program.graph_signature.output_specs, results, strict=True)
         if spec.kind is OutputKind.USER_OUTPUT
     ]
     positional, by_position = positions(model, args)

@@ -112,9 +112,10 @@ def _held(module: fx.GraphModule, node: fx.Node, flat: Flat) -> fx.Node:
 def _inline(module: fx.GraphModule, node: fx.Node, flat: Flat, values: dict[fx.Node, Any], *, graded: bool) -> bool:
     place, before = _WRAPPERS[name_of(node)]
     inner = attribute(module, node.args[place])
-    if not isinstance(inner, torch.nn.Module) or not isinstance(getattr(inner, "graph", None), fx.Graph):
+    graph = getattr(inner, "graph", None)
+    if not isinstance(inner, torch.nn.Module) or not isinstance(graph, fx.Graph):
         return False
-    body = fx.GraphModule(inner, inner.graph)
+    body = fx.GraphModule(inner, graph)
     formal = [n for n in body.graph.nodes if n.op == "placeholder"]
     inside: dict[fx.Node, Any] = {
         name: map_arg(argument, values.__getitem__) for name, argument in zip(formal, node.args[before:], strict=True)
@@ -131,7 +132,7 @@ def _inline(module: fx.GraphModule, node: fx.Node, flat: Flat, values: dict[fx.N
         return True
     if any(name_of(user) != "getitem" for user in node.users):
         return False
-    values.update({user: results[user.args[1]] for user in node.users})
+    values.update({user: results[int(str(user.args[1]))] for user in node.users})
     return True
 
 

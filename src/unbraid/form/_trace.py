@@ -18,6 +18,7 @@ from unbraid.form._dataflow import Dataflow
 from unbraid.form._find import find
 from unbraid.form._form import ResidualForm
 from unbraid.form._found import Found
+from unbraid.form._gradients import modes
 from unbraid.form._meta import computed, on_meta
 from unbraid.form._parameters import parameters
 from unbraid.form._place import scope, source
@@ -163,6 +164,7 @@ def _form(
             operands[: len(parts.top_level)],
             tied=tied(model),
             computed=frozenset(captured.state) - _saved(model, captured),
+            modes=() if model is None else modes(model),
         ),
     )
 

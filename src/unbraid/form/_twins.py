@@ -34,7 +34,7 @@ def twin(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
     if not isinstance(packet, torch._ops.OpOverloadPacket):
         return None
     wanted = _types(target, without=outs)
-    overloads = [getattr(packet, overload) for overload in packet.overloads()]
+    overloads = [getattr(packet, overload) for overload in packet.overloads()]  # type: ignore[no-untyped-call]
     fitting = [o for o in overloads if not mutates(o) and _types(o) == wanted and len(o._schema.returns) == 1]
     same = [o for o in fitting if o._overloadname == target._overloadname]
     return next(iter((*same, *fitting)), None)
@@ -44,7 +44,9 @@ def defaults(target: torch._ops.OpOverload, other: torch._ops.OpOverload) -> dic
     """What an operator takes where nothing is given, by the argument's place, and its twin does not: bernoulli_'s p."""
     pairs = enumerate(zip(target._schema.arguments, other._schema.arguments, strict=False))
     return {
-        place: mine.default_value for place, (mine, its) in pairs if mine.has_default_value() and not its.has_default_value()
+        place: mine.default_value
+        for place, (mine, its) in pairs
+        if mine.has_default_value() and not its.has_default_value()
     }
 
 

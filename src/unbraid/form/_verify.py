@@ -15,6 +15,7 @@ from unbraid.errors import InexactError
 from unbraid.form._alone import alone
 from unbraid.form._checkpoints import plain_checkpoints
 from unbraid.form._exactness import relative_error, tolerance
+from unbraid.form._gradients import few_examples, gradients_against_model
 from unbraid.form._signature import Expected, as_call
 from unbraid.form._stateful import by_chance
 from unbraid.walk import joined, run
@@ -38,6 +39,7 @@ class Origin:
         example: the inputs of the trace, positional and keyword; None for a form that was loaded.
         tied: groups of names of one tensor, such as an embedding and a head that share it.
         computed: the buffers that the model computes, which no file of weights holds.
+        modes: the training flag of each of the model's modules when it was traced.
     """
 
     model: nn.Module | None
@@ -49,6 +51,7 @@ class Origin:
     example: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
     tied: tuple[tuple[str, ...], ...] = ()
     computed: frozenset[str] = frozenset()
+    modes: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,9 @@ class Verification:
         ratios: for each block ‖branches‖∞ / ‖skip‖∞, the smallest of its branches.
         tolerance: the largest error that is rounding alone.
         one_batch: why `other_batch` is nan; empty where it is not.
+        gradients: ‖∂form − ∂model‖∞ / ‖∂model‖∞ of a random projection of the outputs, the largest over the inputs and
+            parameters, by the model's own autograd; nan where it was not compared.
+        unchecked: why it was not; None where it was.
     """
 
     error: float
@@ -74,6 +80,8 @@ class Verification:
     ratios: tuple[float, ...]
     tolerance: float
     one_batch: str = ""
+    gradients: float = math.nan
+    unchecked: str | None = None
 
     @property
     def silent(self) -> tuple[int, ...]:
@@ -95,7 +103,9 @@ def verify(form: "ResidualForm", args: Any, kwargs: Mapping[str, Any] | None = N
     checked = Verification(max(errors), outputs, other, additions, ratios, bound, one_batch=alone_because)
     if not checked.error <= bound:
         raise _inexact(form, checked, _departure(form, form.origin, form.inputs(positional, keywords), bound))
-    return checked
+    with alone():
+        gradients = gradients_against_model(form, *few_examples(form, positional, keywords))
+    return replace(checked, gradients=gradients.error, unchecked=gradients.unchecked)
 
 
 def _distance(form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:

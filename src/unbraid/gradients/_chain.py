@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,7 +11,16 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid.errors import InexactError
-from unbraid.form import Aim, Examples, ResidualForm, Result, by_chance, relative_error, tolerance
+from unbraid.form import (
+    Aim,
+    Examples,
+    ResidualForm,
+    Result,
+    by_chance,
+    gradient_error,
+    relative_error,
+    tolerance,
+)
 from unbraid.gradients._lanczos import extreme_singular_values
 from unbraid.graph import Graph, Segment, makes, reads, subgraph
 from unbraid.walk import detached, record, run
@@ -102,7 +112,7 @@ def derivative_chain(
     """The factors of Equation 11.3, or of 11.6 for a residual network, at one input.
 
     Where a trunk leads through all blocks, ∂y/∂x = ∂y/∂h_K · ∏_k ∂h_k/∂h_{k−1} · ∂h_0/∂x. The product of the factors is
-    pulled back from the sum of the output, and compared with autograd's gradient.
+    pulled back from the sum of the output, and compared with autograd's gradient, the model's own where it is at hand.
 
     Args:
         form: a traced model, or the chain of a plain one.
@@ -141,6 +151,8 @@ def derivative_chain(
             where=exact.output,
             error=error,
         )
+    own = gradient_error(form, args, kwargs)
+    error = error if math.isnan(own) else max(error, own)
     return DerivativeChain(tuple(reversed(factors)), cotangent, error, summed)
 
 

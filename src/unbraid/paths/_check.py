@@ -1,5 +1,6 @@
 """Sums over paths against autograd: of a spectrum, with its lengths against the path counts, and of parts."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -98,6 +99,11 @@ def model_error(
     part = subgraph(form.graph, (form.output,), given=(place,))
     inputs = form.inputs(args, kwargs)
     return relative_error(total, _gradient(part, form, inputs, found.tape.values[place], place, found.seed).to(total))
+
+
+def largest_of(*errors: float) -> float:
+    """The largest error of those that were measured."""
+    return max((error for error in errors if error == error), default=math.nan)
 
 
 def weakened(graph: Graph, lengths: Lengths, t: float) -> Graph:

@@ -8,10 +8,10 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from unbraid.form import TARGET, BlockLike, ResidualForm, Split, Target, aim
+from unbraid.form import TARGET, BlockLike, ResidualForm, Split, Target, aim, gradient_error
 from unbraid.graph import subgraph
 from unbraid.paths._by_length import ByLength, ends_before, per_example
-from unbraid.paths._check import measured, model_error
+from unbraid.paths._check import largest_of, measured, model_error
 from unbraid.paths._place import add_of, block_of, place_of
 from unbraid.walk import Polynomial, Polynomials, Tape, joined, path_counts, run, walk
 
@@ -27,7 +27,8 @@ class GradientSpectrum(ByLength):
         counts: the number of paths of each length, exact.
         parameter_norms: at a block, the norm of each length's part of the gradient of its parameters, over the whole
             batch; None at a source.
-        error: ‖Σ gradients − autograd‖∞ / ‖autograd‖∞; nan where it was not measured.
+        error: ‖Σ gradients − autograd‖∞ / ‖autograd‖∞; nan where it was not measured. The reference is the model's own
+            autograd where the model is at hand: the form's gradient, which the lengths sum to, is compared with it.
         model_error: the same against the model with its own casts to narrower types (a float64 Llama computes its norms
             in float32); equal to `error` where there are none.
         summed: whether examples influence one another: then norms are those of the whole batch's gradient.
@@ -106,8 +107,8 @@ def gradient_spectrum(
         at: "source", where the first trunk begins; the name of another of `form.sources`; or a block, by index or name:
             the gradient at that block's branch output (Equation 11.6), with the branches after it counted.
         max_length: leave out longer paths; then the sum is not checked, as it is not the gradient.
-        check: compare the sum with autograd and the lengths with the number of paths, for one gradient more; for two
-            where a branch passes no gradient.
+        check: compare the sum with autograd in the form and in the model itself, and the lengths with the number of
+            paths, for three gradients more; for four where a branch passes no gradient.
         nested: open the blocks inside branches: entering the outer branch adds 0 and each inner branch 1.
         split: "heads" for a branch a head in attention, where the graph shows the heads.
         chunk: how many cotangents are pulled back at once. Memory is a forward run's activations plus two stacks of
@@ -130,8 +131,11 @@ def gradient_spectrum(
     error = of_model = float("nan")
     if check and max_length is None:
         error = of_model = measured(exact, tape, place, args, kwargs, found_aim.seed, lengths, found, counts)
-        if form.exact is not form:
-            of_model = model_error(form, gradients.sum(0), place, args, kwargs, target)
+        own = gradient_error(form, args, kwargs, target)
+        if form.exact is form:
+            error = of_model = largest_of(error, own)
+        else:
+            of_model = largest_of(model_error(form, gradients.sum(0), place, args, kwargs, target), own)
     parameter_norms = None if block is None else _parameter_norms(exact, tape, block, found, len(counts))
     examples = found_aim.examples(found_aim.gradients([place]))
     mean = float(found_aim.values.double().mean())

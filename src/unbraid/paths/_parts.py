@@ -9,9 +9,9 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from unbraid.form import TARGET, BlockLike, ResidualForm, Result, Target, aim, said_of
+from unbraid.form import TARGET, BlockLike, ResidualForm, Result, Target, aim, gradient_error, said_of
 from unbraid.paths._by_length import per_example
-from unbraid.paths._check import parts_error
+from unbraid.paths._check import largest_of, parts_error
 from unbraid.paths._place import place_of
 from unbraid.walk import BlockSet, Marks, walk
 
@@ -122,7 +122,8 @@ def gradient_parts(
         by: "block", or "pair" for pairs too.
         at: "source" for the first source, the name of one of `form.sources`, or a block, by index or name: the
             gradient at that block's branch output, and the blocks after it.
-        check: compare the whole and the largest part with autograd, for two gradients more (four for a pair).
+        check: compare the whole and the largest part with autograd, the model's own where it is at hand, for four
+            gradients more (six for a pair).
         nested: the blocks inside branches too, in the place of those around them.
         chunk: how many cotangents are pulled back at once. Memory is a forward run's activations plus two stacks of at
             most K+1 cotangents of the trunk, K(K+1)/2 + 1 with pairs.
@@ -155,4 +156,5 @@ def gradient_parts(
         error = parts_error(
             exact, tape, place, inputs, found_aim.seed, lengths, whole, sets[largest], gradients[largest]
         )
+        error = largest_of(error, gradient_error(form, args, kwargs, target))
     return GradientParts(names, sets, gradients, norms, signed, error, examples.summed)
