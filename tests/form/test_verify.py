@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from networks import Chain, Residual, error, lively, mlp, normal
+from networks import Chain, Does, Residual, error, lively, mlp, normal
 from unbraid.errors import InexactError
-from unbraid.form import _verify, chain, relative_error, tolerance, trace
+from unbraid.form import _functional, _gradients, _verify, chain, relative_error, tolerance, trace
 from unbraid.graph import Add
+from unbraid.paths import gradient_spectrum
 from unbraid.walk import _run
 
 X = normal(3, 6)
@@ -170,7 +171,8 @@ def test_zero_branches_are_silent():
     assert form.silent == (form.blocks[1],)
     assert str(form).splitlines()[-1].endswith("; silent: blocks.1")
     assert form.to_dict()["silent"] == [1]
-    assert with_add(form, 1, branches=(None,)).verify(X).silent == (1,)
+    with pytest.raises(InexactError, match=r"The form's gradient must be the model's own to 1e-10; at 'blocks\.1"):
+        with_add(form, 1, branches=(None,)).verify(X)  # values do not show it, gradients do
 
 
 def test_a_branch_below_rounding_is_silent():
@@ -193,6 +195,115 @@ def test_one_silent_branch_of_two():
     for parameter in model.b[2].parameters():
         nn.init.zeros_(parameter)
     assert len(trace(model, X).silent) == 1
+
+
+class Doubled(torch.autograd.Function):
+    """Its backward is not the derivative of its forward."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, g):
+        return 5 * g
+
+
+def without_backward(net, x):
+    class Forward(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.sin()
+
+        @staticmethod
+        def backward(ctx, g):
+            raise NotImplementedError("this kernel has no backward")
+
+    return x + Forward.apply(net.f(x))
+
+
+def hooked(net, x):
+    h = net.f(x)
+    if h.requires_grad and not torch.compiler.is_exporting():
+        h.register_hook(lambda g: 0.5 * g)
+    return x + h
+
+
+@pytest.mark.parametrize("forward", [lambda net, x: x + Doubled.apply(net.f(x)), hooked])
+def test_a_gradient_that_no_tracer_sees_is_seen(forward):
+    """The model's own autograd is the reference: what the captured graph has lost shows in no value."""
+    with pytest.raises(InexactError, match=r"gradient must be the model's own to 1e-10; at 'f\.") as caught:
+        trace(lively(Does(forward, f=mlp(6))), X)
+    assert caught.value.error > 0.1
+
+
+def gated(net, x):
+    h = net.a(x)
+    h[:, :3] += net.f(h.clone())[:, :3]
+    with torch.no_grad():
+        gate = torch.sigmoid(net.b(h))
+    return h + gate * torch.tanh(net.f(h))
+
+
+def test_a_region_without_gradients_that_is_forgotten_on_purpose_is_seen(monkeypatch):
+    parts = {"a": nn.Linear(6, 6), "b": nn.Linear(6, 6), "f": nn.Linear(6, 6)}
+    model = lively(Does(gated, **parts))
+    form = trace(model, X)
+    assert form.verify(X).gradients <= 1e-12
+    x = X.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(model(x)[:, 0].sum(), x)
+    spectrum = gradient_spectrum(form, X, target=0)
+    assert spectrum.error <= 1e-12
+    assert error(spectrum.total(), expected) <= 1e-12 or form.sources != ("x",)
+    monkeypatch.setattr(_functional, "detach_ungraded", lambda flat: None)
+    with pytest.raises(InexactError, match=r"gradient must be the model's own to 1e-10; at 'b\."):
+        trace(model, X)
+
+
+def test_the_spectrums_error_is_against_the_model_itself(form, model):
+    """A hook on a gradient that comes after the trace: the graph knows nothing of it, the model does."""
+    assert gradient_spectrum(form, X, target=0).error <= 1e-12
+    handle = model.blocks[2].register_full_backward_hook(lambda module, into, out: (0.5 * into[0],))
+    try:
+        with pytest.raises(InexactError, match="gradient must be the model's own"):
+            gradient_spectrum(form, X, target=0)
+    finally:
+        handle.remove()
+
+
+def test_a_model_without_a_backward_is_traced_and_says_so():
+    form = trace(lively(Does(without_backward, f=mlp(6))), X)
+    checked = form.verify(X)
+    assert np.isnan(checked.gradients)
+    assert checked.unchecked == "the model's own autograd raises NotImplementedError: this kernel has no backward"
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.f = nn.Embedding(7, 6), mlp(6)
+
+    def forward(self, ids):
+        h = self.embed(ids)
+        return h + Doubled.apply(self.f(h))
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_integers_have_gradients_at_the_parameters(learns):
+    """Frozen ones too, and the model's flags stay as they are."""
+    model = lively(Words()).requires_grad_(learns)
+    with pytest.raises(InexactError, match="gradient must be the model's own"):
+        trace(model, torch.arange(6).view(2, 3))
+    assert all(p.requires_grad is learns and p.grad is None for p in model.parameters())
+
+
+def test_a_model_in_another_mode_is_no_reference(form, model):
+    """Dropout would make another function of it."""
+    model.train()
+    try:
+        assert np.isnan(_gradients.gradient_error(form, X, None, torch.ones(3, 2, dtype=torch.float64)))
+    finally:
+        model.eval()
 
 
 def test_an_edited_form_has_no_model(form):

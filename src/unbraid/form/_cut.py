@@ -7,8 +7,9 @@ from torch import Tensor, fx
 
 from unbraid.form._anatomy import Anatomy
 from unbraid.form._capture import Capture
+from unbraid.form._found import Found
 from unbraid.form._signature import sizes
-from unbraid.graph import SKIP, Add, Graph, Role, Segment, Step, Stream, name_of, needed, values_read
+from unbraid.graph import SKIP, Add, Graph, Order, Role, Segment, Step, Stream, name_of, needed, values_read
 
 
 def cut(capture: Capture, anatomy: Anatomy) -> Graph:
@@ -181,7 +182,8 @@ class _Cutter:
     def _add(self, number: int) -> Add:
         block = self.anatomy.blocks[number]
         skip = None if block.skip is None else block.skip.name
-        return Add(number, block.fork.name, skip, tuple(node.name for node in block.branches), block.add.name)
+        branches = tuple(node.name for node in block.branches)
+        return Add(number, block.fork.name, skip, branches, block.add.name, _order(block))
 
     def _segment(self, cone: _Cone) -> Segment:
         place = self.anatomy.places.get(cone.ends[0])
@@ -230,6 +232,24 @@ class _Cutter:
         made = graph.call_function(torch.ops.aten.sym_size.int, (copies[holder[0]], holder[1]))
         made.meta = copy.copy(node.meta)
         return made
+
+
+def _order(block: Found) -> Order:
+    """How the model's code brackets the sum; empty where it is no sum of these operands alone."""
+    numbers = {node: number for number, node in block.operands}
+    met: list[int] = []
+
+    def of(node: object) -> Order | None:
+        if isinstance(node, fx.Node) and node in numbers and node is not block.add:
+            met.append(numbers[node])
+            return numbers[node]
+        if not isinstance(node, fx.Node) or name_of(node) != "add" or len(node.args) != 2 or node.kwargs:
+            return None
+        left, right = of(node.args[0]), of(node.args[1])
+        return None if left is None or right is None else (left, right)
+
+    order = of(block.add)
+    return order if order is not None and sorted(met) == sorted(numbers.values()) else ()
 
 
 def _is_size(node: fx.Node) -> bool:

@@ -38,7 +38,7 @@ def by_heads(graph: Graph, blocks: tuple[Block, ...]) -> tuple[Graph, tuple[Bloc
     for step in graph.steps:
         if isinstance(step, Add):
             operands = (parts.get(stream, (stream,)) if stream else (stream,) for stream in step.branches)
-            steps.append(replace(step, branches=tuple(stream for some in operands for stream in some)))
+            steps.append(replace(step, branches=tuple(stream for some in operands for stream in some), order=()))
         else:
             steps += made[step.id].segments if step.id in made else [_moved(step, numbers)]
     streams = dict(graph.streams) | {stream.id: stream for some in made.values() for stream in some.streams}

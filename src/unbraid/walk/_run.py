@@ -3,7 +3,7 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-from unbraid.graph import Add, Graph, Step, makes, reads
+from unbraid.graph import Add, Graph, Order, Step, makes, reads
 from unbraid.walk._state import State, rereading
 
 
@@ -30,11 +30,25 @@ def run(graph: Graph, state: State, inputs: Mapping[str, Any], *, keep: Iterable
 
 
 def execute(step: Step, state: State, values: Mapping[str, Any]) -> tuple[Any, ...]:
-    """One step: a segment's code, or an addition's sum in the order of its operands."""
+    """One step: a segment's code, or an addition's sum in the model's own order."""
     operands = [values[stream] for stream in reads(step)]
     if isinstance(step, Add):
-        return (reduce(add, operands),)
+        return (_sum(step, values) if step.order else reduce(add, operands),)
     weights = {name: state[name] for name in step.params}
     with rereading(state, weights):
         made = step.code(*operands, *weights.values())
     return tuple(made) if len(step.outputs) > 1 else (made,)
+
+
+def _sum(step: Add, values: Mapping[str, Any]) -> Any:
+    """The operands that are there, added as the model brackets them."""
+    streams = dict(step.operands)
+
+    def of(order: Order) -> list[Any]:
+        if isinstance(order, int):
+            return [values[streams[order]]] if order in streams else []
+        parts = [part for inner in order for part in of(inner)]
+        return [reduce(add, parts)] if parts else []
+
+    (total,) = of(step.order)
+    return total
