@@ -64,8 +64,8 @@ class Add:
         skip: the stream of S_k h; None in a plain layer, which has no skip (Equation 11.1).
         branches: the streams of f_{k,0}(h), f_{k,1}(h), ...; None in the place of a branch that was deleted.
         output: the stream of the sum.
-        order: how the model's code brackets the sum, pairs of operands by their place in a mask: (1, 0) for f(h) + h,
-            ((0, 1), 2) for h + f(h) + g(h). Rounding and strides depend on it. Empty for the order of `operands`.
+        order: how the model's code brackets the sum, pairs of operands by their numbers: (0, −1) for f(h) + h,
+            ((−1, 0), 1) for h + f(h) + g(h). Rounding and strides depend on it. Empty for the order of `operands`.
     """
 
     block: int
