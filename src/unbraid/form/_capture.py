@@ -1,4 +1,3 @@
-import inspect
 from collections.abc import Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -8,15 +7,16 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
-from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
-from torch.utils import _pytree as pytree
+from torch.export.graph_signature import InputKind, OutputKind
 
 from unbraid.errors import TraceError
 from unbraid.form._dispatch import record
 from unbraid.form._functional import functional
 from unbraid.form._grad_modes import written_out
+from unbraid.form._handed import Handed, computed, own
 from unbraid.form._lines import noting_lines
-from unbraid.form._signature import Expected, Signature, positions, sizes
+from unbraid.form._signature import Expected, Number, Signature, positions, sizes
+from unbraid.form._trees import tensors_in
 from unbraid.form._uncaptured import said, uncaptured
 
 Tracer: TypeAlias = Literal["auto", "export", "dispatch"]
@@ -72,7 +72,8 @@ def capture(
     if tracer != "dispatch":
         try:
             free = not _on_meta(args, kwargs) if free is None else free
-            return _exported(model, args, _export(model, args, dict(kwargs), reasons, free=free))
+            handed = Handed(model, args, kwargs)
+            return _exported(args, handed, _export(handed, reasons, free=free))
         except Exception as error:
             reasons["export"] = said(model, error)
             if tracer == "export" or _on_meta(args, kwargs):
@@ -85,20 +86,21 @@ def capture(
     return Capture(recorded.graph, recorded.state, recorded.names, recorded.signature, "dispatch")
 
 
-def _export(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], reasons: dict[str, str], *, free: bool
-) -> ExportedProgram:
+def _export(handed: Handed, reasons: dict[str, str], *, free: bool) -> ExportedProgram:
     """Export with every size left free that the model does not fix itself, or else with the sizes as they are."""
     if free:
-        doubled_args, doubled_kwargs = _doubled(*_apart(args, kwargs))
+        doubled = _doubled(_apart(handed.tensors))
+        shapes = {name: _free_sizes(tensor) for name, tensor in zip(handed.names, doubled, strict=True)}
         try:
-            shapes = _free(model, doubled_args, doubled_kwargs)
-            with redirect_stderr(StringIO()), written_out(), noting_lines():  # it prints the graph that it could not finish
-                return torch.export.export(model, doubled_args, doubled_kwargs, dynamic_shapes=shapes, strict=False)
+            return _quietly(handed, doubled, shapes)
         except Exception as error:
-            reasons["export, sizes free"] = said(model, error)
-    with redirect_stderr(StringIO()), written_out(), noting_lines():
-        return torch.export.export(model, args, kwargs, strict=False)
+            reasons["export, sizes free"] = said(handed.model, error)
+    return _quietly(handed, _apart(handed.tensors), None)
+
+
+def _quietly(handed: Handed, tensors: tuple[Tensor, ...], shapes: dict[str, Any] | None) -> ExportedProgram:
+    with redirect_stderr(StringIO()), written_out(), noting_lines():  # it prints the graph that it could not finish
+        return torch.export.export(handed.module, tensors, dynamic_shapes=shapes, strict=False)
 
 
 def _let_go(graph: fx.Graph) -> None:
@@ -112,67 +114,50 @@ def _let_go(graph: fx.Graph) -> None:
                 sizes_of.fake_tensor_cache.clear()
 
 
-def _exported(model: nn.Module, args: tuple[Any, ...], program: ExportedProgram) -> Capture:
+def _exported(args: tuple[Any, ...], handed: Handed, program: ExportedProgram) -> Capture:
     graph, program = functional(program)
     _let_go(graph)
     placeholders = {node.name: node for node in graph.nodes if node.op == "placeholder"}
-    names, state, leaves = {}, {}, []
+    names, state, inputs = {}, {}, []
     for spec in program.graph_signature.input_specs:
         if spec.kind is InputKind.USER_INPUT:
-            leaves.append(_result(spec.arg, placeholders[spec.arg.name]))
-            if isinstance(spec.arg, ConstantArgument):
-                graph.erase_node(placeholders[spec.arg.name])  # its value is built into the graph
+            inputs.append(_computed(placeholders[spec.arg.name]))
         elif spec.target is not None:
-            names[spec.arg.name] = spec.target
-            state[spec.target] = _tensor(program, spec.target)
-    traced_args, traced_kwargs = pytree.tree_unflatten(leaves, program.call_spec.in_spec)
+            names[spec.arg.name] = own(spec.target)
+            state[own(spec.target)] = _tensor(program, spec.target)
     (results,) = next(node for node in graph.nodes if node.op == "output").args
-    outputs = [
-        _result(spec.arg, result)
+    outputs = (
+        _computed(result)
         for spec, result in zip(program.graph_signature.output_specs, results, strict=True)
         if spec.kind is OutputKind.USER_OUTPUT
-    ]
-    positional, by_position = positions(model, args)
+    )
+    assert handed.returned is not None, "it has been exported, so it has run"
+    returned, structure = handed.returned
+    given = iter(inputs)
+    filled = [next(given) if isinstance(leaf, Tensor) else leaf for leaf in handed.leaves]
+    traced_args, traced_kwargs = handed.structure.filled(iter(filled))
+    positional, by_position = positions(handed.model, args)
     signature = Signature(
         forward=positional,
         inputs={**dict(zip(by_position, traced_args, strict=True)), **traced_kwargs},
-        output=pytree.tree_unflatten(outputs, program.call_spec.out_spec),
+        output=structure.filled(iter([next(outputs) if computed(leaf) else leaf for leaf in returned])),
     )
     return Capture(graph, state, names, signature, "export", program)
 
 
-def _apart(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _apart(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The exporter takes one tensor given for two inputs for one input: each gets a copy of its own."""
-    seen: set[int] = set()
-
-    def own(tensor: Tensor) -> Tensor:
-        twice = id(tensor) in seen
-        seen.add(id(tensor))
-        return tensor.clone() if twice else tensor
-
-    parted: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map_only(Tensor, own, (args, kwargs))
-    return parted
+    return tuple(
+        tensor.clone() if any(tensor is other for other in tensors[:number]) else tensor
+        for number, tensor in enumerate(tensors)
+    )
 
 
-def _doubled(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _doubled(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The exporter takes a size of 1 for a constant: a batch of one example is doubled for the export alone."""
-    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    if not tensors or any(tensor.ndim and len(tensor) != 1 for tensor in tensors):
-        return args, kwargs
-    doubled: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map_only(
-        Tensor, lambda tensor: torch.cat([tensor, tensor]) if tensor.ndim else tensor, (args, kwargs)
-    )
-    return doubled
-
-
-def _free(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Batch and sequence sizes free, unless the model's own code fixes them."""
-    arguments = dict(inspect.signature(model.forward).bind(*args, **kwargs).arguments)
-    free: dict[str, Any] = pytree.tree_map(
-        lambda leaf: _free_sizes(leaf) if isinstance(leaf, Tensor) else None,
-        arguments,
-    )
-    return free
+    if any(tensor.ndim and len(tensor) != 1 for tensor in tensors):
+        return tensors
+    return tuple(torch.cat([tensor, tensor]) if tensor.ndim else tensor for tensor in tensors)
 
 
 def _free_sizes(tensor: Tensor) -> dict[int, Any]:
@@ -183,7 +168,7 @@ def _free_sizes(tensor: Tensor) -> dict[int, Any]:
 
 
 def _on_meta(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    return any(isinstance(x, Tensor) and x.is_meta for x in pytree.tree_leaves((args, dict(kwargs))))
+    return any(tensor.is_meta for tensor in tensors_in((args, dict(kwargs))))
 
 
 def _tensor(program: ExportedProgram, name: str) -> Tensor:
@@ -193,9 +178,9 @@ def _tensor(program: ExportedProgram, name: str) -> Tensor:
     return tensor.detach()
 
 
-def _result(argument: Any, node: Any) -> Any:
-    """An input or output as the signature holds it: a constant, or what its tensor looks like."""
-    if isinstance(argument, ConstantArgument):
-        return argument.value
+def _computed(node: Any) -> Expected | Number | Any:
+    """An input or output as the signature holds it: what its tensor looks like, a number, or a constant."""
+    if not isinstance(node, fx.Node):
+        return node  # a number that was found to be fixed
     value = node.meta["val"]
-    return Expected(node.name, sizes(value), str(value.dtype)) if isinstance(value, Tensor) else None
+    return Expected(node.name, sizes(value), str(value.dtype)) if isinstance(value, Tensor) else Number(node.name)

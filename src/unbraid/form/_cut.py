@@ -61,7 +61,7 @@ class _Cutter:
             if end in self.roots and leader is not end and leader in self.cones:
                 self.cones[leader].ends.append(end)
         for node in self.capture.graph.nodes:
-            if node in owner and owner[node] in self.cones and not _is_size(node):
+            if node in owner and owner[node] in self.cones and not (_is_size(node) and node not in self.roots):
                 self.cones[owner[node]].nodes.append(node)
         missing: set[fx.Node] = set()
         for cone in self.cones.values():

@@ -14,9 +14,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from unbraid.errors import TraceError
+from unbraid.form._handed import titles
 from unbraid.form._lines import noting_lines
 from unbraid.form._recorded import results, written_down
 from unbraid.form._signature import Decision, Expected, Signature, positions, sizes
+from unbraid.form._trees import flatten, holds_tensors, mapped, tensors_in
 
 # By these Python code learns a value that a tensor holds.
 _READS: set[Any] = {
@@ -49,7 +51,7 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     Raises:
         TraceError: the model's output holds something that is neither a tensor nor a constant.
     """
-    leaves, structure = pytree.tree_flatten((args, dict(kwargs)))
+    leaves, structure = flatten((args, dict(kwargs)))
     given = [number for number, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     state = {name: tensor.detach() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
     learned = sum(1 for _ in model.parameters())
@@ -60,12 +62,12 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
         filled = list(leaves)
         for number, tensor in zip(given, tensors[len(state) :], strict=True):
             filled[number] = tensor
-        positional, keywords = pytree.tree_unflatten(filled, structure)
+        positional, keywords = structure.filled(iter(filled))
         reads.clear()
         with _scopes(model), _Reads(reads), noting_lines():
             parts = dict(zip(state, tensors, strict=False))
             output = torch.func.functional_call(model, parts, positional, keywords)
-        return [*_tensors(output), *reads]
+        return [*tensors_in(output), *reads]
 
     # A run in train mode writes buffers and draws numbers: it gets copies, and the random state is put back.
     values = [*(tensor.clone() for tensor in state.values()), *(leaves[number].detach() for number in given)]
@@ -73,15 +75,15 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
         graded = {n for n in range(len(values)) if n < learned or n >= len(state)}
         graph, constants, sized = written_down(forward, values, graded)
     state |= constants
-    placeholders = _named(graph, [*list(state)[: len(values) - len(given)], *_titles(model, args, kwargs), *constants])
+    placeholders = _named(graph, [*list(state)[: len(values) - len(given)], *titles(model, args, kwargs), *constants])
     for node, number in zip(placeholders[len(values) - len(given) :], given, strict=False):
         leaves[number] = Expected(node.name, sizes(leaves[number]), str(leaves[number].dtype))
     inputs = {leaf.stream for leaf in leaves if isinstance(leaf, Expected)}
     names = dict(zip([n.name for n in placeholders if n.name not in inputs], state, strict=True))
     ends = results(graph)
-    positional, keywords = pytree.tree_unflatten(leaves, structure)
+    positional, keywords = structure.filled(iter(leaves))
     signature = _signature(model, positional, keywords, output, ends)
-    made = ends[len(_tensors(output)) :]
+    made = ends[len(tensors_in(output)) :]
     return Recording(graph, state, names, replace(signature, decisions=_decisions(made, reads, sized)))
 
 
@@ -125,12 +127,6 @@ def _scopes(model: nn.Module) -> Iterator[None]:
         notes.current_meta.pop("nn_module_stack", None)
 
 
-def _titles(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
-    """For each input tensor the name of the argument that holds it."""
-    named = [*zip(positions(model, args)[1], args, strict=True), *kwargs.items()]
-    return [name for name, value in named for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
-
-
 def _named(graph: fx.Graph, titles: list[str]) -> list[fx.Node]:
     """The placeholders, renamed after what they stand for."""
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
@@ -148,12 +144,12 @@ def _signature(
     def expected(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
             return Expected(next(made).name, sizes(leaf), str(leaf.dtype))
-        if leaf is None or isinstance(leaf, bool | int | float | str):
-            return leaf
-        raise TraceError(f"{type(model).__name__} returns a {type(leaf).__name__}, which is no tree of tensors.")
+        if holds_tensors(leaf):
+            raise TraceError(f"{type(model).__name__} returns a {type(leaf).__name__} of tensors, which has no order.")
+        return leaf
 
     inputs = {**dict(zip(by_position, args, strict=True)), **kwargs}
-    return Signature(names, inputs, pytree.tree_map(expected, output))
+    return Signature(names, inputs, mapped(expected, output))
 
 
 def _decisions(made: list[fx.Node], reads: list[Tensor], sized: list[tuple[int, ...]]) -> tuple[Decision, ...]:
@@ -161,7 +157,3 @@ def _decisions(made: list[fx.Node], reads: list[Tensor], sized: list[tuple[int, 
     read = [Decision(n.name, tuple(t.flatten().tolist()), tuple(t.shape)) for n, t in zip(made, reads, strict=False)]
     sizes = zip(made[len(reads) :], sized, strict=True)
     return (*read, *(Decision(node.name, None, shape) for node, shape in sizes))
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
+from unbraid.form._handed import own_stack
 from unbraid.graph import is_float, name_of
 
 # Checks on metadata that the exporter adds: they compute nothing.
@@ -94,6 +95,8 @@ def _copy(module: fx.GraphModule, flat: Flat, values: dict[fx.Node, Any], *, gra
             if attribute.op == "get_attr":
                 values[attribute] = _held(module, attribute, flat)
         values[node] = copied = flat.graph.node_copy(node, values.__getitem__)
+        if "nn_module_stack" in copied.meta:
+            copied.meta["nn_module_stack"] = own_stack(copied.meta["nn_module_stack"])
         if copied.op == "placeholder":
             # A copy of a placeholder named like a function of Python's is given another name: "input_1" for "input".
             copied.name = node.name

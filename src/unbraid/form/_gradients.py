@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from unbraid.errors import InexactError
 from unbraid.form._alone import alone
 from unbraid.form._checkpoints import plain_checkpoints
 from unbraid.form._edit import coarsest
 from unbraid.form._exactness import relative_error, tolerance
+from unbraid.form._handed import titles
 from unbraid.form._signature import Expected, as_call
 from unbraid.form._stateful import drawn
 from unbraid.form._target import Target, target_of
+from unbraid.form._trees import leaves_of, mapped_tensors, tensors_in
 from unbraid.walk import Streamed, joined, run
 
 if TYPE_CHECKING:
@@ -73,11 +74,11 @@ def gradient_error(
     if drawn(form.graph):
         return math.nan
     positional, keywords = as_call(args, kwargs)
-    leaves = pytree.tree_leaves(form.signature.output)
+    leaves = leaves_of(form.signature.output)
     place = next(n for n, leaf in enumerate(leaves) if isinstance(leaf, Expected) and leaf.stream == form.output)
 
     def seeds(result: Any) -> list[tuple[Tensor, Tensor]]:
-        output = pytree.tree_leaves(result)[place]
+        output = leaves_of(result)[place]
         if target is not None:
             free = zip(output.shape, form.streams[form.output].shape, strict=False)
             output = target_of(result, output, target, tuple(came for came, size in free if isinstance(size, str)))
@@ -142,7 +143,7 @@ def few_examples(
     form: "ResidualForm", args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The first two examples, where the batch is free and examples are separate: a gradient costs as much as a run."""
-    expected = [leaf for leaf in pytree.tree_leaves(dict(form.signature.inputs)) if isinstance(leaf, Expected)]
+    expected = [leaf for leaf in leaves_of(dict(form.signature.inputs)) if isinstance(leaf, Expected)]
     sizes = [str(size) for leaf in expected for size in leaf.sizes if "batch" in str(size)]
     training = form.origin is not None and form.origin.model is not None and form.origin.model.training
     if training or any(size != "batch" for size in sizes):
@@ -157,14 +158,14 @@ def few_examples(
             else tensor
         )
 
-    few: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map_only(Tensor, cut, (args, dict(kwargs)))
+    few: tuple[tuple[Any, ...], dict[str, Any]] = mapped_tensors(cut, (args, dict(kwargs)))
     return few
 
 
 def projected(result: Any) -> list[tuple[Tensor, Tensor]]:
     """Every floating-point output with a fixed random cotangent."""
     generator = torch.Generator().manual_seed(0)
-    outputs = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor) and _continuous(leaf)]
+    outputs = [tensor for tensor in tensors_in(result) if _continuous(tensor)]
     return [
         (output, torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)) for output in outputs
     ]
@@ -274,18 +275,20 @@ def _fresh(
 ) -> tuple[dict[str, Tensor], tuple[tuple[Any, ...], dict[str, Any]]]:
     """Copies of the inputs in their layout, which the model may write, and the leaves that stand behind them."""
     leaves: dict[str, Tensor] = {}
+    assert form.origin is not None
+    assert form.origin.model is not None
+    names = iter(titles(form.origin.model, args, kwargs))
 
-    def copied(path: Any, value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
+    def copied(value: Tensor) -> Tensor:
+        name = next(names)
         reach = 1 + sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
         flat = value.detach().as_strided((reach if value.numel() else 0,), (1,)).clone()
         if _continuous(value):
-            leaves[f"input{pytree.keystr(path)}"] = flat.requires_grad_()
+            leaves[name] = flat.requires_grad_()
             flat = flat * 1  # what the model writes in place must be no leaf
         return flat.as_strided(value.shape, value.stride(), 0)
 
-    return leaves, pytree.tree_map_with_path(copied, (args, dict(kwargs)))
+    return leaves, mapped_tensors(copied, (args, dict(kwargs)))
 
 
 def _continuous(tensor: Tensor) -> bool:

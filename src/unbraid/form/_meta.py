@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
-from torch.utils import _pytree as pytree
 
+from unbraid.form._trees import mapped_tensors
 from unbraid.form._weights import tensors_of
 
 
@@ -36,7 +36,7 @@ def on_meta(
 ) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
     """A copy of a model and its inputs on the meta device; none of the model's tensors is copied."""
     memo: dict[int, Any] = {id(tensor): _empty(tensor) for tensor in _held(model)}
-    moved = pytree.tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, dict(kwargs)))
+    moved = mapped_tensors(lambda tensor: tensor.to("meta"), (args, dict(kwargs)))
     return copy.deepcopy(model, memo), *moved
 
 

@@ -1,11 +1,11 @@
 """The outputs of a model by name."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from unbraid.errors import TargetError
 from unbraid.form._signature import Expected
+from unbraid.form._trees import parts_of
 
 if TYPE_CHECKING:
     from unbraid.form._form import ResidualForm
@@ -43,6 +43,4 @@ def _children(tree: Any) -> list[tuple[object, Any]]:
         return list(zip(names, tree, strict=True))
     if isinstance(tree, tuple | list):
         return list(enumerate(tree))
-    if is_dataclass(tree):
-        return [(field.name, getattr(tree, field.name)) for field in fields(tree)]
-    return []
+    return list((parts_of(tree) or {}).items())

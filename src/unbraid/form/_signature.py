@@ -5,16 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
 
 from unbraid.errors import InexactError, ShapeError
+from unbraid.form._trees import Leaf, flatten, leaves_of, mapped
 
 Sizes: TypeAlias = tuple[int | str, ...]
 _SYMBOL = re.compile(r"\b[su]\d+\b")
 
 
 @dataclass(frozen=True)
-class Expected:
+class Expected(Leaf):
     """What one input tensor must look like.
 
     Attributes:
@@ -29,6 +29,17 @@ class Expected:
 
     def __str__(self) -> str:
         return f"{self.dtype.removeprefix('torch.')}[{', '.join(map(str, self.sizes))}]"
+
+
+@dataclass(frozen=True)
+class Number(Leaf):
+    """A number among what the model returns that depends on sizes: `return y, x.shape[0]`.
+
+    Attributes:
+        stream: where it is computed.
+    """
+
+    stream: str
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,7 @@ class Signature:
     def __str__(self) -> str:
         parts = []
         for name, value in self.inputs.items():
-            leaves = [str(leaf) for leaf in pytree.tree_leaves(value)]
+            leaves = [str(leaf) for leaf in leaves_of(value)]
             parts.append(f"{name}: {leaves[0] if len(leaves) == 1 else '(' + ', '.join(leaves) + ')'}")
         return f"({', '.join(parts)})"
 
@@ -85,7 +96,7 @@ class Signature:
         given = self._named(args, kwargs)
         values: dict[str, Any] = {}
         for name, traced in self.inputs.items():
-            if name not in given and any(isinstance(leaf, Expected) for leaf in pytree.tree_leaves(traced)):
+            if name not in given and any(isinstance(leaf, Expected) for leaf in leaves_of(traced)):
                 raise TypeError(f"The form needs the argument {name!r}. It was traced as {self}.")
             self._match(name, traced, given.get(name, traced), values)
         return values
@@ -105,8 +116,8 @@ class Signature:
         return given
 
     def _match(self, name: str, traced: Any, value: Any, values: dict[str, Any]) -> None:
-        expected, structure = pytree.tree_flatten(traced)
-        found, other = pytree.tree_flatten(value)
+        expected, structure = flatten(traced)
+        found, other = flatten(value)
         if structure != other:
             raise TypeError(f"The form's argument {name!r} has another structure than the traced one, {self}.")
         for leaf, arrived in zip(expected, found, strict=True):
@@ -127,9 +138,7 @@ class Signature:
         for decision in self.decisions:
             if not decision.met(values[decision.stream]):
                 raise _another_way(decision, values[decision.stream])
-        if isinstance(self.output, Expected):
-            return values[self.output.stream]
-        return pytree.tree_map(lambda leaf: values[leaf.stream] if isinstance(leaf, Expected) else leaf, self.output)
+        return mapped(lambda leaf: values[leaf.stream] if isinstance(leaf, Expected | Number) else leaf, self.output)
 
     def renamed(self, called: Callable[[Sizes], Sizes]) -> "Signature":
         """The same with other names for free sizes."""
@@ -137,12 +146,12 @@ class Signature:
         def other(leaf: Any) -> Any:
             return replace(leaf, sizes=called(leaf.sizes)) if isinstance(leaf, Expected) else leaf
 
-        inputs = {name: pytree.tree_map(other, value) for name, value in self.inputs.items()}
-        return replace(self, inputs=inputs, output=pytree.tree_map(other, self.output))
+        inputs = {name: mapped(other, value) for name, value in self.inputs.items()}
+        return replace(self, inputs=inputs, output=mapped(other, self.output))
 
     def streams(self) -> tuple[str, ...]:
         """The output streams, in the order of the output's leaves, and those on which the way taken depends."""
-        outputs = tuple(leaf.stream for leaf in pytree.tree_leaves(self.output) if isinstance(leaf, Expected))
+        outputs = tuple(leaf.stream for leaf in leaves_of(self.output) if isinstance(leaf, Expected | Number))
         return (*outputs, *(decision.stream for decision in self.decisions))
 
 

@@ -10,7 +10,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,9 +30,11 @@ from unbraid.form._alone import alone
 from unbraid.form._archive import harmless
 from unbraid.form._capture import Capture
 from unbraid.form._functional import functional
+from unbraid.form._handed import own
 from unbraid.form._layout import PLAIN, Layout
-from unbraid.form._signature import Expected, Signature
+from unbraid.form._signature import Expected, Number, Signature
 from unbraid.form._tensors import Stored, stored
+from unbraid.form._trees import parts_of
 from unbraid.walk import State, Streamed, like
 
 if TYPE_CHECKING:
@@ -283,7 +285,7 @@ def _captured(program: ExportedProgram, state: State, facts: Mapping[str, Any]) 
     names = {}
     for spec in program.graph_signature.input_specs:
         if spec.kind is not InputKind.USER_INPUT and spec.target is not None:
-            names[spec.arg.name] = spec.target
+            names[spec.arg.name] = own(spec.target)
         elif isinstance(spec.arg, ConstantArgument):
             graph.erase_node(placeholders[spec.arg.name])
     if missing := sorted(set(names.values()) - state.keys()):
@@ -306,12 +308,14 @@ def _packed(value: Any) -> Any:
     """A tree of expected tensors and constants as JSON; a class of the model's library as a dict of its fields."""
     if isinstance(value, Expected):
         return {"tensor": asdict(value)}
-    if isinstance(value, Mapping):
-        return {"dict": {str(key): _packed(item) for key, item in value.items()}}
-    if is_dataclass(value) and not isinstance(value, type):
-        return {"dict": {key: _packed(item) for key, item in vars(value).items()}}
-    if isinstance(value, list | tuple):
-        return {type(value).__name__ if type(value) in (list, tuple) else "tuple": [_packed(item) for item in value]}
+    if isinstance(value, Number):
+        return {"number": value.stream}
+    if isinstance(value, list | tuple) and type(value) in (list, tuple):
+        return {type(value).__name__: [_packed(item) for item in value]}
+    if (parts := parts_of(value)) is not None:
+        if isinstance(value, list | tuple):
+            return {"tuple": [_packed(item) for item in value]}
+        return {"dict": {str(key): _packed(item) for key, item in parts.items()}}
     if value is None or isinstance(value, bool | int | float | str):
         return {"constant": value}
     raise TraceError(f"save: the model's inputs or outputs hold a {type(value).__name__}, which JSON cannot hold.")
@@ -321,6 +325,8 @@ def _unpacked(packed: Mapping[str, Any]) -> Any:
     ((kind, value),) = packed.items()
     if kind == "tensor":
         return Expected(value["stream"], tuple(value["sizes"]), value["dtype"])
+    if kind == "number":
+        return Number(value)
     if kind == "dict":
         return {key: _unpacked(item) for key, item in value.items()}
     if kind in {"list", "tuple"}:

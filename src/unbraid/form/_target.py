@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.utils import _pytree as pytree
 
 from unbraid.errors import TargetError
+from unbraid.form._trees import leaves_of
 
 if TYPE_CHECKING:
     # One class or position for all examples, or one for each of them.
@@ -168,8 +168,7 @@ def first_float(returned: Any) -> Tensor:
     Raises:
         TargetError: there is none.
     """
-    leaves = pytree.tree_leaves(dict(returned) if isinstance(returned, Mapping) else returned)
-    for leaf in leaves:
+    for leaf in leaves_of(returned):
         if isinstance(leaf, Tensor) and leaf.is_floating_point():
             return leaf
     raise TargetError(f"target: {described(returned)} holds no floating-point tensor, so there is nothing to explain.")

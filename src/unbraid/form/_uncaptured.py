@@ -8,7 +8,6 @@ from torch import nn
 from unbraid.errors import TraceError
 
 _ADVICE = {
-    "pytree": "A class in the inputs or outputs is unknown to torch: torch.export.register_dataclass(THE_CLASS).",
     "data-dependent": "The model's code decides by the values in a tensor: tracer='dispatch' records the way it takes.",
     "flash": 'Build the model with attn_implementation="eager".',
     "vmap": 'Build the model with attn_implementation="eager".',

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.fx.node import map_arg
-from torch.utils import _pytree as pytree
 
 from unbraid.errors import InexactError
 from unbraid.form._alone import alone
@@ -18,6 +17,7 @@ from unbraid.form._exactness import relative_error, tolerance
 from unbraid.form._gradients import few_examples, gradients_against_model
 from unbraid.form._signature import Expected, as_call
 from unbraid.form._stateful import by_chance
+from unbraid.form._trees import flatten, leaves_of, tensors_in
 from unbraid.walk import joined, run
 
 if TYPE_CHECKING:
@@ -121,13 +121,19 @@ def _both(
     reference: Callable[..., Any] | None = None,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The outputs of the form and of the model from one random state."""
-    devices = [*{tensor.device for tensor in _tensors((args, kwargs)) if tensor.is_cuda}]
+    devices = [*{tensor.device for tensor in tensors_in((args, kwargs)) if tensor.is_cuda}]
     with torch.no_grad(), torch.random.fork_rng(devices):
         state = torch.get_rng_state()
         there = (reference or _reference)(form, origin, args, kwargs)
         torch.set_rng_state(state)
         here = form(*args, **kwargs)
-    return _tensors(here), _tensors(there)
+    return _comparable(here), _comparable(there)
+
+
+def _comparable(result: Any) -> list[Tensor]:
+    """Tensors, and numbers as such."""
+    leaves = [torch.tensor(leaf) if isinstance(leaf, bool | int | float) else leaf for leaf in leaves_of(result)]
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
 def _apart(here: list[Tensor], there: list[Tensor]) -> float:
@@ -284,7 +290,7 @@ def _growing(form: "ResidualForm", args: tuple[Any, ...], kwargs: dict[str, Any]
 def _sizes(form: "ResidualForm", args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[int | str, ...]]:
     """The sizes of each leaf of a call's arguments as they were traced; none for what is no tensor."""
     named = [*zip(form.signature.forward, args, strict=False), *kwargs.items()]
-    traced = [leaf for name, _ in named for leaf in pytree.tree_leaves(form.signature.inputs.get(name))]
+    traced = [leaf for name, _ in named for leaf in leaves_of(form.signature.inputs.get(name))]
     return [leaf.sizes if isinstance(leaf, Expected) else () for leaf in traced]
 
 
@@ -304,7 +310,7 @@ def _another(
         gently: whether to stay near the given values.
     """
     generator = torch.Generator().manual_seed(0)
-    leaves, structure = pytree.tree_flatten((args, kwargs))
+    leaves, structure = flatten((args, kwargs))
     chosen = grown if grown is not None and len(grown) == len(leaves) else tuple(frozenset({0}) for _ in leaves)
 
     def other(tensor: Tensor, growing: frozenset[int]) -> Tensor:
@@ -321,12 +327,8 @@ def _another(
 
     pairs = zip(leaves, chosen, strict=True)
     made = [other(leaf, growing) if isinstance(leaf, Tensor) else leaf for leaf, growing in pairs]
-    remade: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_unflatten(made, structure)
+    remade: tuple[tuple[Any, ...], dict[str, Any]] = structure.filled(iter(made))
     return remade
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def _size(tensor: Tensor) -> float:
