@@ -158,8 +158,19 @@ class Counting(nn.Module):
 
 
 def test_a_model_that_changes_by_itself_is_seen():
-    with pytest.raises(InexactError, match="depends on its batch size or on chance"):
+    with pytest.raises(
+        InexactError,
+        match=r"Two runs of the model at one input differ by [1-9].*between runs",
+    ):
         trace(lively(Counting()), X)
+
+
+def test_a_size_that_is_built_in_is_named_as_the_cause(form):
+    """At the traced sizes all is well, and only the other check departs."""
+    checked = replace(form.verify(X), error=1.0, other_batch=1.0)
+    said = str(_verify._inexact(form, checked, None))
+    assert "at others the model's own code takes another way" in said
+    assert "tracer='dispatch' at the sizes you need" in said
 
 
 def test_zero_branches_are_silent():

@@ -1,6 +1,6 @@
 from collections.abc import Mapping
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from typing import Any, Literal, TypeAlias
 
@@ -17,7 +17,7 @@ from unbraid.form._handed import Handed, computed, own
 from unbraid.form._lines import noting_lines
 from unbraid.form._signature import Expected, Number, Signature, positions, sizes
 from unbraid.form._trees import tensors_in
-from unbraid.form._uncaptured import said, uncaptured
+from unbraid.form._uncaptured import exported_not, fixed_sizes, one_run, said, uncaptured
 
 Tracer: TypeAlias = Literal["auto", "export", "dispatch"]
 
@@ -33,6 +33,7 @@ class Capture:
         signature: how calls are matched with the other placeholders.
         tracer: which tracer served.
         program: the exported program; None where the model could not be exported.
+        notes: what a reader must know: why sizes are fixed.
     """
 
     graph: fx.Graph
@@ -41,6 +42,7 @@ class Capture:
     signature: Signature
     tracer: str
     program: ExportedProgram | None = None
+    notes: tuple[str, ...] = ()
 
     def constant(self, placeholder: str) -> Tensor | None:
         """The tensor of the state that a placeholder stands for; None where it stands for an input."""
@@ -73,7 +75,8 @@ def capture(
         try:
             free = not _on_meta(args, kwargs) if free is None else free
             handed = Handed(model, args, kwargs)
-            return _exported(args, handed, _export(handed, reasons, free=free))
+            captured = _exported(args, handed, _export(handed, reasons, free=free))
+            return replace(captured, notes=fixed_sizes(reasons))
         except Exception as error:
             reasons["export"] = said(model, error)
             if tracer == "export" or _on_meta(args, kwargs):
@@ -83,7 +86,10 @@ def capture(
     except Exception as error:
         reasons["dispatch"] = said(model, error)
         raise uncaptured(model, reasons) from error
-    return Capture(recorded.graph, recorded.state, recorded.names, recorded.signature, "dispatch")
+    signature = replace(recorded.signature, recorded=exported_not(reasons))
+    return Capture(
+        recorded.graph, recorded.state, recorded.names, signature, "dispatch", notes=one_run(signature.recorded)
+    )
 
 
 def _export(handed: Handed, reasons: dict[str, str], *, free: bool) -> ExportedProgram:

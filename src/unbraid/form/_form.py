@@ -46,6 +46,7 @@ class ResidualForm(Result):
         stream: the stream that reaches the output: what the last block of the trunk hands to the head.
         dtype: the element type of that stream.
         tracer: which tracer captured the model.
+        notes: what a reader must know: why sizes are fixed, what the trace passed to the model, what was not compared.
         tolerance: the largest relative error accepted between form and model; None for that of the type.
         error: the largest relative error measured between the form and the model; nan where nothing was run.
         silent: the blocks whose branch is zero, or too small beside the skip for a check to see it.
@@ -73,6 +74,7 @@ class ResidualForm(Result):
     deletions: tuple[int | tuple[int, int], ...] = ()
     moved: tuple[int, ...] = ()
     heads: bool = False
+    notes: tuple[str, ...] = ()
     explains: str | None = None
 
     @property
@@ -325,6 +327,7 @@ class ResidualForm(Result):
             "sources": list(self.sources),
             "dtype": str(self.dtype).removeprefix("torch."),
             "tracer": self.tracer,
+            "notes": list(self.notes),
             "error": self.error,
             "silent": [block.index for block in self.silent],
         }

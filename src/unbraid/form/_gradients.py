@@ -124,6 +124,7 @@ def gradients_against_model(
     Raises:
         InexactError: they depart by more than rounding; it names where.
     """
+    kwargs = form.signature.completed(args, kwargs)
     try:
         model = _model(form)
         (there, theirs), leaves = _of_the_model(form, model, args, kwargs, seeds or projected)

@@ -19,7 +19,12 @@ _COLUMNS = ("", "block", "skip", "branches", "after", "nested", "shape", "parame
 
 def form_table(form: "ResidualForm") -> Table:
     """The blocks, one a row; the measured error below."""
-    table = Table(box=box.SIMPLE_HEAD, title=headline(form), title_justify="left", caption=footline(form))
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=headline(form),
+        title_justify="left",
+        caption=escape("\n".join([*form.notes, footline(form)])),
+    )
     table.caption_justify = "left"
     for column in _COLUMNS:
         table.add_column(column, justify="right" if column in {"", "nested", "parameters"} else "left")
@@ -33,7 +38,7 @@ def form_text(form: "ResidualForm") -> str:
     rows = [_COLUMNS, *(cells(block) for block in _running(form))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([headline(form), *lines, footline(form)])
+    return "\n".join([headline(form), *lines, *form.notes, footline(form)])
 
 
 def form_tree(form: "ResidualForm") -> Tree:

@@ -72,12 +72,14 @@ class Signature:
         inputs: what each traced argument was, by its name: a tree of `Expected` tensors and constants.
         output: a tree of streams and constants.
         decisions: on which values the way through the model's code depends; none if it was exported.
+        recorded: why the form is one recorded run; empty if the model was exported.
     """
 
     forward: tuple[str, ...]
     inputs: Mapping[str, Any]
     output: Any
     decisions: tuple[Decision, ...] = ()
+    recorded: str = ""
 
     def __str__(self) -> str:
         parts = []
@@ -100,6 +102,15 @@ class Signature:
                 raise TypeError(f"The form needs the argument {name!r}. It was traced as {self}.")
             self._match(name, traced, given.get(name, traced), values)
         return values
+
+    def completed(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The keyword arguments with the traced constants that are left out: a model's own default may be another."""
+        given = {*self.forward[: len(args)], *kwargs}
+        left = {name: value for name, value in self.inputs.items() if name not in given and name.isidentifier()}
+        constants = {
+            name: value for name, value in left.items() if not any(isinstance(x, Expected) for x in leaves_of(value))
+        }
+        return {**kwargs, **constants}
 
     def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if len(args) > len(self.forward):
@@ -137,7 +148,7 @@ class Signature:
         """
         for decision in self.decisions:
             if not decision.met(values[decision.stream]):
-                raise _another_way(decision, values[decision.stream])
+                raise _another_way(decision, values[decision.stream], self.recorded)
         return mapped(lambda leaf: values[leaf.stream] if isinstance(leaf, Expected | Number) else leaf, self.output)
 
     def renamed(self, called: Callable[[Sizes], Sizes]) -> "Signature":
@@ -204,14 +215,19 @@ def as_call(args: Any, kwargs: Mapping[str, Any] | None) -> tuple[tuple[Any, ...
     return tuple(args), dict(kwargs or {})
 
 
-def _another_way(decision: Decision, tensor: Tensor) -> InexactError:
+def _another_way(decision: Decision, tensor: Tensor, recorded: str) -> InexactError:
     came = list(tensor.shape) if decision.value is None else tensor.flatten().tolist()
     return InexactError(
-        f"The form is one recorded run; at these inputs the model's own code takes another way: it reads "
-        f"{decision.stream!r}, which was {list(decision.sizes if decision.value is None else decision.value)} "
-        f"then and is {came} now. Trace again at these inputs.",
+        f"The form is one recorded run; at these inputs, or with this edit, the model's own code takes another way: it "
+        f"reads {decision.stream!r}, which was {list(decision.sizes if decision.value is None else decision.value)} "
+        f"then and is {came} now. Trace again at these inputs.\n  It is a recorded run because {recorded}",
         where=decision.stream,
     )
+
+
+def _only_traced(signature: Signature) -> str:
+    """Why a recorded run has no free size."""
+    return f"\n  The form is one recorded run, because {signature.recorded}" if signature.recorded else ""
 
 
 def _same(traced: Any, arrived: Any) -> bool:
@@ -232,7 +248,8 @@ def _checked(name: str, expected: Expected, arrived: Any, signature: Signature) 
         raise ShapeError(
             f"The form's argument {name!r} must have the traced sizes, where a letter stands for a free one.\n"
             f"  traced  {list(expected.sizes)}\n  came    {list(arrived.shape)}\n"
-            "  Give that shape, or trace again with the other.",
+            "  Give that shape, or trace again with the other."
+            f"{_only_traced(signature)}",
             block="input",
             shapes={"came": tuple(arrived.shape)},
         )

@@ -68,8 +68,8 @@ def save(form: "ResidualForm", folder: Path) -> Path:
     """See `ResidualForm.save`."""
     if form.origin is None or form.origin.program is None:
         raise TraceError(
-            "save: this form is one recorded run of a model that torch.export could not take, and its format is the "
-            "only one that a form is saved in. Save the model's weights and trace it again."
+            "save: this form is one recorded run, and a form is saved in torch.export's format alone. Save the model's "
+            f"weights and trace it again.\n  It is a recorded run because {form.signature.recorded}"
         )
     if any(like(form.state, name).is_meta and not isinstance(form.state, Streamed) for name in form.state):
         raise TraceError("save: this form was traced on the meta device and has no weights; form.load(FOLDER) first.")
@@ -89,6 +89,7 @@ def save(form: "ResidualForm", folder: Path) -> Path:
         "tolerance": form.tolerance,
         "error": form.error,
         "silent": [block.index for block in form.silent],
+        "notes": list(form.notes),
         "weights": list(weights),
         "layouts": {name: layout.facts() for name, layout in layouts.items() if layout != PLAIN},
     }
@@ -220,7 +221,10 @@ def _edited(form: "ResidualForm", facts: Mapping[str, Any]) -> "ResidualForm":
     deletions = [tuple(item) if isinstance(item, list) else item for item in facts["deletions"]]
     edited = form.reorder(facts["moved"]) if facts.get("moved") else form
     edited = edited.without(*deletions) if deletions else edited
-    return replace(edited, error=facts["error"])
+    notes = facts.get("notes")
+    notes = notes if isinstance(notes, list) else []
+    said = tuple("".join(c if c.isprintable() else "?" for c in str(note)[:600]) for note in notes[:9])
+    return replace(edited, error=facts["error"], notes=said)
 
 
 def _bare(program: ExportedProgram) -> ExportedProgram:

@@ -11,6 +11,7 @@ from unbraid.errors import NotResidualError, Refusal, TraceError
 from unbraid.form._alone import alone
 from unbraid.form._anatomy import Anatomy, anatomy
 from unbraid.form._block import Block
+from unbraid.form._cache import without_cache
 from unbraid.form._capture import Capture, Tracer, capture
 from unbraid.form._checkpoints import plain_checkpoints
 from unbraid.form._cut import cut
@@ -65,6 +66,7 @@ def trace(
     positional, keywords = as_call(args, kwargs)
     if device not in (None, "meta"):
         raise ValueError(f'trace: device is "meta", or None for where the model is; {device!r} came. See form.to(...).')
+    keywords, notes = without_cache(model, positional, keywords)
     with alone(), plain_checkpoints():
         if device is None:
             captured = capture(model, positional, keywords, tracer)
@@ -72,7 +74,8 @@ def trace(
             captured = capture(*on_meta(model, positional, keywords), tracer, free=True)
             captured = replace(captured, state=computed(model, captured.state))
         form = assemble(captured, model, _learned(model))
-        return _checked(replace(form, tolerance=tolerance), positional, keywords)
+        form = replace(form, tolerance=tolerance, notes=(*form.notes, *notes))
+        return _checked(form, positional, keywords)
 
 
 def chain(
@@ -94,9 +97,10 @@ def chain(
     """
     positional, keywords = as_call(args, kwargs)
     names = _children(model, layers)
+    keywords, notes = without_cache(model, positional, keywords)
     with alone(), plain_checkpoints():
         form = assemble(capture(model, positional, keywords), model, _learned(model), names)
-        return _checked(form, positional, keywords)
+        return _checked(replace(form, notes=(*form.notes, *notes)), positional, keywords)
 
 
 def assemble(
@@ -154,6 +158,7 @@ def _form(
         stream=end.name,
         dtype=end.meta["val"].dtype,
         tracer=captured.tracer,
+        notes=captured.notes,
         refusals=refusals,
         origin=Origin(
             model,
@@ -200,7 +205,9 @@ def _checked(form: ResidualForm, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     if any(tensor.is_meta for tensor in form.state.values()):
         return form
     checked = form.verify(args, kwargs)
-    return replace(form, error=checked.error, silent=tuple(form.blocks[k] for k in checked.silent))
+    notes = (*form.notes, f"gradients were not compared: {checked.unchecked}") if checked.unchecked else form.notes
+    silent = tuple(form.blocks[k] for k in checked.silent)
+    return replace(form, error=checked.error, silent=silent, notes=notes)
 
 
 def _saved(model: nn.Module | None, captured: Capture) -> set[str]:

@@ -202,7 +202,8 @@ def _tuple(kind: type, parts: list[Any]) -> Any:
 
 def _empty(kind: type) -> Any:
     """An object of a class, made without asking the class."""
-    return kind.__new__(kind) if issubclass(kind, dict | list) else object.__new__(kind)
+    new: Any = kind.__new__ if issubclass(kind, dict | list) else object.__new__
+    return new(kind)
 
 
 def _with_parts(made: Any, parts: dict[Any, Any]) -> Any:

@@ -7,11 +7,13 @@ from torch import nn
 
 from unbraid.errors import TraceError
 
+_DISPATCH = "tracer='dispatch' records one real run instead."
+# What to try, by a word of what the tracers said, the likeliest remedy first.
 _ADVICE = {
-    "data-dependent": "The model's code decides by the values in a tensor: tracer='dispatch' records the way it takes.",
+    "Cache": "Pass use_cache=False.",
     "flash": 'Build the model with attn_implementation="eager".',
     "vmap": 'Build the model with attn_implementation="eager".',
-    "Cache": "Pass use_cache=False.",
+    "data-dependent": "The model's code decides by the values in a tensor: tracer='dispatch' records the way it takes.",
 }
 
 
@@ -35,13 +37,34 @@ def _place(model: nn.Module, frames: TracebackType | None) -> str:
 
 
 def uncaptured(model: nn.Module, reasons: Mapping[str, str]) -> TraceError:
-    """The error that says all of it."""
-    said = "\n".join(f"  {tracer}: {reason}" for tracer, reason in reasons.items())
-    advice = dict.fromkeys(text for sign, text in _ADVICE.items() if sign in said)
-    known = "dispatch" in reasons or any("dispatch" in text for text in advice)
-    other = [] if known else ["tracer='dispatch' records one real run instead."]
-    tried = "\n".join(f"  Try: {text}" for text in (*advice, *other))
+    """The error that says all of it, without advising what has just failed."""
+    told = list(dict.fromkeys(reasons.values()))
+    advice = [text for sign, text in _ADVICE.items() if any(sign in reason for reason in told)]
+    if "dispatch" in reasons:
+        advice = [text for text in advice if "dispatch" not in text]
+    elif not any("dispatch" in text for text in advice):
+        advice.append(_DISPATCH)
+    tried = [f"  Try: {text}" for text in dict.fromkeys(advice)]
+    # Both exports mostly fail alike; the reason is then said once.
+    said = [f"  {' and '.join(t for t, r in reasons.items() if r == reason)}: {reason}" for reason in told]
     return TraceError(
-        f"{type(model).__name__}: its computation could not be captured as a graph.\n{said}\n{tried}".rstrip(),
+        "\n".join([f"{type(model).__name__}: its computation could not be captured as a graph.", *tried, *said]),
         reasons=dict(reasons),
     )
+
+
+def exported_not(reasons: Mapping[str, str]) -> str:
+    """Why a form is a recorded run."""
+    failed = reasons.get("export") or next(iter(reasons.values()), None)
+    return f"torch.export could not take the model: {failed}" if failed else "tracer='dispatch' was asked for"
+
+
+def one_run(why: str) -> tuple[str, ...]:
+    """What a form says of itself that holds one recorded run."""
+    return (f"one recorded run, for inputs of the traced sizes alone, because {why}",)
+
+
+def fixed_sizes(reasons: Mapping[str, str]) -> tuple[str, ...]:
+    """What a form says of itself that could be exported with fixed sizes alone."""
+    failed = reasons.get("export, sizes free")
+    return (f"all sizes are fixed, because torch.export could not leave them free: {failed}",) if failed else ()

@@ -153,6 +153,7 @@ def _apart(here: list[Tensor], there: list[Tensor]) -> float:
 
 def _reference(form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The model itself, with copies of its buffers so that nothing of it changes; else its graph before the cut."""
+    kwargs = form.signature.completed(args, kwargs)
     if origin.model is not None:
         buffers = {name: buffer.clone() for name, buffer in origin.model.named_buffers(remove_duplicate=False)}
         with plain_checkpoints():  # one without gradients would warn that it has none
@@ -225,11 +226,32 @@ def _inexact(form: "ResidualForm", checked: Verification, block: int | None) -> 
         f"  at another batch size     {checked.other_batch:.2e}\n"
         f"  worst of the additions    {max(checked.additions, default=0.0):.2e}\n"
         f"{nothing if math.isinf(checked.error) else ''}"
-        "  If the model's output depends on its batch size or on chance, trace it in eval mode at the size you need."
-        f"{by_chance(form.graph)}",
+        f"{_cause(form, checked)}{by_chance(form.graph)}",
         where=where,
         error=checked.error,
     )
+
+
+def _cause(form: "ResidualForm", checked: Verification) -> str:
+    """What is known of why: the model itself is asked once more before it is blamed."""
+    assert form.origin is not None
+    if form.origin.model is not None and form.origin.example is not None:
+        args, kwargs = form.origin.example
+        with torch.no_grad(), torch.random.fork_rng():
+            state = torch.get_rng_state()
+            first = _comparable(_reference(form, form.origin, args, dict(kwargs)))
+            torch.set_rng_state(state)
+            second = _comparable(_reference(form, form.origin, args, dict(kwargs)))
+        error = max(map(relative_error, first, second), default=0.0)
+        if not error <= checked.tolerance:
+            return f"  Two runs of the model at one input differ by {error:.2e}: it keeps something between runs."
+    if checked.outputs <= checked.tolerance < checked.other_batch:
+        return (
+            "  At the given sizes the form is exact; at others the model's own code takes another way.\n"
+            "  Trace it with tracer='dispatch' at the sizes you need: that form holds for them alone."
+        )
+    other = "export" if form.tracer == "dispatch" else "dispatch"
+    return f"  The form is at fault: the model repeats itself. Trace it again, or try tracer={other!r}."
 
 
 def _elsewhere(
