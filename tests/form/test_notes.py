@@ -1,5 +1,7 @@
 """What a form says of how it was captured: why sizes are fixed, what was passed to the model, what failed."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -41,6 +43,7 @@ def test_what_a_recorded_run_refuses_names_it(recorded, tmp_path):
     with pytest.raises(ShapeError, match=rf"traced  \[3, 6\]\n  came    \[2, 6\](.|\n)*{WHY}"):
         form(X[:2])
     with pytest.raises(InexactError, match=rf"or with this edit, the model's own code takes another way(.|\n)*{WHY}"):
+        form(5 * X.abs())  # one of the two goes another way than X
         form(-5 * X.abs())
 
 
