@@ -1,8 +1,7 @@
 import warnings
 from typing import Any
 
-import torch
-from torch import Tensor, fx
+from torch import fx
 from torch.export import ExportedProgram
 
 from unbraid.form._flat import Flat, detach_ungraded, flattened
