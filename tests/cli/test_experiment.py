@@ -20,7 +20,7 @@ TITLES = [
     "Lesions",
     "Other orders",
     "Signal propagation",
-    "Shattering: examples",
+    "Gradients of examples",
     "Shattering: neighbouring inputs",
 ]
 

@@ -87,12 +87,11 @@ def test_what_is_not_finite_is_the_one_finding():
     assert result.coherence is None
 
 
-@pytest.mark.parametrize("kind", ["plain", "residual"])
-def test_gradients_shatter_in_a_deep_plain_network_with_batch_norm(kind):
-    """Its residual twin, scaled by 0.1, keeps what examples have in common."""
+def normed(kind: str, depth: int = 40):
+    """A network with batch norm, plain or residual, and inputs whose statistics it has."""
+    scale = {"plain": 1.0, "residual": 1.0, "scaled": 0.1}[kind]
     network = unn.mlp(
-        inputs=8, classes=2, width=64, depth=40, norm="batch", scale=1.0 if kind == "plain" else 0.1,
-        order="norm act linear +",
+        inputs=8, classes=2, width=64, depth=depth, norm="batch", scale=scale, order="norm act linear +",
         generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
     network = network.plain() if kind == "plain" else network
@@ -100,15 +99,112 @@ def test_gradients_shatter_in_a_deep_plain_network_with_batch_norm(kind):
     network.train()
     with torch.no_grad():
         for _ in range(30):
-            network(inputs)  # the running statistics of these inputs
-    network.eval()
+            network(inputs)
+    return network.eval(), inputs
+
+
+def shattered(model, batches):
+    result = diagnose(model, batches)
+    return result, [finding for finding in result.findings if finding.what == "shattered gradients"]
+
+
+@pytest.mark.parametrize("kind", ["plain", "residual", "scaled"])
+def test_gradients_shatter_in_a_deep_plain_network_with_batch_norm(kind):
+    """Its residual twins keep what neighbours have in common; measured once more by differences of the network."""
+    network, inputs = normed(kind)
     form = unbraid.chain(network, inputs, layers=["layers"]) if kind == "plain" else network
-    result = diagnose(form, [(inputs, (inputs[:, 0] > 0).long())])
-    shattered = [finding for finding in result.findings if finding.what == "shattered gradients"]
-    assert len(shattered) == (kind == "plain")
-    if shattered:
-        assert shattered[0].number == float(result.coherence.cosine[0])
-        assert shattered[0].number < 0.5 / 128
+    result, found = shattered(form, [(inputs, (inputs[:, 0] > 0).long())])
+    assert len(found) == (kind == "plain")
+    # The slope along one line by central differences, and its correlation with itself one point on.
+    along = torch.linspace(0, 1, 65)[:, None] * (inputs[1] - inputs[0]) + inputs[0]
+    with torch.no_grad():
+        values = network.double()(along.double())[:, 0]
+    slopes = (values[1:] - values[:-1]) - (values[1:] - values[:-1]).mean()
+    correlation = float((slopes[1:] * slopes[:-1]).sum() / slopes.square().sum())
+    assert (correlation < 0.2) == (kind == "plain")
+    if found:
+        assert found[0].number == float(result.neighbours.values[1]) < 0.2
+        assert found[0].helps.startswith("Give the network skips that are the identity, and scale every branch by 1/√K")
+
+
+def test_examples_that_pull_apart_are_no_shattering():
+    """40 blocks scaled by 1/√K, labels at random: cosines of about 0 between examples, neighbours alike."""
+    model = network(depth=40)
+    inputs = normal(64, 8, dtype=torch.float32)
+    labels = torch.randint(0, 3, (64,), generator=torch.Generator().manual_seed(1))
+    result, found = shattered(model, [(inputs, labels)])
+    assert result.coherence.cosine[0].abs() < 0.2
+    assert result.neighbours.values[1] > 0.5
+    assert found == []
+    assert result.findings == ()
+
+
+def test_a_network_without_curvature_does_not_shatter():
+    """Its gradient is the same everywhere but for rounding, which is white noise."""
+    model = Chain(Residual(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))), nn.Linear(8, 3))
+    form = unbraid.trace(lively(model, dtype=torch.float32), data()[0][0])
+    result, found = shattered(form, data())
+    assert result.neighbours.values.tolist() == [1.0, 1.0]
+    assert found == []
+
+
+def test_probabilities_that_sum_to_one_do_not_shatter():
+    result, found = shattered(Chain(network(), nn.Softmax(1)).eval(), data())
+    assert result.neighbours.values[1] > 0.2
+    assert found == []
+
+
+GROWS = "Scale every branch by 1/√K, or begin every branch with a norm, or begin training with the last layer"
+
+
+@pytest.mark.parametrize(
+    ("model", "what", "helps"),
+    [
+        (lambda: network(depth=24, scale=1.0), "exploding signal", GROWS),
+        (lambda: network(depth=24, scale=1.0), "exploding gradient", GROWS),
+        (lambda: _wild(network(depth=24)), "exploding signal", "Begin every branch with a norm, or begin training"),
+        (
+            lambda: _wild(network(depth=24), 0.2),
+            "exploding signal",
+            "Begin every branch with a norm, or begin training",
+        ),
+        (
+            lambda: _wild(network(depth=24, norm="layer", order="norm linear act +")),
+            "exploding signal",
+            "Begin training",
+        ),
+        (lambda: _plain(9.0), "exploding signal", "Begin every branch with a norm, or initialise its layers"),
+        (lambda: _plain(0.5), "vanishing signal", "Give the network skips that are the identity, or initialise"),
+        (lambda: _plain(0.5), "vanishing gradient", "Give the network skips that are the identity, or initialise"),
+        (lambda: _loud(network()), "loud branch", "Put a norm first in it, or give its last layer smaller weights."),
+        (lambda: _loud(network(scale=1.0)), "loud branch", "Scale the branch by 1/√K, or put a norm first in it, or"),
+    ],
+)
+def test_nothing_is_advised_that_the_network_has(model, what, helps):
+    findings = [finding for finding in diagnose(model(), data()).findings if finding.what == what]
+    assert findings
+    assert all(finding.helps.startswith(helps) for finding in findings), findings
+
+
+def _wild(model, by=3.0):
+    """Weights so large that the signal grows whatever the branches are scaled by."""
+    for name, parameter in model.named_parameters():
+        if name.startswith("blocks") and parameter.ndim > 1:
+            parameter.data *= by * 30
+    return model
+
+
+def _plain(by):
+    plain = network(depth=12, scale=1.0).plain().eval()
+    for parameter in plain.parameters():
+        parameter.data *= by
+    return unbraid.chain(plain, data()[0][0], layers=["layers"])
+
+
+def _loud(model):
+    for parameter in model.blocks[5].branch.parameters():
+        parameter.data *= 1e4
+    return model
 
 
 def test_no_data_is_said():

@@ -157,7 +157,7 @@ def test_one_analysis_that_fails_does_not_cost_the_page(five):
         raise ValueError("this loss takes nothing")
 
     found = to_dict(page(Subject.of(form, batches, "five", loss=loss)))
-    assert set(not_run(found)) == {"Lesions", "Other orders", "Signal propagation", "Shattering: examples"}
+    assert set(not_run(found)) == {"Lesions", "Other orders", "Signal propagation", "Gradients of examples"}
     assert "this loss takes nothing" in not_run(found)["Lesions"]
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_ROUNDING = 1000.0  # how many units of rounding a derivative through a deep network may carry, relative
+
+
 @dataclass(frozen=True, eq=False)
 class Autocorrelation(Result):
     """How alike the gradients at neighbouring inputs are: the autocorrelation of dy/dx along a line (figure 11.3).
@@ -111,7 +114,7 @@ def input_autocorrelation(
             for along, (direction, _) in zip(grids, directions, strict=True):
                 slopes = _slopes(network, along, direction).double().cpu()
                 norms.append(slopes.square().mean().sqrt())
-                each.append(_autocorrelation(slopes, count))
+                each.append(_autocorrelation(slopes, count, torch.finfo(along.dtype).eps))
             step()
     if not each:
         raise ValueError("input_autocorrelation: needs at least one network.")
@@ -157,11 +160,11 @@ def _slopes(network: Callable[[Tensor], Tensor], grid: Tensor, direction: Tensor
     return (gradient * direction).reshape(len(grid), -1).sum(1)
 
 
-def _autocorrelation(slopes: Float[Tensor, " points"], lags: int) -> Float[Tensor, " lags"]:
+def _autocorrelation(slopes: Float[Tensor, " points"], lags: int, eps: float) -> Float[Tensor, " lags"]:
     centred = slopes - slopes.mean()
     whole = centred.square().sum()
-    if not whole > 0:
-        # A derivative that is the same everywhere: neighbours are as alike as can be.
+    if whole <= (_ROUNDING * eps) ** 2 * slopes.square().sum():
+        # A derivative that is the same everywhere, to rounding: neighbours are as alike as can be.
         return torch.ones(lags + 1, dtype=slopes.dtype)
     products = [(centred[: len(centred) - lag] * centred[lag:]).sum() for lag in range(lags + 1)]
     return torch.stack(products) / whole

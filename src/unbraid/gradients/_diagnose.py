@@ -9,7 +9,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from unbraid.form import Batches, ResidualForm, Result, classification_loss, each_batch, trace
+from unbraid.gradients._autocorrelation import Autocorrelation
 from unbraid.gradients._coherence import Coherence, example_coherence
+from unbraid.gradients._neighbours import neighbours
+from unbraid.gradients._remedies import Build
 from unbraid.gradients._signal import Signal, signal
 
 if TYPE_CHECKING:
@@ -20,8 +23,7 @@ if TYPE_CHECKING:
 _FOLD = 100.0  # growth or decay of variance, or of gradients, from one end to the other
 _DEAD = 1e-3  # √(variance of branch / skip) below which a branch adds nothing to speak of
 _LOUD = 10.0  # and above which the skip is drowned
-# The mean cosine of n unrelated gradients is about 0 ± 0.15/n in networks of some thousand parameters a block.
-_CHANCE, _ENOUGH = 0.5, 32
+_ALIKE = 0.2  # autocorrelation of the gradient at neighbouring inputs; white noise has 0 ± 0.1 here, sound networks 0.5
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,12 @@ class Diagnosis(Result):
     Attributes:
         findings: what stands out; empty where nothing does.
         signal: variances, correlations and gradients by block.
-        coherence: how alike the gradients of different examples are; None where it could not be taken.
+        coherence: how alike the gradients of different examples are; None where it could not be taken. Examples of
+            other classes may well pull in unrelated directions: nothing is concluded from it.
         form: the traced form.
-        left_out: why the coherence could not be taken; empty where it was.
+        left_out: why the coherence, or the gradients of neighbours, could not be taken; empty where they were.
+        neighbours: how alike the gradients at neighbouring inputs are, on lines between examples; None where they
+            could not be taken.
     """
 
     findings: tuple[Finding, ...]
@@ -60,16 +65,21 @@ class Diagnosis(Result):
     coherence: Coherence | None
     form: ResidualForm
     left_out: str = ""
+    neighbours: Autocorrelation | None = None
+
+    @property
+    def _not_looked_for(self) -> str:
+        return f"not looked for: shattering, as {self.left_out}" if self.left_out and self.neighbours is None else ""
 
     def __str__(self) -> str:
         said = [f"{found.what}: {found.words} {found.helps}" for found in self.findings]
         said = said or [f"{len(self.signal.names)} blocks: nothing stands out."]
-        return "\n".join([*said, f"not looked for: shattering, as {self.left_out}"] if self.left_out else said)
+        return "\n".join(filter(None, [*said, self._not_looked_for]))
 
     def table(self) -> Table:
         """One row a finding."""
         about = f"{len(self.signal.names)} blocks, {self.signal.examples:,} examples"
-        caption = f"{about}; not looked for: shattering, as {self.left_out}" if self.left_out else about
+        caption = "; ".join(filter(None, [about, self._not_looked_for]))
         table = Table(box=box.SIMPLE_HEAD, caption=caption)
         table.caption_justify = "left"
         for column in ("finding", "in words", "what usually helps"):
@@ -87,6 +97,7 @@ class Diagnosis(Result):
             "signal": self.signal.to_dict(),
             "coherence": None if self.coherence is None else self.coherence.to_dict(),
             "left_out": self.left_out,
+            "neighbours": None if self.neighbours is None else self.neighbours.to_dict(),
         }
 
     def rows(self) -> list[dict[str, Any]]:
@@ -118,7 +129,8 @@ def diagnose(
     """Trace a model, follow its signal and gradients through depth, and say what stands out.
 
     Looked for: nan and infinity, with the block that makes them; variance or gradients that grow or fall a hundredfold;
-    branches that add next to nothing, or drown their skip; gradients of different examples that have nothing in common.
+    branches that add next to nothing, or drown their skip; gradients that shatter, which at neighbouring inputs have
+    nothing in common. What is said to help leaves out what the network has.
 
     Args:
         model: any module, or a form of it, such as the chain of a plain network. It is not changed.
@@ -132,8 +144,18 @@ def diagnose(
     """
     form = model if isinstance(model, ResidualForm) else _traced(model, batches)
     found = signal(form, batches, loss=loss)
-    alike, why = (None, "") if found.not_finite is not None else _coherence(form, batches, loss)
-    return Diagnosis(tuple(_findings(form, found, alike)), found, alike, form, why)
+    if found.not_finite is not None:
+        return Diagnosis(tuple(_findings(form, found, None)), found, None, form)
+    alike, why = _coherence(form, batches, loss)
+    near, hidden = neighbours(form, batches)
+    return Diagnosis(
+        tuple(_findings(form, found, near)),
+        found,
+        alike,
+        form,
+        " ".join(filter(None, dict.fromkeys([hidden, why]))),
+        near,
+    )
 
 
 def _traced(model: nn.Module, batches: Batches) -> ResidualForm:
@@ -155,7 +177,7 @@ def _coherence(
         return None, f"gradients of single examples cannot be taken: {str(error).splitlines()[0]}"
 
 
-def _findings(form: ResidualForm, found: Signal, alike: Coherence | None) -> Iterator[Finding]:
+def _findings(form: ResidualForm, found: Signal, near: Autocorrelation | None) -> Iterator[Finding]:
     if found.not_finite is not None:
         yield Finding(
             "not finite",
@@ -165,16 +187,16 @@ def _findings(form: ResidualForm, found: Signal, alike: Coherence | None) -> Ite
             "Lower the learning rate, clip gradients, or compute that operator in a wider type.",
         )
         return
-    yield from _through_depth(found)
-    yield from _branches(form, found)
-    if alike is not None:
-        yield from _shattered(alike)
+    build = Build.of(form)
+    yield from _through_depth(build, found)
+    yield from _branches(build, found)
+    if near is not None:
+        yield from _shattered(build, near)
 
 
-def _through_depth(found: Signal) -> Iterator[Finding]:
+def _through_depth(build: Build, found: Signal) -> Iterator[Finding]:
     variance = torch.cat([found.source.variance, found.sum.variance])
     growth = float(variance[-1] / variance[0]) if variance[0] > 0 else 1.0
-    scale = "Scale every branch by 1/√K, begin it with a norm, or begin with its last layer at zero."
     if growth > _FOLD:
         block = _first(variance > _FOLD * variance[0])
         yield Finding(
@@ -183,7 +205,7 @@ def _through_depth(found: Signal) -> Iterator[Finding]:
             growth,
             f"the stream's variance grows {growth:.3g}-fold; it passes {_FOLD:g} times the first at block {block} "
             f"({found.names[block]!r}).",
-            scale,
+            build.against_growth(),
         )
     if 0 <= growth < 1 / _FOLD:
         block = _first(variance < variance[0] / _FOLD)
@@ -193,7 +215,7 @@ def _through_depth(found: Signal) -> Iterator[Finding]:
             growth,
             f"the stream's variance falls to {growth:.3g} of the first; it is below 1/{_FOLD:g} from block {block} on "
             f"({found.names[block]!r}).",
-            "Give the network skips, or initialise its layers for their activation (He et al. 2015).",
+            build.against_decay(identities=False),
         )
     gradient = found.gradient
     if not bool((gradient > 0).all()) or len(gradient) < 2:
@@ -207,7 +229,7 @@ def _through_depth(found: Signal) -> Iterator[Finding]:
             ratio,
             f"the gradient grows {ratio:.3g}-fold from the last block to the first; from block {block} down it is more "
             f"than {_FOLD:g} times that of the last ({found.names[block]!r}).",
-            scale,
+            build.against_growth(),
         )
     if ratio < 1 / _FOLD:
         block = int((gradient < gradient[-1] / _FOLD).nonzero().max())
@@ -217,12 +239,12 @@ def _through_depth(found: Signal) -> Iterator[Finding]:
             ratio,
             f"the gradient at the first block is {ratio:.3g} of that at the last; from block {block} down it is below "
             f"1/{_FOLD:g} ({found.names[block]!r}).",
-            "Give the network skips that are the identity, or initialise its layers for their activation.",
+            build.against_decay(identities=True),
         )
 
 
-def _branches(form: ResidualForm, found: Signal) -> Iterator[Finding]:
-    for name, ratio in zip(found.names, found.ratio.tolist(), strict=True):
+def _branches(build: Build, found: Signal) -> Iterator[Finding]:
+    for block, (name, ratio) in enumerate(zip(found.names, found.ratio.tolist(), strict=True)):
         if ratio < _DEAD:
             yield Finding(
                 "dead branch",
@@ -237,22 +259,21 @@ def _branches(form: ResidualForm, found: Signal) -> Iterator[Finding]:
                 name,
                 ratio,
                 f"the branch of {name!r} has {ratio:.3g} times its skip's standard deviation and drowns it.",
-                "Scale the branch by 1/√K, or put a norm first in it.",
+                build.against_loudness(block),
             )
 
 
-def _shattered(alike: Coherence) -> Iterator[Finding]:
-    """At the first block the gradients of different examples agree by no more than chance."""
-    first, examples = float(alike.cosine[0]), alike.examples
-    chance = _CHANCE / examples
-    if examples >= _ENOUGH and first < chance:
+def _shattered(build: Build, near: Autocorrelation) -> Iterator[Finding]:
+    """The gradients at neighbouring inputs are as unlike as white noise."""
+    value = float(near.values[1])
+    if value < _ALIKE:
         yield Finding(
             "shattered gradients",
-            alike.names[0],
-            first,
-            f"at {alike.names[0]!r} the gradients of {examples} examples have a mean cosine of {first:.1g}; unrelated "
-            f"ones reach {chance:.1g}: examples pull in unrelated directions.",
-            "Add skips and scale the branches down, by 0.1 or 1/√K (Balduzzi et al. 2017); use larger batches.",
+            None,
+            value,
+            f"the gradients at inputs {near.spacing:.2g} apart, on {len(near.each)} lines between examples, correlate "
+            f"by {value:.2g}; white noise would give 0, and sound networks give 0.5 and more.",
+            build.against_shattering(),
         )
 
 

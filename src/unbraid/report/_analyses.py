@@ -233,6 +233,6 @@ ANALYSES = (
     Analysis("lesions", "Lesions", _lesions, _show_lesions),
     Analysis("orders", "Other orders", _orders, _show_orders),
     Analysis("signal", "Signal propagation", _signal, _show_signal),
-    Analysis("examples", "Shattering: examples", _alike, _show_alike),
+    Analysis("examples", "Gradients of examples", _alike, _show_alike),
     Analysis("neighbours", "Shattering: neighbouring inputs", _neighbours, _show_neighbours),
 )

@@ -64,7 +64,8 @@ def alike(found: "Coherence", python: str) -> Section:
     cosine = found.cosine.tolist()
     finding = (
         f"The gradients of different examples have a mean cosine of {cosine[0]:+.3f} at {found.names[0]} and "
-        f"{cosine[-1]:+.3f} at {found.names[-1]}, over {found.examples:,} examples; 0 would be no relation."
+        f"{cosine[-1]:+.3f} at {found.names[-1]}, over {found.examples:,} examples; 0 would be no relation, as "
+        "examples of different classes may well have."
     )
     columns = (
         Column("Block"),
@@ -75,10 +76,10 @@ def alike(found: "Coherence", python: str) -> Section:
     rows = list(zip(found.names, cosine, found.ratio.tolist(), found.norms.tolist(), strict=True))
     figure = Picture(
         draw.svg(found.plot()),
-        "How alike the gradients of different examples are; where they are not, gradients have shattered.",
+        "How alike the gradients of different examples are. What shatters is seen between neighbouring inputs.",
         "Lines of mean cosine and ratio by block.",
     )
-    return Section("Shattering: examples", finding, [figure, Table(columns, rows, "One block a row."), Code(python)])
+    return Section("Gradients of examples", finding, [figure, Table(columns, rows, "One block a row."), Code(python)])
 
 
 def neighbours(found: "Autocorrelation", lines: int, python: str) -> Section:
