@@ -126,6 +126,31 @@ def test_a_result_draws_itself_on_a_page_or_where_it_is_told(name, made):
 
 
 @pytest.mark.parametrize("name", MAKE)
+def test_a_result_is_a_line_or_two(name, made):
+    """Sizes, the error, how many names: not the numbers of tensors."""
+    result = made(name)
+    if name == "ResidualForm":  # which is its blocks, one a line
+        assert len(repr(result).splitlines()) <= 3 + len(result.blocks)
+        return
+    text = repr(result)
+    assert text.startswith(name)
+    assert len(text) < 400
+    assert "\n" not in text
+    for word in ("tensor(", "dtype", "object at", "grad_fn"):
+        assert word not in text
+
+
+def test_what_results_hold_is_a_line_too(made):
+    terms = made("Terms")
+    assert (
+        repr(terms) == f"Terms(names=4 entries, values=tensor[4, 6, 5], stream=tensor[6, 5], error={terms.error:.4g})"
+    )
+    found = [terms[1], made("DerivativeChain").factors[0], made("Signal").sum, made("Paths")[:2]]
+    assert all(len(repr(one)) < 300 and "tensor(" not in repr(one) for one in found)
+    assert repr(terms[1]).startswith("Term(name='blocks.0', value=tensor[6, 5], block=0, branch=None")
+
+
+@pytest.mark.parametrize("name", MAKE)
 def test_a_result_becomes_a_data_frame(name, made):
     result = made(name)
     frame, rows = result.to_pandas(), result.rows()

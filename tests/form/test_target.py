@@ -274,3 +274,28 @@ def test_help_tells_the_forms():
         assert "a pair (position, class), each an int or a tensor [batch]" in text
         assert "a list of these, one for each example" in text
         assert "a function of what the model returns that gives a tensor [batch]" in text
+
+
+class Trains(nn.Module):
+    """A loss is returned beside the scores, before them, as transformers does; no rule makes it affine."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = Chain(Residual(mlp(6)), Residual(mlp(6))), nn.Linear(6, 5)
+
+    def forward(self, x, labels):
+        scores = self.head(self.body(x))
+        return {"loss": nn.functional.cross_entropy(scores, labels), "scores": scores}
+
+
+def test_a_loss_beside_the_scores_needs_no_rule():
+    model, args = lively(Trains()), (ROWS, torch.arange(3))
+    form = unbraid.trace(model, args)
+    wanted = model(*args)["scores"][:, 1].detach()
+    for call in (unbraid.value_spectrum, unbraid.attribute, unbraid.all_paths):
+        found = call(form, args, target=1, output="scores")
+        assert error(found.target, wanted) < 1e-12
+        found = call(form, args, target=lambda returned: returned["scores"][:, 1])
+        assert error(found.target, wanted) < 1e-12
+        with pytest.raises(TargetError, match=r"this one is \[\].*\n.*output= names another: 'scores'\."):
+            call(form, args, target=1)

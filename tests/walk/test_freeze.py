@@ -241,6 +241,23 @@ def _gather_max(x, dim):
     return x.gather(dim, held(x).argmax(dim, keepdim=True)).squeeze(dim)
 
 
+def _halves(product, a, b):
+    """A product of which neither factor asks to be held."""
+    return (product(a, held(b)) + product(held(a), b)) / 2
+
+
+def _sample(image, grid):
+    return F.grid_sample(image, grid, align_corners=False)
+
+
+def _unpooled(x):
+    return F.max_unpool2d(*F.max_pool2d(x[..., :4, :4], 2, return_indices=True), 2)
+
+
+GRID = normal(2, 3, 3, 2, seed=44) / 3
+_WEIGHT = normal(3, 6, 6, seed=45)
+_PLACES = torch.tensor([0, 0, 1, 2])[None, :, None].expand(2, 4, 6)
+
 CASES = {
     # norms
     "layer norm": (lambda x: F.layer_norm(x, (6,), B, C[0]), lambda x: _normed(x, (-1,)) * B + C[0], TOKENS),
@@ -467,6 +484,120 @@ CASES = {
         lambda a, b: a + held(torch.sigmoid(a * B)) * (b - a),
         X,
         C,
+    ),
+    # a cosine freezes both lengths; a gate, positions, a matrix to be solved are held
+    "cosine": (
+        lambda a, b: F.cosine_similarity(a, b, dim=-1),
+        lambda a, b: _halves(lambda u, v: (u * v).sum(-1), a, b) / held(a.norm(dim=-1) * b.norm(dim=-1)),
+        TOKENS,
+        2 + TOKENS.flip(0),
+    ),
+    "cosine with a constant, broadcast": (
+        lambda a: F.cosine_similarity(a[:, :, None], C[:, None, None], dim=-1),
+        lambda a: (
+            (a[:, :, None] * C[:, None, None]).sum(-1) / held(a.norm(dim=-1)[..., None] * C.norm(dim=-1)[:, None, None])
+        ),
+        TOKENS,
+    ),
+    "cosine of a tensor with itself": (
+        lambda a: F.cosine_similarity(a[:, None], a[:, :, None], dim=-1),
+        lambda a: (
+            _halves(lambda u, v: (u[:, None] * v[:, :, None]).sum(-1), a, a)
+            / held(a.norm(dim=-1)[:, None] * a.norm(dim=-1)[:, :, None])
+        ),
+        TOKENS,
+    ),
+    "cosine spelled out": (
+        lambda a, b: (F.normalize(a, dim=-1) * F.normalize(b, dim=-1)).sum(-1),
+        lambda a, b: _halves(lambda u, v: (u * v).sum(-1), a, b) / held(a.norm(dim=-1) * b.norm(dim=-1)),
+        TOKENS,
+        2 + TOKENS.flip(0),
+    ),
+    "glu": (lambda x: F.glu(x, -1), lambda x: x[..., :3] * held(x[..., 3:].sigmoid()), TOKENS),
+    "glu over channels": (lambda x: F.glu(x, 1), lambda x: x[:, :2] * held(x[:, 2:].sigmoid()), IMAGE),
+    "leaky relu at random, in eval mode": (
+        lambda x: F.rrelu(x, 0.1, 0.3, training=False),
+        lambda x: x * held(torch.where(x > 0, 1.0, 0.2 * torch.ones_like(x))),
+        X,
+    ),
+    "sampling a grid": (lambda x: F.grid_sample(x, GRID, align_corners=False), lambda x: _sample(x, GRID), IMAGE),
+    "sampling at positions made from data": (
+        lambda x, g: F.grid_sample(x, torch.tanh(g), align_corners=False),
+        lambda x, g: _sample(x, held(torch.tanh(g))),
+        IMAGE,
+        GRID,
+    ),
+    "a bilinear form": (
+        lambda a, b: F.bilinear(a, b, _WEIGHT, B[:3]),
+        lambda a, b: _halves(lambda u, v: torch.einsum("...i,kij,...j->...k", u, _WEIGHT, v), a, b),
+        X,
+        C,
+    ),
+    "cross product": (
+        lambda a, b: torch.linalg.cross(a[:, :3], b[:, 3:]),
+        lambda a, b: _halves(lambda u, v: torch.linalg.cross(u[:, :3], v[:, 3:]), a, b),
+        X,
+        C,
+    ),
+    "scalar products": (
+        lambda a, b: torch.linalg.vecdot(a, b),
+        lambda a, b: _halves(lambda u, v: (u * v).sum(-1), a, b),
+        X,
+        C,
+    ),
+    "product of three": (
+        lambda a, b: torch.linalg.multi_dot([a, b.mT, a]),
+        lambda a, b: (a @ held(b.mT @ a) + held(a) @ b.mT @ held(a) + held(a @ b.mT) @ a) / 3,
+        X,
+        C,
+    ),
+    "addcdiv": (
+        lambda i, a, b: torch.addcdiv(i, a, b, value=2.0),
+        lambda i, a, b: i + 2 * a / held(b),
+        X,
+        C,
+        3 + X.flip(0),
+    ),
+    "a system of equations": (
+        lambda a, b: torch.linalg.solve(a @ a.mT + torch.eye(4, dtype=F64), b),
+        lambda a, b: held(torch.linalg.inv(a @ a.mT + torch.eye(4, dtype=F64))) @ b,
+        TOKENS,
+        TOKENS.flip(0),
+    ),
+    "deviation and mean": (
+        lambda x: torch.cat([x, *torch.std_mean(x, -1, keepdim=True)], -1),
+        lambda x: torch.cat([x, held(x.std(-1, keepdim=True)), x.mean(-1, keepdim=True)], -1),
+        TOKENS,
+    ),
+    "smallest and largest": (
+        lambda x: torch.cat([*torch.aminmax(x, dim=-1)], -1),
+        lambda x: torch.cat([-_gather_max(-x, -1), _gather_max(x, -1)], -1),
+        TOKENS,
+    ),
+    "largest of what is scattered": (
+        lambda x: torch.zeros(2, 3, 6, dtype=F64).scatter_reduce(1, _PLACES, x, "amax", include_self=False),
+        lambda x: torch.stack([_gather_max(x[:, :2], 1), x[:, 2], x[:, 3]], 1),
+        TOKENS,
+    ),
+    "mean of what is scattered": (
+        lambda x: torch.zeros(2, 3, 6, dtype=F64).scatter_reduce(1, _PLACES, x, "mean", include_self=False),
+        lambda x: torch.stack([x[:, :2].mean(1), x[:, 2], x[:, 3]], 1),
+        TOKENS,
+    ),
+    "smallest by index": (
+        lambda x: (5 + torch.zeros(2, 3, 6, dtype=F64)).index_reduce(1, torch.tensor([0, 0, 1, 2]), x, "amin"),
+        lambda x: torch.stack([-_gather_max(-x[:, :2], 1), x[:, 2], x[:, 3]], 1),
+        TOKENS,
+    ),
+    "unpooling": (
+        lambda x: F.max_unpool2d(*F.max_pool2d(x[..., :4, :4], 2, return_indices=True), 2),
+        lambda x: x[..., :4, :4] * held((_unpooled(x) != 0).to(F64)),
+        IMAGE,
+    ),
+    "the most frequent and the middle": (
+        lambda x: torch.cat([x.nanmedian(-1).values, x.mode(-1).values], -1),
+        lambda x: torch.cat([x.sort(-1).values[..., 2], -_gather_max(-x, -1)], -1),
+        TOKENS,
     ),
     # linear ones, which stay as they are
     "cat of several": (lambda a, b: torch.cat([a, 2 * b, C], 1), lambda a, b: torch.cat([a, 2 * b, C], 1), X, C),

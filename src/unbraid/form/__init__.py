@@ -4,7 +4,7 @@
 which every analysis takes.
 """
 
-from unbraid.form._aim import TARGET, Aim, aim, explained
+from unbraid.form._aim import TARGET, Aim, aim, explained, outputs_read
 from unbraid.form._batches import Batch, Batches, Keep, Metric, each_batch, each_row
 from unbraid.form._block import Block
 from unbraid.form._channels import channel_dimension
@@ -17,7 +17,7 @@ from unbraid.form._heads import Split
 from unbraid.form._log import Log
 from unbraid.form._meta import empty_weights
 from unbraid.form._place import scope
-from unbraid.form._result import Result, ScalarWriter, as_html, finite
+from unbraid.form._result import Brief, Result, ScalarWriter, as_html, finite
 from unbraid.form._signature import Signature, as_call
 from unbraid.form._stateful import by_chance, refuse_stateful
 from unbraid.form._sweep import Feed, Swept, lesioned, sweep
@@ -44,6 +44,7 @@ __all__ = [
     "Block",
     "BlockLike",
     "BranchLike",
+    "Brief",
     "Equation",
     "Examples",
     "Feed",
@@ -82,6 +83,7 @@ __all__ = [
     "objective",
     "part_name",
     "part_of",
+    "outputs_read",
     "read_tensors",
     "refuse_stateful",
     "relative_error",

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from unbraid.errors import InexactError, TargetError
 from unbraid.form._examples import Examples, examples
+from unbraid.form._outputs import named_outputs
 from unbraid.form._target import Target, constant, target_of
 from unbraid.graph import Graph, Segment, Stream
 from unbraid.walk import Cotangents, Tape, walk
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from unbraid.form._form import ResidualForm
 
 TARGET = "the target"
+_NAMED = 5  # outputs that a message names
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,16 +62,13 @@ class Aim:
         seen = tape.values if live is None else live
         with torch.no_grad():
             values = function(seen)
-        given = {s: tape.values[s] for s in graph.outputs}
-        leaves = {s: x.detach().requires_grad_() for s, x in given.items() if s in graph.carried}
-        with torch.enable_grad():
-            result = function({**given, **leaves})
-            if not result.requires_grad:
-                raise constant()
-            found = torch.autograd.grad(result.sum(), list(leaves.values()), retain_graph=True, allow_unused=True)
-        read = [stream for stream, gradient in zip(leaves, found, strict=True) if gradient is not None]
-        if not read:
-            raise constant()
+        leaves, result, read = _graded(graph, tape.values, function)
+        if result.shape != values.shape:
+            raise InexactError(
+                f"freeze: the frozen model must give what the model gives, targets {list(values.shape)}; it gives "
+                f"{list(result.shape)}.",
+                where=", ".join(graph.outputs),
+            )
         segment = Segment(
             id=TARGET,
             inputs=graph.outputs,
@@ -126,6 +126,39 @@ def aim(form: "ResidualForm", graph: Graph, tape: Tape, target: Target, live: Ma
     return Aim.at(graph, tape, lambda values: explained(form, values, target), live, form.precision)
 
 
+def outputs_read(
+    graph: Graph, values: Mapping[str, Any], function: Callable[[Mapping[str, Any]], Tensor]
+) -> tuple[str, ...]:
+    """The outputs on which a target depends: what others need, a loss beside the scores, need not be frozen.
+
+    Args:
+        graph: a graph, of the outputs.
+        values: their values.
+        function: the target as a function of them.
+
+    Raises:
+        TargetError: it depends on none, or does not fit.
+    """
+    return _graded(graph, values, function)[2]
+
+
+def _graded(
+    graph: Graph, values: Mapping[str, Any], function: Callable[[Mapping[str, Any]], Tensor]
+) -> tuple[dict[str, Tensor], Tensor, tuple[str, ...]]:
+    """Leaves at the outputs, the target as a function of them, and those that it depends on."""
+    given = {stream: values[stream] for stream in graph.outputs}
+    leaves = {s: x.detach().requires_grad_() for s, x in given.items() if s in graph.carried}
+    with torch.enable_grad():
+        result = function({**given, **leaves})
+        if not result.requires_grad:
+            raise constant()
+        found = torch.autograd.grad(result.sum(), list(leaves.values()), retain_graph=True, allow_unused=True)
+    read = tuple(stream for stream, gradient in zip(leaves, found, strict=True) if gradient is not None)
+    if not read:
+        raise constant()
+    return leaves, result, read
+
+
 def explained(form: "ResidualForm", values: Mapping[str, Any], target: Target) -> Tensor:
     """The target of a form's outputs, given by stream: one number for each example.
 
@@ -136,7 +169,15 @@ def explained(form: "ResidualForm", values: Mapping[str, Any], target: Target) -
     tensor, known = values[form.output], form.streams[form.output].shape
     free = [came for came, size in zip(tensor.shape, known, strict=False) if isinstance(size, str)]
     whole = all(stream in values for stream in form.signature.streams())
-    return target_of(form.signature.result(values) if whole else tensor, tensor, target, tuple(free))
+    returned = form.signature.result(values) if whole else tensor
+    try:
+        return target_of(returned, tensor, target, tuple(free))
+    except TargetError as error:
+        names = [name for name, stream in named_outputs(form.signature.output) if stream != form.output]
+        if callable(target) or not names:
+            raise
+        others = ", ".join(map(repr, names[:_NAMED]))
+        raise TargetError(f"{error}\n  Of several outputs one is explained; output= names another: {others}.") from None
 
 
 def _code(function: Callable[[Mapping[str, Any]], Tensor], outputs: tuple[str, ...]) -> Callable[..., Tensor]:

@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 from unbraid.errors import DataError
 from unbraid.form._form import ResidualForm
 from unbraid.form._ledger import ledger
+from unbraid.form._result import Brief
 from unbraid.graph import reads
 from unbraid.ranks import Row, Share, in_order, mark
 from unbraid.walk import device_of
@@ -35,8 +36,8 @@ class Keep:
     settings: object = None
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
+@dataclass(frozen=True, eq=False, repr=False)
+class Batch(Brief):
     """One batch of a data set, as a call of the form.
 
     Attributes:

@@ -8,7 +8,7 @@ from torch import Tensor, fx
 from torch.fx.node import map_aggregate
 
 from unbraid.errors import ShapeError
-from unbraid.graph import Add, Graph, Segment, Step, rewired
+from unbraid.graph import Add, Graph, Segment, Step, differentiable, rewired
 from unbraid.walk import State, like, retyped
 
 _NARROW = frozenset({torch.float16, torch.bfloat16, torch.float32})
@@ -102,7 +102,7 @@ def coarsest(graph: Graph, dtype: torch.dtype) -> torch.dtype:
         if any(graph.data(segment)) and isinstance(segment.code, fx.GraphModule):
             values = (node.meta.get("val") for node in segment.code.graph.nodes)
             found.update(value.dtype for value in values if isinstance(value, Tensor))
-    return max((dtype for dtype in found if dtype.is_floating_point), key=lambda t: torch.finfo(t).eps)
+    return max((dtype.to_real() for dtype in found if differentiable(dtype)), key=lambda t: torch.finfo(t).eps)
 
 
 def _widened(step: Step) -> Step:

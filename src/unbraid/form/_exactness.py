@@ -20,7 +20,7 @@ def tolerance(quantity: str, dtype: torch.dtype) -> float:
         quantity: "forward" for form(x) against model(x); "sum" for terms, spectra and paths against the whole.
         dtype: the element type of the model's trunk.
     """
-    return _TOLERANCES[quantity].get(dtype, _COARSE[quantity])
+    return _TOLERANCES[quantity].get(dtype.to_real() if dtype.is_complex else dtype, _COARSE[quantity])
 
 
 def relative_error(a: Shaped[Tensor, "*shape"], b: Shaped[Tensor, "*shape"]) -> float:

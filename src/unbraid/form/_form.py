@@ -24,7 +24,7 @@ from unbraid.form._store import save
 from unbraid.form._verify import Origin, Verification, verify
 from unbraid.form._which import BlockLike, BranchLike, part_of
 from unbraid.graph import Add, Graph, Segment, Stream
-from unbraid.walk import Lengths, State, Tape, path_counts, record, run
+from unbraid.walk import Lengths, State, Tape, like, path_counts, record, run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -208,9 +208,17 @@ class ResidualForm(Result):
 
         Sums of terms and paths are exact to its rounding.
         """
-        if self.dtype is torch.float64:  # what `exact` widens
-            return self.dtype
-        return coarsest(self.graph, self.dtype)
+        return torch.float64 if self._double else coarsest(self.graph, self.dtype)
+
+    @cached_property
+    def _double(self) -> bool:
+        """Whether all that it is given and has learned is in float64: a sum in float64 alone is no reason to widen."""
+        if self.dtype not in (torch.float64, torch.complex128):
+            return False
+        given = (self.streams[stream].dtype for stream in self.graph.inputs if stream in self.streams)
+        learned = (like(self.state, name).dtype for name in self.learned)
+        narrow = (torch.float32, torch.bfloat16, torch.float16, torch.complex64)
+        return not any(dtype in narrow for dtype in (*given, *learned))
 
     def explaining(self, output: str | int | None) -> "ResidualForm":
         """The form whose analyses explain another of the model's outputs.
@@ -255,7 +263,7 @@ class ResidualForm(Result):
     @cached_property
     def exact(self) -> "ResidualForm":
         """The form that analyses run: in float64 with casts to narrower types widened, otherwise the form itself."""
-        if self.dtype is not torch.float64:
+        if not self._double:
             return self
         graph, state = widened(self.graph, self.state)
         return self if graph is self.graph else replace(self, graph=graph, state=state)

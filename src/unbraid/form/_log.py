@@ -19,7 +19,7 @@ from unbraid.ranks import world
 R = TypeVar("R", bound=Result)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Log(Result, Generic[R]):
     """An analysis of a network that is being trained, from time to time.
 

@@ -17,7 +17,7 @@ def output_stream(form: "ResidualForm", name: str | int) -> str:
     Raises:
         TargetError: there is no such output, or it carries no data.
     """
-    named = dict(_named(form.signature.output))
+    named = dict(named_outputs(form.signature.output))
     data = {path: stream for path, stream in named.items() if stream in form.graph.carried}
     if str(name) not in data:
         why = "carries no data from the inputs" if str(name) in named else "is none of this model's"
@@ -26,13 +26,13 @@ def output_stream(form: "ResidualForm", name: str | int) -> str:
     return data[str(name)]
 
 
-def _named(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
+def named_outputs(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Every output tensor's path and stream."""
     if isinstance(tree, Expected):
         yield path, tree.stream
         return
     for key, value in _children(tree):
-        yield from _named(value, f"{path}.{key}" if path else str(key))
+        yield from named_outputs(value, f"{path}.{key}" if path else str(key))
 
 
 def _children(tree: Any) -> list[tuple[object, Any]]:

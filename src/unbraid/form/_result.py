@@ -1,10 +1,13 @@
 import html
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import fields
 from importlib import util
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rich.table import Table
+from torch import Tensor
 
 from unbraid.errors import UnbraidError
 
@@ -23,7 +26,40 @@ class ScalarWriter(Protocol):
         ...
 
 
-class Result(ABC):
+class Brief:
+    """A data class that shows itself in a line or two: sizes of tensors and numbers of entries, not what they hold.
+
+    The data class is declared with repr=False.
+    """
+
+    def __repr__(self) -> str:
+        shown = [f"{f.name}={_brief(getattr(self, f.name))}" for f in fields(self) if f.repr]  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return (
+            f"{value.item():.4g}"
+            if value.numel() == 1 and not value.ndim and not value.is_complex()
+            else f"tensor{[*value.shape]}"
+        )
+    if isinstance(value, bool | int | None):
+        return str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, str):
+        return repr(value if len(value) <= _TEXT else f"{value[:_TEXT]}...")
+    if isinstance(value, list | tuple | Mapping):
+        short = not isinstance(value, Mapping) and len(value) <= _FEW and all(isinstance(v, int | float) for v in value)
+        return f"({', '.join(map(_brief, value))})" if short else f"{len(value)} entries"
+    return type(value).__name__
+
+
+_TEXT, _FEW = 40, 6  # characters of a text, and numbers, that are written out
+
+
+class Result(Brief, ABC):
     """What every result of an analysis offers.
 
     A table for the terminal and for a notebook, plain values, rows for pandas, a figure, and its single numbers for

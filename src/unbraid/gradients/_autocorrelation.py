@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _ROUNDING = 1000.0  # how many units of rounding a derivative through a deep network may carry, relative
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Autocorrelation(Result):
     """How alike the gradients at neighbouring inputs are: the autocorrelation of dy/dx along a line (figure 11.3).
 

@@ -34,7 +34,9 @@ def parameters_by_block(form: ResidualForm) -> dict[int, tuple[str, ...]]:
 def gradients_of(form: ResidualForm, batch: Batch, parameters: Mapping[str, Tensor], loss: Loss) -> dict[str, Tensor]:
     """The gradient of each example's loss by the parameters, [examples, *parameter] each."""
     inputs = form.inputs(batch.args, batch.kwargs)
-    moving = {name for name, value in inputs.items() if isinstance(value, Tensor) and value.ndim}
+    # An input that does not begin with the size of the first one has no batch: positions, a matrix of edges.
+    begins = {n: form.streams[n].shape[0] for n, value in inputs.items() if isinstance(value, Tensor) and value.ndim}
+    moving = {name for name, size in begins.items() if size == next(iter(begins.values()))}
     state = {name: tensor.detach() for name, tensor in form.state.items()}
 
     def of_one(values: dict[str, Tensor], example: dict[str, Tensor], label: Any) -> Tensor:
@@ -59,9 +61,9 @@ def rows_of(batch: Batch, rows: list[int]) -> Batch:
 
 
 def norms_of(gradients: Mapping[str, Tensor]) -> Float[Tensor, " examples"]:
-    return sum((g.double().flatten(1).square().sum(1) for g in gradients.values()), start=torch.zeros(())).sqrt()
+    return sum((g.abs().double().flatten(1).square().sum(1) for g in gradients.values()), start=torch.zeros(())).sqrt()
 
 
 def cosines_of(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Float[Tensor, " examples"]:
-    products = ((a[name].double() * b[name].double()).flatten(1).sum(1) for name in a)
+    products = ((a[name] * b[name].conj()).real.double().flatten(1).sum(1) for name in a)
     return sum(products, start=torch.zeros(())) / (norms_of(a) * norms_of(b)).clamp_min(EPS)

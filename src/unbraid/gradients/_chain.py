@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from rich import box
 from rich.table import Table
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from unbraid.errors import InexactError
 from unbraid.form import (
     Aim,
+    Brief,
     Examples,
     ResidualForm,
     Result,
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 _SMALL = 512  # elements of one example's stream up to which its Jacobian is written out
 
 
-@dataclass(frozen=True, eq=False)
-class Factor:
+@dataclass(frozen=True, eq=False, repr=False)
+class Factor(Brief):
     """One factor of the chain rule: ∂h_k/∂h_{k−1}, for each example.
 
     Attributes:
@@ -49,7 +50,7 @@ class Factor:
     smallest: Float[Tensor, " batch"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DerivativeChain(Result):
     """The derivative of the output as a product of one factor a block.
 
@@ -64,7 +65,7 @@ class DerivativeChain(Result):
     """
 
     factors: tuple[Factor, ...]
-    gradient: Float[Tensor, " *source"]
+    gradient: Inexact[Tensor, " *source"]
     error: float
     summed: bool = False
 
@@ -140,7 +141,8 @@ def derivative_chain(
     cotangent = torch.ones_like(values[exact.output])
     for (_, start), (name, end) in reversed(list(pairwise(stations))):
         link = _Link(exact, inputs, values, start, end)
-        factors.append(link.factor(name, _Layout(places[start], places[end]), small, steps))
+        layout = _Layout(_parts(places[start], values[start]), _parts(places[end], values[end]))
+        factors.append(link.factor(name, layout, small, steps))
         cotangent = link.pull(cotangent)
     whole = _Link(exact, inputs, values, streams[0], streams[-1]).pull(torch.ones_like(values[exact.output]))
     error = relative_error(cotangent, whole)
@@ -263,18 +265,22 @@ class _Link:
             return Factor(name, jacobian, values[:, 0], values[:, -1])
         push, pull = self._maps()
         largest, smallest = extreme_singular_values(
-            lambda v: layout.ended(push(layout.begun(v, self.at))),
-            lambda u: layout.started(pull(layout.finished(u, self.to))),
-            layout.started(self.at),
+            lambda v: layout.ended(push(layout.begun(v, _real(self.at)))),
+            lambda u: layout.started(pull(layout.finished(u, _real(self.to)))),
+            layout.started(_real(self.at)),
             steps,
         )
         return Factor(name, None, largest, smallest)
 
+    def _by_parts(self, leaf: Tensor) -> Tensor:
+        """The link as a function of real numbers: a complex one is two."""
+        return _real(self(torch.view_as_complex(leaf) if self.at.is_complex() else leaf))
+
     def _written_out(self, layout: "_Layout") -> Tensor:
         """One row of every example's Jacobian a backward pass: examples do not influence one another."""
-        leaf = self.at.detach().requires_grad_()
+        leaf = _real(self.at).detach().requires_grad_()
         with torch.enable_grad():
-            made = self(leaf)
+            made = self._by_parts(leaf)
             units = torch.eye(layout.sizes[1], dtype=made.dtype, device=made.device)
             seeds = torch.stack([layout.finished(unit.expand(layout.end.shape), made) for unit in units])
             (stack,) = torch.autograd.grad(made, leaf, seeds, is_grads_batched=True, materialize_grads=True)
@@ -282,9 +288,9 @@ class _Link:
 
     def _maps(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
         """J v and J^T u; J v is the transpose of the linear map u -> J^T u."""
-        leaf = self.at.detach().requires_grad_()
+        leaf = _real(self.at).detach().requires_grad_()
         with torch.enable_grad():
-            made = self(leaf)
+            made = self._by_parts(leaf)
             weights = torch.zeros_like(made).requires_grad_()
             (pulled,) = torch.autograd.grad(made, leaf, weights, create_graph=True, materialize_grads=True)
 
@@ -295,6 +301,16 @@ class _Link:
             return torch.autograd.grad(made, leaf, u, retain_graph=True, materialize_grads=True)[0]
 
         return push, pull
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """A complex tensor by its real and imaginary parts."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def _parts(places: Tensor, value: Tensor) -> Tensor:
+    """The places of an example's elements, of both parts where these are complex."""
+    return torch.stack([2 * places, 2 * places + 1], -1).flatten(1) if value.is_complex() else places
 
 
 @dataclass(frozen=True, eq=False)

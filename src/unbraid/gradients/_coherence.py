@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Coherence(Result):
     """How alike the gradients of different examples are, block by block.
 
@@ -107,7 +107,8 @@ def example_coherence(
                 lengths[k] += float(norm.sum())
                 inverse = torch.where(norm > 0, 1 / norm.clamp_min(EPS), torch.zeros_like(norm))
                 for name in group:
-                    rows = gradients[name].double()
+                    rows = gradients[name]
+                    rows = (torch.view_as_real(rows) if rows.is_complex() else rows).double()
                     units[k][name] = units[k][name] + torch.tensordot(inverse, rows, 1)
                     sums[k][name] = sums[k][name] + rows.sum(0)
             step(int(last))

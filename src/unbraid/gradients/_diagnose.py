@@ -45,7 +45,7 @@ class Finding:
     helps: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Diagnosis(Result):
     """What a network's signals and gradients look like through depth, in words and numbers.
 

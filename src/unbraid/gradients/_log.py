@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @final
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class DiagnosisLog(Log[Diagnosis]):
     """A diagnosis of a network that is being trained, from time to time; arguments as for `unbraid.form.Log`.
 

@@ -77,7 +77,7 @@ class Propagated:
         examples = aimed.examples(found)
         gradients = [found.get(stream, torch.zeros_like(tape.values[stream])) for stream in places]
         squares = zip(places, gradients, strict=True)
-        norms = [examples.sums(s, g.double().square(), stacked=False).sqrt().mean() for s, g in squares]
+        norms = [examples.sums(s, g.abs().double().square(), stacked=False).sqrt().mean() for s, g in squares]
         row = {"gradients": batch.size * torch.stack(norms)}
         bad = [add.block for add, g in zip(self.adds, gradients, strict=True) if not bool(g.isfinite().all())]
         return row | ({_BACKWARD: torch.tensor(bad[-1])} if bad else {})
@@ -93,7 +93,8 @@ def _sums(place: int, what: str, rows: Tensor) -> dict[str, Tensor]:
 
 
 def _rows(value: Tensor, channels: int) -> Tensor:
-    """[channels, everything else], in float64."""
+    """[channels, everything else], in float64; a complex number is two."""
+    value = torch.view_as_real(value) if value.is_complex() else value
     return value.movedim(channels, 0).flatten(1).double() if value.ndim > 1 else value[None].double()
 
 

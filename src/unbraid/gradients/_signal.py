@@ -10,7 +10,7 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid._progress import how_many, progress
-from unbraid.form import Batches, Keep, ResidualForm, Result, classification_loss, each_row, finite
+from unbraid.form import Batches, Brief, Keep, ResidualForm, Result, classification_loss, each_row, finite
 from unbraid.gradients._propagated import BRANCH, PRODUCT, SKIP, SOURCE, SUM, NotFinite, Propagated
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True, eq=False)
-class Moments:
+@dataclass(frozen=True, eq=False, repr=False)
+class Moments(Brief):
     """Mean and variance of a stream at every block, over the examples and positions of a data set.
 
     Attributes:
@@ -31,7 +31,7 @@ class Moments:
     variance: Float[Tensor, " blocks"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Signal(Result):
     """How the signal travels through depth: signal propagation plots (Brock, De and Smith 2021) of any traced model.
 

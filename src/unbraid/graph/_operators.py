@@ -63,6 +63,9 @@ _POINTWISE = """
     bernoulli threshold_backward true_divide floor_divide logaddexp rrelu xlogy atan2 hypot real imag conj
     __or__ __and__ bitwise_and bitwise_or bitwise_not logical_not logical_and logical_or
     eq ne lt le gt ge isnan isinf zeros_like ones_like full_like native_dropout
+    special_i0 i0 special_i0e special_i1 special_i1e lgamma digamma special_erfcx special_ndtr special_log_ndtr
+    special_ndtri special_entr special_expit special_logit special_bessel_j0 special_bessel_j1 deg2rad rad2deg ldexp
+    float_power positive
 """
 
 SHAPE_ONLY = frozenset(_SHAPE.split())

@@ -22,7 +22,7 @@ _SAID = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LesionStudy(Result):
     """A metric of a model without each of some sets of blocks, beside the whole model's (Veit et al. 2016).
 

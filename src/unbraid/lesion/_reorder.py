@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("swaps", "orders", "mean τ", "mean metric", "least", "most")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ReorderStudy(Result):
     """A metric of a model whose blocks run in other orders (Veit et al. 2016, section 4.3).
 

@@ -42,7 +42,9 @@ def means(form: ResidualForm, places: Iterable[Place], batches: Batches) -> Repl
 
     def work(batch: Batch) -> Row:
         totals = {
-            stream: value.double().sum(_along(form.streams[stream], batch), keepdim=True)
+            stream: value.to(torch.complex128 if value.is_complex() else torch.float64).sum(
+                _along(form.streams[stream], batch), keepdim=True
+            )
             for stream, value in _branches(form, made, batch).items()
         }
         return {**totals, _EXAMPLES: torch.tensor(batch.size)}

@@ -17,7 +17,7 @@ _MOST = 16
 _COLUMNS = ("blocks kept", "subnetworks", "mean metric", "least", "most")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SubsetStudy(Result):
     """A metric of subnetworks of a model: how the ensemble of its paths degrades (Veit et al. 2016, section 4.2).
 

@@ -3,7 +3,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from rich import box
 from rich.table import Table
 from torch import Tensor
@@ -16,7 +16,7 @@ from unbraid.paths._place import add_of, block_of, place_of
 from unbraid.walk import Polynomial, Polynomials, Tape, joined, path_counts, run, walk
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GradientSpectrum(ByLength):
     """∂target/∂source split by the number of branches that a path passes (Equation 11.6, summed by length).
 
@@ -35,7 +35,7 @@ class GradientSpectrum(ByLength):
         target: the scalar itself, averaged over the batch.
     """
 
-    gradients: Float[Tensor, "lengths *source"]
+    gradients: Inexact[Tensor, "lengths *source"]
     norms: Float[Tensor, " lengths"]
     signed: Float[Tensor, " lengths"]
     counts: tuple[int, ...]
@@ -45,7 +45,7 @@ class GradientSpectrum(ByLength):
     summed: bool = False
     target: float = float("nan")
 
-    def total(self) -> Float[Tensor, "*source"]:
+    def total(self) -> Inexact[Tensor, "*source"]:
         """The sum over all lengths: the gradient."""
         return self.gradients.sum(0)
 
@@ -158,7 +158,7 @@ def _parameter_norms(
     part = subgraph(form.graph, branches, given=(add.fork,))
     inside = [s for s in part.segments if s.role == "branch"]
     names = sorted({n for s in inside for n in s.params if n in form.learned})
-    norms = torch.zeros(lengths, dtype=form.dtype)
+    norms = torch.zeros(lengths, dtype=form.dtype.to_real())
     if found is None or not names:
         return norms
     leaves = {name: form.state[name].detach().requires_grad_() for name in names}
@@ -169,7 +169,7 @@ def _parameter_norms(
     for length, cotangent in enumerate(found.stack, start=found.low):
         seeds = [cotangent.to(result.dtype) for result in results]
         pulled = torch.autograd.grad(results, list(leaves.values()), seeds, retain_graph=True, allow_unused=True)
-        norms[length] = sum(float(g.double().square().sum()) for g in pulled if g is not None) ** 0.5
+        norms[length] = sum(float(g.abs().double().square().sum()) for g in pulled if g is not None) ** 0.5
     return norms
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @final
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class SpectrumLog(Log[MeanSpectrum]):
     """The gradient by path length of a network that is being trained; other arguments as for `unbraid.form.Log`.
 

@@ -28,7 +28,7 @@ from unbraid.paths._place import block_of
 from unbraid.ranks import Row
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MeanSpectrum(ByLength):
     """The gradient of a loss by path length, averaged over the examples of a data set.
 

@@ -4,7 +4,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from rich import box
 from rich.table import Table
 from torch import Tensor
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GradientParts(Result):
     """The parts of ∂target/∂source that travel through given blocks: g_S = Σ over the paths that pass every block of S.
 
@@ -40,7 +40,7 @@ class GradientParts(Result):
 
     blocks: Mapping[int, str]
     sets: tuple[BlockSet, ...]
-    gradients: Float[Tensor, "sets *source"]
+    gradients: Inexact[Tensor, "sets *source"]
     norms: Float[Tensor, " sets"]
     signed: Float[Tensor, " sets"]
     error: float

@@ -21,7 +21,7 @@ _DRAWN = 64
 _DIGITS = string.digits + string.ascii_letters
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Paths(Result):
     """Single paths from the sources to the target, by the choice that each makes at every block.
 

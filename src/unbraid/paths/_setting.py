@@ -1,13 +1,13 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from unbraid.form import TARGET, Aim, Examples, ResidualForm, Split, Target, aim
-from unbraid.graph import Graph
+from unbraid.form import TARGET, Aim, Examples, ResidualForm, Split, Target, aim, explained, outputs_read
+from unbraid.graph import Graph, subgraph
 from unbraid.walk import NOT_MET, Lengths, State, Tape, constants, freeze, record
 
 
@@ -48,12 +48,18 @@ class Setting:
         graph, state = exact.graph, exact.state
         live: dict[str, Any] | None = None
         if linearize == "frozen":
+            read: tuple[str, ...] = (exact.output,)
+            if len(graph.outputs) > 1 and callable(target):
+                read = outputs_read(graph, exact.values(args, kwargs, ()), partial(explained, exact, target=target))
+            needed = [segment.id for segment in subgraph(graph, read).segments]
             seen: dict[str, Any] = {s: inputs[s] for s in graph.outputs if s in inputs}
-            live = seen
-            wanted = set(graph.outputs)
-            graph, state = freeze(
-                graph, state, inputs, seen=lambda s, value: seen.update({s: value} if s in wanted else {})
-            )
+            live, wanted = seen, set(graph.outputs)
+
+            def keep(stream: str, value: Any) -> None:
+                if stream in wanted:
+                    seen[stream] = value
+
+            graph, state = freeze(graph, state, inputs, needed, seen=keep)
         found = aim(exact, graph, record(graph, state, inputs), target, live)
         return Setting(exact, graph, state, found, exact.lengths(nested), linearize)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AngularDistances(Result):
     """How far each run of n consecutive blocks turns the stream (Gromov et al. 2024).
 

@@ -105,8 +105,11 @@ def vectors(stream: Float[Tensor, "batch *features"], over: Over) -> Float[Tenso
 
 
 def cosine(a: Float[Tensor, "*rows features"], b: Float[Tensor, "*rows features"]) -> Float[Tensor, "*rows"]:
-    """⟨a, b⟩ / (‖a‖ ‖b‖) in float64; 1 between two zero vectors, 0 between a zero vector and another."""
-    a, b = a.double(), b.double()
+    """⟨a, b⟩ / (‖a‖ ‖b‖) in float64; 1 between two zero vectors, 0 between a zero vector and another.
+
+    Complex numbers are two each.
+    """
+    a, b = (torch.view_as_real(x).flatten(-2).double() if x.is_complex() else x.double() for x in (a, b))
     norms = a.norm(dim=-1) * b.norm(dim=-1)
     same = (a == b).all(-1).to(a)
     return torch.where(norms > 0, (a * b).sum(-1) / norms.clamp_min(torch.finfo(a.dtype).tiny), same).clamp(-1, 1)

@@ -92,6 +92,11 @@ class Pruning(Result):
         return left(["parameters", "FLOPs of the example"], [self.parameters, self.flops], ax=ax)
 
     def __repr__(self) -> str:
+        before, after = self.parameters
+        said = f"{len(self.removed)} removed; {_SAID[self.how]}"
+        return f"Pruning({said}; {before:,} -> {after:,} parameters; error {self.error:.1e})"
+
+    def __str__(self) -> str:
         console = Console(file=io.StringIO(), width=120, markup=False)
         console.print(self.table())
         return str(console.file.getvalue()) if isinstance(console.file, io.StringIO) else ""

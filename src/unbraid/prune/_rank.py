@@ -158,7 +158,8 @@ def _gradient(
             slopes = {name: slope for name, slope in zip(wanted, found, strict=True) if slope is not None}
             for pair, name in gates.items():
                 if name in slopes:
-                    sums[pair] += batch.size * float((slopes[name].double() * values[name].detach().double()).sum())
+                    along = (slopes[name].conj() * values[name].detach()).real  # dL = Re(conj(g)·dz)
+                    sums[pair] += batch.size * float(along.double().sum())
             whole += batch.size * float(loss.detach())
             examples += batch.size
             step()

@@ -23,7 +23,7 @@ _LABELS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Ranking(Result):
     """What each block, or each group of blocks, is worth.
 

@@ -40,7 +40,7 @@ class Epoch:
     seconds: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Run(Result):
     """A trained network and how it got there.
 

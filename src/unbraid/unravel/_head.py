@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from torch import Tensor
 
-from unbraid.form import Aim, Examples, ResidualForm, Target, explained
+from unbraid.form import Aim, Examples, ResidualForm, Target, explained, outputs_read
 from unbraid.graph import subgraph
 from unbraid.unravel._readout import readout
 from unbraid.walk import freeze, record, run
@@ -26,7 +26,7 @@ class Head:
         examples: the examples, told apart at the stream; where they are not separate, batch is 1 here.
     """
 
-    gradient: Float[Tensor, "*stream"]
+    gradient: Inexact[Tensor, "*stream"]
     constants: Float[Tensor, " batch"]
     target: Float[Tensor, " batch"]
     examples: Examples
@@ -47,7 +47,11 @@ def pulled_back(form: ResidualForm, inputs: Mapping[str, Any], stream: str, valu
     given = {**inputs, stream: value}
     with torch.no_grad():
         live = run(head, form.state, given)
-    frozen, state = freeze(head, form.state, given)
+    if len(head.outputs) == 1:
+        frozen, state = freeze(head, form.state, given)
+    else:  # what other outputs need than those that the target reads, such as a loss, may have no rule
+        read = subgraph(head, outputs_read(head, live, wanted), (stream,))
+        frozen, state = freeze(head, form.state, given, [segment.id for segment in read.segments])
     aim = Aim.at(frozen, record(frozen, state, given), wanted, live, form.precision)
     gradients = aim.gradients([stream, *aim.outputs])
     if stream not in gradients:

@@ -2,7 +2,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from rich import box
 from rich.table import Table
 from torch import Tensor
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Lens(Result):
     """The head applied to the partial sums of the terms: what the model would say after each block (the logit lens).
 
@@ -85,7 +85,7 @@ def lens(
     made: Run,
     stream: str,
     names: tuple[str, ...],
-    values: Float[Tensor, "terms *stream"],
+    values: Inexact[Tensor, "terms *stream"],
     scale: str,
 ) -> Lens:
     """Run the head on every partial sum.

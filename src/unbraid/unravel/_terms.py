@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from rich import box
 from rich.table import Table
 from torch import Tensor
@@ -13,6 +13,7 @@ from unbraid.errors import InexactError
 from unbraid.form import (
     Block,
     BlockLike,
+    Brief,
     ResidualForm,
     Result,
     Split,
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True, eq=False)
-class Term:
+@dataclass(frozen=True, eq=False, repr=False)
+class Term(Brief):
     """One term of Equation 11.5: f_k of all terms before it.
 
     Attributes:
@@ -49,7 +50,7 @@ class Term:
     """
 
     name: str
-    value: Float[Tensor, "*stream"]
+    value: Inexact[Tensor, "*stream"]
     block: int | None
     branch: int | None
     substituted: bool
@@ -69,7 +70,7 @@ class Term:
             )
         return _terms(self._run, _add(self._run, self.block).fork)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Float[Tensor, "*stream"]:  # the model's own signature
+    def __call__(self, *args: Any, **kwargs: Any) -> Inexact[Tensor, "*stream"]:  # the model's own signature
         """The smaller network of this term at another input."""
         form = self._run.form
         inputs = form.signature.bind(args, kwargs)
@@ -85,7 +86,7 @@ class Term:
         return found.get(self._origin, torch.zeros_like(terms.stream))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Terms(Result):
     """The stream as a sum: the input's term, one term a block, and the trunk's own constants (Equation 11.5).
 
@@ -97,14 +98,14 @@ class Terms(Result):
     """
 
     names: tuple[str, ...]
-    values: Float[Tensor, "terms *stream"]
-    stream: Float[Tensor, "*stream"]
+    values: Inexact[Tensor, "terms *stream"]
+    stream: Inexact[Tensor, "*stream"]
     error: float
     _origins: tuple[Origin, ...] = field(repr=False)
     _run: Run = field(repr=False)
     _of: str = field(repr=False)
 
-    def total(self) -> Float[Tensor, "*stream"]:
+    def total(self) -> Inexact[Tensor, "*stream"]:
         """The sum of the terms."""
         return self.values.sum(0)
 
@@ -177,7 +178,7 @@ class Terms(Result):
     @property
     def norms(self) -> Float[Tensor, " terms"]:
         """The root mean square of each term over all its elements."""
-        return self.values.flatten(1).square().mean(1).sqrt()
+        return self.values.flatten(1).abs().square().mean(1).sqrt()
 
     def table(self) -> Table:
         """Size and share of each term."""
@@ -186,7 +187,7 @@ class Terms(Result):
         table.caption_justify = "left"
         for column in ("", "term", "rms", "rms / rms of the stream"):
             table.add_column(column, justify="left" if column == "term" else "right")
-        whole = self.stream.square().mean().sqrt()
+        whole = self.stream.abs().square().mean().sqrt()
         for k, (name, norm) in enumerate(zip(self.names, norms, strict=True)):
             table.add_row(str(k), name, f"{norm:.4g}", f"{norm / whole:.3f}")
         return table

@@ -15,17 +15,22 @@ aten = torch.ops.aten
 
 # Operators with several results, of which the rule writes the first; the others are held.
 FIRST = frozenset(
-    """max min sort topk kthvalue median cummax cummin max_pool1d_with_indices max_pool2d_with_indices
-    max_pool3d_with_indices adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d native_layer_norm
-    _fused_rms_norm _native_batch_norm_legit_no_training _native_batch_norm_legit_functional
-    _native_batch_norm_legit""".split()
+    """max min sort topk kthvalue median nanmedian mode cummax cummin max_pool1d_with_indices max_pool2d_with_indices
+    max_pool3d_with_indices fractional_max_pool2d fractional_max_pool3d adaptive_max_pool1d adaptive_max_pool2d
+    adaptive_max_pool3d native_layer_norm _fused_rms_norm _native_batch_norm_legit_no_training
+    _native_batch_norm_legit_functional _native_batch_norm_legit""".split()
 )
+
+# Operators of which the rule writes every result.
+ALL = frozenset({"var_mean", "std_mean", "aminmax"})
 
 
 def first(freezer: "Freezer", node: fx.Node) -> Any:
     """One of several results."""
     parent, number = node.args
     assert isinstance(parent, fx.Node), "getitem takes one of several results"
+    if name_of(parent) in ALL:
+        return freezer.linear(parent)[number]
     if name_of(parent) not in FIRST:
         return freezer.call(node.target, *node.args)
     return freezer.linear(parent) if number == 0 else freezer.hold(freezer.value(node))
@@ -42,6 +47,15 @@ def pooled(freezer: "Freezer", node: fx.Node) -> fx.Node:
         settings = [window, stride or None, *others]
     _, index = getattr(torch.nn.functional, name)(value, *settings, return_indices=True)
     flat = freezer.call(aten.flatten.using_ints, x, -rank, -1)
+    chosen = freezer.call(aten.gather.default, flat, -1, freezer.hold(index.flatten(-rank)))
+    return freezer.call(aten.reshape.default, chosen, list(index.shape))
+
+
+def pooled_at_random(freezer: "Freezer", node: fx.Node) -> fx.Node:
+    """Fractional pooling: the indices came out."""
+    index = freezer.value(node)[1]
+    rank = int(name_of(node)[-2])
+    flat = freezer.call(aten.flatten.using_ints, node.args[0], -rank, -1)
     chosen = freezer.call(aten.gather.default, flat, -1, freezer.hold(index.flatten(-rank)))
     return freezer.call(aten.reshape.default, chosen, list(index.shape))
 
@@ -89,7 +103,9 @@ def maximum(freezer: "Freezer", node: fx.Node) -> fx.Node:
     """Maximum and minimum of two tensors."""
     a, b = node.args
     larger = freezer.value(a) >= freezer.value(b)
-    keep = larger if name_of(node).startswith("max") else ~larger
+    if name_of(node) in {"fmax", "fmin"}:  # these pass over nan
+        larger = (larger & ~freezer.value(a).isnan()) | freezer.value(b).isnan()
+    keep = larger if name_of(node) in {"max", "maximum", "fmax"} else ~larger
     return freezer.call(aten.where.self, freezer.hold(keep), a, b)
 
 

@@ -50,7 +50,10 @@ class Freezer:
         self._refused: dict[fx.Node, InexactError] = {}
         self._constants: dict[int, tuple[fx.Node, Tensor]] = {}
         self._nodes = list(code.graph.nodes)
-        self._written = {node: self.graph.placeholder(node.name) for node in self._nodes if node.op == "placeholder"}
+        # Of an operator with several results a tuple, where its rule writes them all.
+        self._written: dict[fx.Node, Any] = {
+            node: self.graph.placeholder(node.name) for node in self._nodes if node.op == "placeholder"
+        }
         self._last = next(reversed(self._written.values()))
         self._mine = set(self._written.values())
         for node in constant:
@@ -98,7 +101,7 @@ class Freezer:
             except InexactError as refusal:
                 self._refused[node] = refusal
 
-    def _rewritten(self, node: fx.Node, name: str) -> fx.Node:
+    def _rewritten(self, node: fx.Node, name: str) -> Any:
         if name in RULES:
             return RULES[name](self, node)
         if name in MOVING or name in MIXING:

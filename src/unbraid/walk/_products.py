@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 
+_LISTED = {"einsum": 1, "linalg_multi_dot": 0}  # where the list of factors stands
+
+
 def product(freezer: "Freezer", node: fx.Node) -> fx.Node:
     """The factor of the lowest level stays linear; n of one level do so in turn, each with weight 1/n."""
     factors, start = _factors(node)
@@ -24,8 +27,10 @@ def product(freezer: "Freezer", node: fx.Node) -> fx.Node:
 
     def alone(chosen: int) -> fx.Node:
         new = [freezer.hold(freezer.value(f)) if i in carrying and i != chosen else f for i, f in enumerate(factors)]
-        args = [node.args[0], new] if name_of(node) == "einsum" else [*node.args]
-        if name_of(node) != "einsum":
+        args = [*node.args]
+        if name_of(node) in _LISTED:
+            args[start] = new
+        else:
             args[start : start + len(new)] = new
         return freezer.call(node.target, *args, **node.kwargs)
 
@@ -37,9 +42,10 @@ def product(freezer: "Freezer", node: fx.Node) -> fx.Node:
 
 def _factors(node: fx.Node) -> tuple[list[Any], int]:
     """The factors of a product, and the place of the first among the arguments."""
-    if name_of(node) == "einsum":
-        factors: Any = node.args[1]
-        return list(factors), 1
+    if name_of(node) in _LISTED:
+        place = _LISTED[name_of(node)]
+        factors: Any = node.args[place]
+        return list(factors), place
     start = 1 if name_of(node) in {"baddbmm", "addbmm", "addmm"} else 0
     return list(node.args[start : start + 2]), start
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import fx
 
-from unbraid.walk._choices import choice, copied, first, maximum, maximum_along, picked, pooled
+from unbraid.walk._choices import choice, copied, first, maximum, maximum_along, picked, pooled, pooled_at_random
+from unbraid.walk._held import both_ends, cosine, glu, linear_in, mean_beside, scattered
 from unbraid.walk._norms import batch_norm, group_norm, instance_norm, layer_norm, legit_batch_norm, rms_norm
 from unbraid.walk._products import attention, division, dropout, lerp, log_softmax, product
 
@@ -27,27 +28,29 @@ MOVING = frozenset(
     repeat_interleave tile pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d
     replication_pad2d replication_pad3d pixel_shuffle pixel_unshuffle channel_shuffle getitem unfold tril triu
     masked_fill add sub rsub neg real imag conj _conj complex diagonal diag_embed as_strided index_put _index_put_impl
-    masked_scatter scatter masked_select broadcast_to constant_pad rot90 fliplr flipud where""".split()
+    masked_scatter scatter masked_select broadcast_to constant_pad rot90 fliplr flipud where index_copy index_fill take
+    put max_unpool2d max_unpool3d broadcast_tensors meshgrid block_diag""".split()
 )
 MIXING = frozenset(
     """avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
     _adaptive_avg_pool2d _adaptive_avg_pool3d mean sum nansum cumsum upsample_nearest1d upsample_nearest2d
     upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d upsample_linear1d upsample_bilinear2d
     upsample_trilinear3d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa im2col col2im index_add
-    scatter_add index_reduce _fft_r2c _fft_c2c _fft_c2r fft_fft fft_fft2 fft_ifft fft_ifft2 fft_rfft fft_irfft
-    fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn fft_irfftn fft_hfft fft_ihfft fft_fftshift fft_ifftshift diff
-    trace segment_reduce""".split()
+    scatter_add stft istft affine_grid_generator _fft_r2c _fft_c2c _fft_c2r fft_fft fft_fft2 fft_ifft fft_ifft2
+    fft_rfft fft_irfft fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn fft_irfftn fft_hfft fft_ihfft fft_fftshift
+    fft_ifftshift diff trace segment_reduce""".split()
 )
 PRODUCTS = frozenset(
     """mul matmul bmm mm mv dot einsum baddbmm addbmm addmm linear conv1d conv2d conv3d convolution conv_transpose1d
-    conv_transpose2d conv_transpose3d _grouped_mm grouped_mm_fallback outer ger""".split()
+    conv_transpose2d conv_transpose3d _grouped_mm grouped_mm_fallback outer ger bilinear inner kron tensordot
+    linalg_vecdot vdot linalg_cross cross linalg_multi_dot""".split()
 )
 # A factor made by one of these is a norm's scale: it is held even beside a factor that passed a non-linearity.
 SCALES = frozenset({"rsqrt", "reciprocal"})
 # Constant: attention keeps its pattern, a norm its scale.
 HELD = frozenset(
     """softmax _softmax _safe_softmax linalg_vector_norm linalg_norm norm std var logsumexp bernoulli multinomial
-    cosine_similarity""".split()
+    linalg_matrix_norm cdist _cdist_forward _euclidean_dist pairwise_distance""".split()
 )
 # Of their argument these read the size alone.
 CONSTANT = frozenset(
@@ -81,7 +84,26 @@ RULES: dict[str, Rule] = {
     "_log_softmax": log_softmax,
     "dropout": dropout,
     "lerp": lerp,
-    **dict.fromkeys(("sort", "topk", "kthvalue", "median", "cummax", "cummin"), picked),
+    "glu": glu,
+    "cosine_similarity": cosine,
+    "polar": linear_in(0),
+    "grid_sampler": linear_in(0),
+    "grid_sampler_2d": linear_in(0),
+    "grid_sampler_3d": linear_in(0),
+    "trapezoid": linear_in(0),
+    "cumulative_trapezoid": linear_in(0),
+    "linalg_solve": linear_in(1),
+    "linalg_solve_triangular": linear_in(1),
+    "addcdiv": linear_in(0, 1),
+    "var_mean": mean_beside,
+    "std_mean": mean_beside,
+    "aminmax": both_ends,
+    "scatter_reduce": scattered,
+    "index_reduce": scattered,
+    "fmax": maximum,
+    "fmin": maximum,
+    **dict.fromkeys(("sort", "topk", "kthvalue", "median", "nanmedian", "mode", "cummax", "cummin"), picked),
+    **dict.fromkeys(("fractional_max_pool2d", "fractional_max_pool3d"), pooled_at_random),
     **{f"max_pool{rank}d{suffix}": pooled for rank in (1, 2, 3) for suffix in ("", "_with_indices")},
     **{f"adaptive_max_pool{rank}d": pooled for rank in (1, 2, 3)},
     **dict.fromkeys(PRODUCTS, product),
