@@ -348,7 +348,7 @@ def test_a_target_that_does_not_fit_is_refused(call):
         call(form, x, target=lambda output: output.sum())
 
 
-@pytest.mark.parametrize("block", [2, -1, 99])
+@pytest.mark.parametrize("block", [2, -3, 99])
 def test_a_block_that_is_not_there(block):
     _, x, form = made(chain(2))
     with pytest.raises(IndexError, match=rf"there is no block {block}; blocks are numbered 0 to 1"):
@@ -434,7 +434,7 @@ def test_a_gate_left_live_is_seen(monkeypatch):
     _, x, form = made(chain(3))
     live = form.values(x, None, (form.output,))
 
-    def left(graph, state, inputs, seen):
+    def left(graph, state, inputs, segments, seen):
         seen(form.output, live[form.output])
         return graph, state
 

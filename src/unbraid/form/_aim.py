@@ -166,12 +166,16 @@ def explained(form: "ResidualForm", values: Mapping[str, Any], target: Target) -
         TargetError: the target does not fit.
         InexactError: the form is one recorded run, and at these inputs the model's code takes another way.
     """
-    tensor, known = values[form.output], form.streams[form.output].shape
-    free = [came for came, size in zip(tensor.shape, known, strict=False) if isinstance(size, str)]
+    tensor, counts = values[form.output], dict[int, None]()
+    for stream in dict.fromkeys((form.output, *form.signature.streams())):
+        known, value = form.streams[stream].shape, values.get(stream)
+        if isinstance(value, Tensor) and value.ndim:
+            counts[len(value)] = None
+            counts |= {c: None for c, size in zip(value.shape, known, strict=False) if isinstance(size, str)}
     whole = all(stream in values for stream in form.signature.streams())
     returned = form.signature.result(values) if whole else tensor
     try:
-        return target_of(returned, tensor, target, tuple(free))
+        return target_of(returned, tensor, target, tuple(counts))
     except TargetError as error:
         names = [name for name, stream in named_outputs(form.signature.output) if stream != form.output]
         if callable(target) or not names:

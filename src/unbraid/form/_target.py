@@ -110,8 +110,8 @@ def target_of(returned: Any, explained: Tensor, target: Target, counts: tuple[in
         returned: what the model returns: a function receives this.
         explained: the tensor of it that indices pick from.
         target: see `Target`.
-        counts: how many examples there may be, besides the length of the explained tensor: where it does not begin
-            with the batch, the sizes of its other free dimensions.
+        counts: how many examples there may be, besides the length of the explained tensor: the lengths of other
+            outputs, and where one does not begin with the batch, the sizes of its other free dimensions.
 
     Raises:
         TargetError: the target does not fit; it says what arrived, and which form would.
@@ -199,12 +199,12 @@ def _called(target: Callable[[Any], Any], returned: Any) -> Any:
 
 
 def _one_each(values: Any, explained: Tensor, counts: tuple[int, ...]) -> Tensor:
-    number = len(explained) if explained.ndim else 1
+    number = len(explained) if explained.ndim else next(iter(counts), 1)
     if not isinstance(values, Tensor):
         raise TargetError(
             f"target: it must give one number per example, a tensor [{number}]; it gave {described(values)}."
         )
-    if values.ndim != 1 or len(values) not in (number, *counts):
+    if values.ndim != 1 or len(values) not in {number, *counts}:
         raise TargetError(
             f"target: it must give one number per example, a tensor [{number}]; it gave {list(values.shape)} for an "
             f"output {list(explained.shape)}."

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from unbraid.form import TARGET, BlockLike, ResidualForm, Split, Target, aim, gradient_error
+from unbraid.form import TARGET, BlockLike, ResidualForm, Split, Target, aim, gradient_error, said_of
 from unbraid.graph import subgraph
 from unbraid.paths._by_length import ByLength, ends_before, per_example
 from unbraid.paths._check import largest_of, measured, model_error
@@ -176,4 +176,4 @@ def _parameter_norms(
 def _caption(spectrum: GradientSpectrum) -> str:
     low, high = spectrum.effective
     spread = ends_before(spectrum.norms) or f"95 % of the norm in lengths {low} to {high}"
-    return f"{spread}; the sum equals autograd's gradient to {spectrum.error:.1e}"
+    return f"{spread}; the sum equals autograd's gradient to {spectrum.error:.1e}{said_of(spectrum.summed)}"

@@ -49,7 +49,7 @@ class Setting:
         live: dict[str, Any] | None = None
         if linearize == "frozen":
             read: tuple[str, ...] = (exact.output,)
-            if len(graph.outputs) > 1 and callable(target):
+            if len(graph.outputs) > 1:
                 read = outputs_read(graph, exact.values(args, kwargs, ()), partial(explained, exact, target=target))
             needed = [segment.id for segment in subgraph(graph, read).segments]
             seen: dict[str, Any] = {s: inputs[s] for s in graph.outputs if s in inputs}
