@@ -46,6 +46,7 @@ class Aim:
         function: Callable[[Mapping[str, Any]], Tensor],
         live: Mapping[str, Any] | None = None,
         precision: torch.dtype = torch.float64,
+        values: Tensor | None = None,
     ) -> "Aim":
         """Evaluate a target of a graph's outputs, and lengthen graph and tape by it.
 
@@ -55,13 +56,14 @@ class Aim:
             function: the target as a function of the outputs' values by stream.
             live: the outputs as the model computes them, where the graph is frozen.
             precision: the coarsest type in which anything of the data is computed.
+            values: the target of the live outputs, where it is known.
 
         Raises:
             TargetError: the target does not fit, or does not depend on what the model computes.
         """
         seen = tape.values if live is None else live
         with torch.no_grad():
-            values = function(seen)
+            values = function(seen) if values is None else values
         leaves, result, read = _graded(graph, tape.values, function)
         if result.shape != values.shape:
             raise InexactError(

@@ -47,12 +47,13 @@ def pulled_back(form: ResidualForm, inputs: Mapping[str, Any], stream: str, valu
     given = {**inputs, stream: value}
     with torch.no_grad():
         live = run(head, form.state, given)
+        values = wanted(live)  # what does not fit is told before an operator that has no rule
     if len(head.outputs) == 1:
         frozen, state = freeze(head, form.state, given)
     else:  # what other outputs need than those that the target reads, such as a loss, may have no rule
         read = subgraph(head, outputs_read(head, live, wanted), (stream,))
         frozen, state = freeze(head, form.state, given, [segment.id for segment in read.segments])
-    aim = Aim.at(frozen, record(frozen, state, given), wanted, live, form.precision)
+    aim = Aim.at(frozen, record(frozen, state, given), wanted, live, form.precision, values)
     gradients = aim.gradients([stream, *aim.outputs])
     if stream not in gradients:
         gradients[stream] = torch.zeros_like(value)
