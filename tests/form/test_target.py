@@ -173,6 +173,16 @@ class Said:
 pytree.register_dataclass(Said)
 
 
+@dataclass
+class Unregistered:
+    """The same, of which torch knows nothing."""
+
+    pooled: torch.Tensor
+    scores: torch.Tensor
+    hidden: tuple[torch.Tensor, ...]
+    kind: torch.Tensor
+
+
 class Says(nn.Module):
     """Several outputs in one of several wrappings."""
 
@@ -191,6 +201,7 @@ class Says(nn.Module):
 
 WRAPPINGS = {
     "dataclass": (Said, lambda r: (r.pooled, r.scores), "scores"),
+    "a dataclass that nobody registered": (Unregistered, lambda r: (r.pooled, r.scores), "scores"),
     "dict": (
         lambda *parts: dict(zip(("pooled", "scores", "hidden", "kind"), parts, strict=True)),
         lambda r: (r["pooled"], r["scores"]),

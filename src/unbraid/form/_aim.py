@@ -161,8 +161,10 @@ def _graded(
     return leaves, result, read
 
 
-def explained(form: "ResidualForm", values: Mapping[str, Any], target: Target) -> Tensor:
+def explained(form: "ResidualForm", values: Mapping[str, Any], target: Target, returned: Any = None) -> Tensor:
     """The target of a form's outputs, given by stream: one number for each example.
+
+    A function receives what was returned, or else what the model would return, made of these values.
 
     Raises:
         TargetError: the target does not fit.
@@ -174,8 +176,9 @@ def explained(form: "ResidualForm", values: Mapping[str, Any], target: Target) -
         if isinstance(value, Tensor) and value.ndim:
             counts[len(value)] = None
             counts |= {c: None for c, size in zip(value.shape, known, strict=False) if isinstance(size, str)}
-    whole = all(stream in values for stream in form.signature.streams())
-    returned = form.signature.result(values) if whole else tensor
+    if returned is None:
+        whole = all(stream in values for stream in form.signature.streams())
+        returned = form.signature.result(values) if whole else tensor
     try:
         return target_of(returned, tensor, target, tuple(counts))
     except TargetError as error:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unbraid.errors import InexactError
+from unbraid.form._aim import explained
 from unbraid.form._alone import alone
 from unbraid.form._checkpoints import plain_checkpoints
 from unbraid.form._edit import coarsest
@@ -23,7 +24,7 @@ from unbraid.form._exactness import relative_error, tolerance
 from unbraid.form._handed import titles
 from unbraid.form._signature import Expected, as_call
 from unbraid.form._stateful import drawn
-from unbraid.form._target import Target, target_of
+from unbraid.form._target import Target
 from unbraid.form._trees import leaves_of, mapped_tensors, tensors_in
 from unbraid.walk import Streamed, joined, run
 
@@ -75,13 +76,11 @@ def gradient_error(
         return math.nan
     positional, keywords = as_call(args, kwargs)
     leaves = leaves_of(form.signature.output)
-    place = next(n for n, leaf in enumerate(leaves) if isinstance(leaf, Expected) and leaf.stream == form.output)
 
     def seeds(result: Any) -> list[tuple[Tensor, Tensor]]:
-        output = leaves_of(result)[place]
-        if target is not None:
-            free = zip(output.shape, form.streams[form.output].shape, strict=False)
-            output = target_of(result, output, target, tuple(came for came, size in free if isinstance(size, str)))
+        pairs = zip(leaves, leaves_of(result), strict=True)
+        values = {leaf.stream: value for leaf, value in pairs if isinstance(leaf, Expected)}
+        output = values[form.output] if target is None else explained(form, values, target, result)
         return [(output, torch.ones_like(output))]
 
     return gradients_against_model(form, positional, keywords, seeds).error

@@ -1,6 +1,7 @@
 """The outputs of a model by name."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from unbraid.errors import TargetError
@@ -43,4 +44,6 @@ def _children(tree: Any) -> list[tuple[object, Any]]:
         return list(zip(names, tree, strict=True))
     if isinstance(tree, tuple | list):
         return list(enumerate(tree))
+    if is_dataclass(tree):  # registered with torch or not
+        return [(field.name, getattr(tree, field.name)) for field in fields(tree) if hasattr(tree, field.name)]
     return list((parts_of(tree) or {}).items())
