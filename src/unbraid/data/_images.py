@@ -1,11 +1,10 @@
 """A folder of images by class -> a data set. Pillow reads the files."""
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,18 +12,16 @@ import numpy.typing as npt
 from unbraid.data._arrays import Over, from_arrays
 from unbraid.data._dataset import Dataset
 from unbraid.data._optional import needs
+from unbraid.data._picture import MOST_TIMES, Pixels, read_picture
 from unbraid.errors import DataError
 
 __all__ = ["images"]
 
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no others are tried, whatever a file's name
 PARTS = ("train", "test")
 _DEEPEST = 16
-# Pillow's names of the kinds with at most 8 bits a channel; it would cut off the rest of those with more.
-MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+_MOST_BYTES = 2**28  # of all images at their own size, unless their files account for more
 
-Pixels = npt.NDArray[np.uint8]
 Named = dict[str, list[Path]]  # the files of each class
 
 
@@ -59,7 +56,8 @@ def images(
 
     Raises:
         DataError: Pillow is not installed, there is no such folder, a class is empty or has no images of one part, a
-            file is no image or cannot be read, has more than 8 bits a channel, or sizes differ and none is given.
+            file is no image or cannot be read, has more than 8 bits a channel, unpacks to more than 100 times its bytes
+            and 32 MiB, or sizes differ and none is given.
         ValueError: a size below 1, or unknown colours.
     """
     folder = Path(folder)
@@ -149,38 +147,29 @@ def _stack(
 ) -> tuple[Pixels, npt.NDArray[np.int64]]:
     """Images [examples, channels, height, width] and the number of each one's class."""
     files = [(path, label) for label, paths in enumerate(classes.values()) for path in paths]
-    pictures: list[Pixels] = []
-    for path, _ in files:
-        pictures.append(_read(path, shape, mode))
-        first, this = pictures[0].shape[1:], pictures[-1].shape[1:]
-        if first != this:
+    labels = np.array([label for _, label in files])
+    first = read_picture(files[0][0], shape, mode)
+    if shape is None:
+        _check_size(folder, [path for path, _ in files], first.nbytes)
+    pictures = np.empty((len(files), *first.shape), dtype=np.uint8)
+    pictures[0] = first
+    for number, (path, _) in enumerate(files[1:], start=1):
+        pixels = read_picture(path, shape, mode)
+        if pixels.shape != first.shape:
+            was, this = first.shape[1:], pixels.shape[1:]
             raise DataError(
                 f"{folder}: images must have one size, height by width; {files[0][0].relative_to(folder)} is "
-                f"{first[0]}x{first[1]}, {path.relative_to(folder)} {this[0]}x{this[1]}. "
-                f"Have them scaled: size=({first[0]}, {first[1]})."
+                f"{was[0]}x{was[1]}, {path.relative_to(folder)} {this[0]}x{this[1]}. "
+                f"Have them scaled: size=({was[0]}, {was[1]})."
             )
-    return np.stack(pictures), np.array([label for _, label in files])
+        pictures[number] = pixels
+    return pictures, labels
 
 
-def _read(path: Path, shape: tuple[int, int] | None, mode: str) -> Pixels:
-    """One image, [channels, height, width], levels from 0 to 255."""
-    library: Any = import_module("PIL.Image")
-    turn: Any = import_module("PIL.ImageOps").exif_transpose
-    try:
-        # Cameras write EXIF data that Pillow warns of; what matters here, the pixels, it reads or refuses.
-        with (
-            warnings.catch_warnings(category=UserWarning, action="ignore"),
-            library.open(path, formats=FORMATS) as opened,
-        ):
-            kind = opened.mode
-            if kind in MODES:
-                opened.info.pop("transparency", None)  # of a palette: it is dropped, and need not be warned of
-                picture = turn(opened).convert(mode)
-    except (OSError, ValueError, SyntaxError, EOFError, library.DecompressionBombError) as error:
-        raise DataError(f"{path}: the image cannot be read: {error}. Remove it, or write it again.") from error
-    if kind not in MODES:
-        raise DataError(f"{path}: an image has at most 8 bits a channel; this one is of kind {kind}. Convert it first.")
-    if shape is not None and picture.size != shape[::-1]:
-        picture = picture.resize(shape[::-1], library.Resampling.BILINEAR)
-    pixels: Pixels = np.asarray(picture, dtype=np.uint8)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+def _check_size(folder: Path, files: list[Path], each: int) -> None:
+    length = sum(path.stat().st_size for path in files)
+    if len(files) * each > max(_MOST_BYTES, MOST_TIMES * length):
+        raise DataError(
+            f"{folder}: {len(files):,} images of {length:,} bytes that unpack to {len(files) * each:,} are refused, as "
+            f"they may be made to fill the memory; {MOST_TIMES} times their size is allowed. Have them scaled: size=224."
+        )
