@@ -32,12 +32,6 @@ def run(tmp_path_factory, examples):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def _beside_the_data(examples, monkeypatch):
-    """A run knows its data by the file's name alone."""
-    monkeypatch.chdir(examples.parent)
-
-
 def facts(*arguments):
     result = invoke("prune", *map(str, arguments), "--json")
     assert result.status == 0, result.stderr

@@ -77,7 +77,7 @@ def lesion(
         raise typer.Exit(2)
     if output is not None and output.suffix.lower() not in {".png", ".svg"}:  # known before the work, not after it
         raise ValueError(f'a figure is written as .png or .svg; got "{output}".')
-    loaded = load(model, Wish(parse_shape(input_shape), pretrained), weights)
+    loaded = load(model, Wish(parse_shape(input_shape), pretrained, data=data, labels=True), weights)
     import unbraid
     from unbraid.cli._pruned import Task
     from unbraid.data import Examples, batches

@@ -42,12 +42,16 @@ class Wish:
         pretrained: fetch trained weights.
         examples: the batch size, where no shape is given.
         meta: the structure alone, without memory for weights.
+        data: what --data names, where the command has it.
+        labels: labelled data are needed; without these, inputs alone are not looked for.
     """
 
     shape: tuple[int, ...] | None = None
     pretrained: bool = False
     examples: int = 2
     meta: bool = False
+    data: str | None = None
+    labels: bool = False
 
     @property
     def device(self) -> str:

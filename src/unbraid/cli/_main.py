@@ -18,6 +18,7 @@ _BAD_INPUT, _FAULT, _INTERRUPTED = 2, 1, 130
 # How the work that was done by then goes on.
 _GOES_ON = {
     "train": "; the same command with --resume goes on after the last epoch",
+    "prune": "; with --save, the same command goes on after the last epoch of its healing",
     "lesion": "; what is finished is kept, and the same command goes on",
 }
 

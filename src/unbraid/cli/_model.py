@@ -4,11 +4,18 @@ import math
 from collections.abc import Callable, Mapping
 from importlib import util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from unbraid.cli._console import tell
 from unbraid.cli._libraries import LIBRARIES
 from unbraid.cli._loaded import Loaded, Wish, normal, seeded
 from unbraid.cli._weights import load_weights
+from unbraid.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unbraid.train import Run
 
 __all__ = ["KINDS", "Loaded", "Wish", "explain", "load", "parse_shape"]
 
@@ -79,14 +86,32 @@ def _others() -> str:
 
 
 def _from_folder(spec: str, wish: Wish) -> Loaded:
-    from unbraid import data, train
+    from unbraid import train
 
     run = train.load(spec)
     python = f"model = train.load({spec!r}).network"
-    if wish.shape is not None:
-        return Loaded(spec, run.network, (normal(wish.shape),), python=python)
-    examples = data.by_name(run.data).flat()
-    return Loaded(spec, run.network, (examples.test.inputs[: wish.examples],), python=python)
+    inputs = normal(wish.shape) if wish.shape is not None else _inputs_of(spec, run, wish)
+    return Loaded(spec, run.network, (inputs,), python=python)
+
+
+def _inputs_of(spec: str, run: "Run", wish: Wish) -> "Tensor":
+    """Examples of --data, else of what a run was trained on; where that is gone, random numbers of the same sizes."""
+    from unbraid import data
+
+    if wish.data is not None:
+        found = data.by_name(wish.data)
+        try:
+            found = found.flat() if run.features is None else found.shaped(*run.features)
+        except ValueError:  # they do not fit, which is said where they are used
+            found = found.flat()
+        return found.test.inputs[: wish.examples]
+    try:
+        return run.dataset().test.inputs[: wish.examples]
+    except DataError as error:
+        if run.features is None or wish.labels:
+            raise
+        tell(f"unbraid: traced on random numbers. {error}")
+        return normal((wish.examples, *run.features))
 
 
 def _from_file(spec: str, wish: Wish) -> Loaded:

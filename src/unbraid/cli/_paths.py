@@ -53,7 +53,7 @@ def paths(
     if target == "loss" and data is None:
         raise ValueError("--target loss needs labels; give --data mnist1d, digits, or a file.")
     aim, said = _target(None if target == "loss" else target)
-    loaded = load(model, Wish(parse_shape(input_shape), pretrained, examples), weights)
+    loaded = load(model, Wish(parse_shape(input_shape), pretrained, examples, data=data), weights)
     if data is not None:
         loaded, labels = _on(loaded, data, examples)
         if target == "loss":

@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from unbraid.cli._console import JSON, progress, show, tell
+from unbraid.cli._filling import filling, require_new
 from unbraid.cli._model import Wish, explain, load, parse_shape
 from unbraid.cli._trace import Model, Pretrained, Shape, Weights
 
@@ -60,7 +61,10 @@ def prune(
     weights: Weights = None,
     as_json: JSON = False,
 ) -> None:
-    """Remove blocks of a model and hand back a smaller one, checked against the model's form without them."""
+    """Remove blocks of a model and hand back a smaller one, checked against the model's form without them.
+
+    Killed while it heals, the same command with --save goes on after the last epoch.
+    """
     if model is None:
         tell(f"unbraid prune: which model?\n{explain()}")
         raise typer.Exit(2)
@@ -69,9 +73,8 @@ def prune(
     chosen = None if drop is None else _removals(drop)
     if keep is not None and not 0 <= keep <= 1:
         raise ValueError(f"--keep is a share from 0 to 1; got {keep:g}.")
-    if save is not None and save.exists() and (not save.is_dir() or any(save.iterdir())):
-        raise ValueError(f'--save takes a new folder; there is something at "{save}".')
-    loaded = load(model, Wish(parse_shape(input_shape), pretrained), weights)
+    require_new(save)  # known before the work, not after it
+    loaded = load(model, Wish(parse_shape(input_shape), pretrained, data=data, labels=True), weights)
     from unbraid.cli._pruned import Task
 
     task = Task.of(model, loaded, data)
@@ -82,11 +85,13 @@ def prune(
     done = _prune(task, chosen, drop, keep, by, each, examples)
     smaller = done.pruning.model
     accuracy = {"before": task.accuracy(loaded.model), "after": task.accuracy(smaller)}
-    if heal:
-        with progress(heal) as step:
-            task.heal(done.pruning, heal, lr, save, step)
-        accuracy["healed"] = task.accuracy(smaller)
-    kept = None if save is None else task.keep(done.form, done.pruning, save, healed=heal > 0)
+    with filling(save, {} if save is None else task.asked(done.pruning, heal, lr)) as work:
+        healed = None
+        if heal:
+            with progress(heal) as step:
+                healed = task.heal(done.pruning, heal, lr, None if work is None else work / "healing", step)
+            accuracy["healed"] = task.accuracy(smaller)
+        kept = None if save is None else task.keep(done.form, done.pruning, save, healed=healed)
     facts = {"model": loaded.name, **done.facts, "accuracy": None if task.data is None else accuracy, "saved": kept}
     show(Group(*done.tables, *_lines(facts)), facts, as_json=as_json)
 

@@ -1,22 +1,26 @@
 """What a pruned model is ranked, healed and tested on, and how it is kept."""
 
+import hashlib
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from unbraid import Pruning, ResidualForm, trace
+from unbraid import Pruning, ResidualForm, _folder, trace
+from unbraid._claim import claimed
 from unbraid.cli._loaded import Loaded
 from unbraid.data import Dataset, by_name
-from unbraid.errors import NotResidualError, TraceError
+from unbraid.errors import CheckpointError, NotResidualError, TraceError
 from unbraid.nn import PlainNetwork, ResidualNetwork
 from unbraid.prune import is_pretrained
-from unbraid.train import Recipe, fit, save
+from unbraid.train import Recipe, Run, fit, save
 from unbraid.train import load as load_run
 
 __all__ = ["Task"]
@@ -50,12 +54,14 @@ class Task:
         recipe, seed = Recipe(), 0
         if Path(spec).is_dir():
             run = load_run(spec)
-            recipe, seed, data = run.recipe, run.seed, data or run.data
-        if data is None:
+            recipe, seed = run.recipe, run.seed
+        else:
+            run = None
+        if data is None and run is None:
             return Task(loaded, None, recipe, seed)
         if len(loaded.args) != 1 or loaded.kwargs:
             raise ValueError(f"{loaded.name} takes more than one input; --data gives one.")
-        found = by_name(data)
+        found = run.dataset() if run is not None and data is None else by_name(str(data))
         found = found.flat() if loaded.args[0].ndim == 2 else found
         _check_fits(loaded, found)
         return Task(loaded, found, recipe, seed)
@@ -71,24 +77,41 @@ class Task:
         """The mean cross-entropy, in nats."""
         return cross_entropy(output, labels)
 
+    def asked(self, made: Pruning, epochs: int, lr: float | None) -> dict[str, Any]:
+        """What tells one pruning from another, before its healing."""
+        digest = hashlib.sha256()
+        for name, tensor in made.model.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        removed = [list(one) if isinstance(one, tuple) else one for one in made.removed]
+        return {
+            "removal": removed,
+            "healing": self._recipe(epochs, lr) if epochs else None,
+            "model": digest.hexdigest(),
+        }
+
     def heal(
         self, made: Pruning, epochs: int, lr: float | None, folder: Path | None, step: Callable[[str], None]
-    ) -> nn.Module:
-        """Train the smaller model on for some epochs; the folder is filled where a run's folder can hold it."""
+    ) -> Run:
+        """Train the smaller model on for some epochs, or for those that are left where the folder holds some."""
         assert self.data is not None
-        recipe = replace(self.recipe, epochs=epochs, lr=self.recipe.lr / 5 if lr is None else lr)
+        recipe = Recipe(**self._recipe(epochs, lr))
         run = fit(
             made.model,
             self.data,
             recipe,
             seed=self.seed,
             device="cpu",
-            folder=folder if _describes_itself(made.model) else None,
+            folder=folder,
+            resume=True,
             on_epoch=lambda done: step(f"epoch {done.epoch}, test error {done.test_error:.1f} %"),
         )
         if run.diverged is not None:
             raise ValueError(f"healing diverged at step {run.diverged}; give a smaller --lr than {recipe.lr:g}.")
-        return run.network
+        return run
+
+    def _recipe(self, epochs: int, lr: float | None) -> dict[str, Any]:
+        return asdict(replace(self.recipe, epochs=epochs, lr=self.recipe.lr / 5 if lr is None else lr))
 
     @torch.no_grad()
     def accuracy(self, network: nn.Module) -> float | None:
@@ -101,25 +124,36 @@ class Task:
             right += int((network(inputs).argmax(1) == labels).sum())
         return 100 * right / len(self.data.test_labels)
 
-    def keep(self, form: ResidualForm, made: Pruning, folder: Path, *, healed: bool) -> dict[str, str]:
-        """Write the smaller model into a folder, in the fullest way that its kind has.
+    def keep(self, form: ResidualForm, made: Pruning, folder: Path, *, healed: Run | None) -> dict[str, str]:
+        """Write the smaller model into a folder, in the fullest way that its kind has; over what a kill left of it.
 
         Returns:
             The folder, what can load it, and a sentence that says so.
         """
         if _describes_itself(made.model) and self.data is not None:
-            if not healed:  # training has written it already
+            if healed is not None and healed.folder is not None:
+                copies = {path.name: partial(shutil.copyfile, path) for path in healed.folder.iterdir()}
+                copies.pop(_folder.SUMS)
+                with claimed(folder, "writing into"):
+                    _folder.write(folder, copies)
+            elif not _folder.exists(folder):
                 save(made.model, self.data, folder, self.recipe, seed=self.seed)
             return _kept(folder, "run", f"a folder like those of unbraid train: unbraid trace {folder}")
         if made.how == "members" and is_pretrained(made.model):
-            made.model.save_pretrained(folder)  # type: ignore[operator]  # a method of transformers' models
+            try:
+                made.model.save_pretrained(folder)  # type: ignore[operator]  # a method of transformers' models
+            except SafetensorError as error:  # how it reports a full disk
+                raise CheckpointError(f"{folder} cannot be written: {error}") from error
             return _kept(folder, "pretrained", f"from_pretrained reads it, and so does: unbraid trace hf:{folder}")
         folder.mkdir(parents=True, exist_ok=True)
-        state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in made.model.state_dict().items()}
-        save_file(state, folder / "model.safetensors")
+        _folder.write_tensors(made.model.state_dict(), folder / "model.safetensors")
         said = "model.safetensors holds its weights"
         try:
-            now = trace(made.model, self.loaded.args, self.loaded.kwargs) if healed else form.without(*made.removed)
+            now = (
+                trace(made.model, self.loaded.args, self.loaded.kwargs)
+                if healed is not None
+                else form.without(*made.removed)
+            )
             now.save(folder / "form")
             said += ", form its form, which ResidualForm.load reads without the model's code"
         except (TraceError, NotResidualError) as error:

@@ -63,7 +63,7 @@ def report(
         numbers = _numbers(_QUICK_DEPTHS if quick else depths)
         page = _default_page(_compare(numbers, _QUICK_EPOCHS if quick else epochs, seeds), examples, left_out)
     else:
-        loaded = load(model, Wish(parse_shape(input_shape), pretrained, _INPUTS), weights)
+        loaded = load(model, Wish(parse_shape(input_shape), pretrained, _INPUTS, data=data, labels=True), weights)
         page = _model_page(model, loaded, data, examples, left_out)
     path = write(page, output)
     show(str(path), {"path": str(path), **to_dict(page)}, as_json=as_json)
@@ -130,15 +130,14 @@ def _training(folder: str, depth: int) -> "Section":
 
     from unbraid import draw
     from unbraid.cli._experiment import run_facts
-    from unbraid.data import by_name
     from unbraid.report import Picture, sections
     from unbraid.train import load as load_run
 
     run = load_run(folder)
-    found = by_name(run.data)
+    counts = tuple(int(run.data_facts.get(part, 0)) for part in ("train", "test"))
     python = f"run = unbraid.train.load({folder!r})\nprint(run.table())"
     facts = sections.Training(
-        run.data, (len(found.train), len(found.test)), asdict(run.recipe), [run_facts(run, folder, depth)], python
+        run.data, (counts[0], counts[1]), asdict(run.recipe), [run_facts(run, folder, depth)], python
     )
     if not run.history:
         return sections.training(facts)

@@ -9,10 +9,11 @@ from unbraid.data._digits import digits
 from unbraid.data._files import load
 from unbraid.data._images import images
 from unbraid.data._mnist1d import mnist1d
-from unbraid.data._names import by_name
+from unbraid.data._names import BUILT_IN, by_name
 from unbraid.data._tokens import tokens
 
 __all__ = [
+    "BUILT_IN",
     "Batches",
     "Dataset",
     "Examples",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Float32, Int64
@@ -45,6 +46,7 @@ class Dataset:
         mean: what was subtracted, in the unit of the raw inputs.
         std: what the rest was divided by, in the same unit.
         names: what the classes are called, where that is known.
+        path: the file or folder that it was read from, from the root; None where it was not.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Dataset:
     mean: Float[Tensor, "..."]
     std: Float[Tensor, "..."]
     names: tuple[str, ...] = ()
+    path: Path | None = None
 
     @property
     def train(self) -> Examples:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from unbraid.data._arrays import Over, from_arrays
 from unbraid.data._dataset import Dataset
-from unbraid.errors import DataError
+from unbraid.errors import CheckpointError, DataError
+from unbraid.form import stored
 
 __all__ = ["load"]
 
@@ -73,7 +73,7 @@ def load(
         over=over,
     )
     # Messages show the whole path; the name is the same from whichever folder the file is read.
-    return replace(made, name=path.name)
+    return replace(made, name=path.name, path=path.resolve())
 
 
 def _wanted(path: Path, keys: list[str]) -> list[str]:
@@ -133,14 +133,15 @@ def _member(path: Path, archive: "np.lib.npyio.NpzFile", key: str) -> Array:
 
 def _read_safetensors(path: Path) -> dict[str, Array]:
     try:
-        with safe_open(path, framework="pt") as archive:
-            wanted = _wanted(path, list(archive.keys()))
-            return {key: _numpy(archive.get_tensor(key)) for key in wanted}
-    except (SafetensorError, RuntimeError, TypeError) as error:  # the latter where torch lacks a type or its conversion
+        found = stored(path)
+        return {key: _numpy(found[key].read()) for key in _wanted(path, list(found))}
+    except CheckpointError as error:
         raise DataError(
-            f"{path}: not a safetensors file, or damaged ({path.stat().st_size:,} bytes): {error}. "
-            "Write or copy it again."
+            f"{path}: not a safetensors file, or damaged ({path.stat().st_size:,} bytes): "
+            f"{str(error).removeprefix('load: ')} Write or copy it again."
         ) from error
+    except (RuntimeError, TypeError) as error:  # where torch or numpy lack a type or its conversion
+        raise DataError(f"{path}: numbers of a type that is not known: {error}. Write them in another one.") from error
 
 
 def _numpy(tensor: Tensor) -> Array:

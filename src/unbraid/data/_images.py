@@ -82,7 +82,7 @@ def images(
         seed=seed,
         over=over,
     )
-    return replace(made, name=folder.name, names=tuple(names))
+    return replace(made, name=folder.name, names=tuple(names), path=folder.resolve())
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -171,5 +171,5 @@ def _check_size(folder: Path, files: list[Path], each: int) -> None:
     if len(files) * each > max(_MOST_BYTES, MOST_TIMES * length):
         raise DataError(
             f"{folder}: {len(files):,} images of {length:,} bytes that unpack to {len(files) * each:,} are refused, as "
-            f"they may be made to fill the memory; {MOST_TIMES} times their size is allowed. Have them scaled: size=224."
+            f"they may be made to fill the memory; {MOST_TIMES} times their size is allowed. Scale them: size=224."
         )

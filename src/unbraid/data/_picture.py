@@ -27,11 +27,12 @@ def read_picture(path: Path, shape: tuple[int, int] | None, mode: str) -> Pixels
 
     Args:
         path: the file.
-        shape: height and width to scale it to; None for its own. Of a large JPEG no more than twice as much is unpacked.
+        shape: height and width to scale it to; None for its own. Of a large JPEG little more than that is unpacked.
         mode: Pillow's name of the channels wanted, "RGB" or "L".
 
     Raises:
-        DataError: it is no image, is damaged, has more than 8 bits a channel, or more pixels than its bytes account for.
+        DataError: it is no image, is damaged, has more than 8 bits a channel, or more pixels than its bytes account
+            for.
     """
     library: Any = import_module("PIL.Image")
     turn: Any = import_module("PIL.ImageOps").exif_transpose

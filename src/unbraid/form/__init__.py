@@ -31,7 +31,7 @@ from unbraid.form._target import (
     objective,
     scalar,
 )
-from unbraid.form._tensors import read_tensors
+from unbraid.form._tensors import read_tensors, stored
 from unbraid.form._trace import chain, trace
 from unbraid.form._verify import Verification
 from unbraid.form._which import BlockLike, BranchLike, branch_of, index_of, part_name, part_of
@@ -90,6 +90,7 @@ __all__ = [
     "said_of",
     "scalar",
     "scope",
+    "stored",
     "sum_error",
     "sweep",
     "tolerance",

@@ -27,7 +27,7 @@ def describe(network: nn.Module, data: Dataset, recipe: Recipe, seed: int) -> di
         "network": config,  # null for a network built by hand: `load` then needs the network
         "recipe": asdict(recipe),
         "seed": seed,
-        "data": describe_data(data),
+        "data": {**describe_data(data), "path": None if data.path is None else str(data.path)},
         "versions": {"unbraid": version("unbraid"), "torch": str(torch.__version__)},
     }
     # Through JSON, so that it compares equal to what is read back, tuples and all.
@@ -48,7 +48,7 @@ def describe_data(data: Dataset) -> dict[str, object]:
 
 
 def check_same(folder: Path, kept: dict[str, object], given: dict[str, object]) -> None:
-    """The folder's run must be the one that is asked for; versions may differ.
+    """The folder's run must be the one that is asked for; versions may differ, and the place of its data.
 
     Raises:
         CheckpointError: with the first difference.
@@ -67,7 +67,7 @@ def _difference(kept: object, given: object) -> tuple[object, object]:
     """Only the entries that differ, of two objects; else the two values."""
     if not (isinstance(kept, dict) and isinstance(given, dict)):
         return kept, given
-    keys = [key for key in kept | given if kept.get(key) != given.get(key)]
+    keys = [key for key in kept | given if kept.get(key) != given.get(key) and key != "path"]
     return {key: kept.get(key) for key in keys}, {key: given.get(key) for key in keys}
 
 

@@ -46,7 +46,8 @@ def load(folder: str | Path, *, network: nn.Module | None = None) -> Run:
             _checkpoint.check_weights(path, kept.weights, _build(path, config, len(kept.weights)))
         network = _build(path, config, len(kept.weights))
     _checkpoint.put_weights(path, kept.weights, network)
-    return Run(network.eval(), data, recipe, seed, kept.history, kept.diverged, path)
+    facts = {key: value for key, value in dict(kept.description["data"]).items() if isinstance(key, str)}  # type: ignore[call-overload]
+    return Run(network.eval(), data, recipe, seed, kept.history, kept.diverged, path, facts)
 
 
 def _circumstances(path: Path, description: Mapping[str, Any]) -> tuple[Recipe, str, int]:

@@ -1,7 +1,8 @@
 """What came of training a network."""
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from unbraid.data import Dataset
+
 __all__ = ["Epoch", "Run"]
+
+_MOST_NUMBERS = 2**32  # of an input, above which nothing could be traced anyway
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ class Run(Result):
         diverged: the step, counted from 0 over the whole run, whose loss or weights were first not finite;
             None where all went well.
         folder: where its checkpoint is; None where none was asked for.
+        data_facts: of a run that was read from its folder, what it keeps of its data: their sizes, their place, and
+            a checksum.
     """
 
     network: nn.Module
@@ -63,6 +70,7 @@ class Run(Result):
     history: tuple[Epoch, ...]
     diverged: int | None
     folder: Path | None
+    data_facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def test_error(self) -> float:
@@ -77,6 +85,24 @@ class Run(Result):
         if not self.history:
             return "not begun"
         return f"test error {self.test_error:.1f} % after {len(self.history)} epochs"
+
+    @property
+    def features(self) -> tuple[int, ...] | None:
+        """The shape of one input that it was trained on; None where the folder does not say."""
+        sizes = self.data_facts.get("features")
+        if not isinstance(sizes, list) or not all(type(size) is int and size > 0 for size in sizes):
+            return None
+        return tuple(sizes) if math.prod(sizes) <= _MOST_NUMBERS else None
+
+    def dataset(self) -> "Dataset":
+        """The data that it was trained on, read again: from where they were, else from this folder by their name.
+
+        Raises:
+            DataError: they are not there, or are not the same by their checksum.
+        """
+        from unbraid.train._again import read_again  # which reads data sets: a run is told apart from them
+
+        return read_again(self)
 
     def table(self) -> Table:
         """One row for each epoch."""
