@@ -188,7 +188,11 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 def _entry(file: OpenFile, name: str, fact: Any, start: int) -> Stored:
     fact = fact if isinstance(fact, Mapping) else {}
     shape, offsets, dtype = fact.get("shape"), fact.get("data_offsets"), _TYPES.get(str(fact.get("dtype")))
-    if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2 or dtype is None or not name.isprintable():
+    if (
+        not (_sizes(shape) and _sizes(offsets) and len(offsets) == 2 and name.isprintable())
+        or dtype is None
+        or not _countable(shape, dtype)
+    ):
         raise CheckpointError(
             f"load: {file.path} describes {name[:80]!r} as {str(fact)[:80]!r}, which is no tensor known here."
         )
@@ -199,6 +203,11 @@ def _entry(file: OpenFile, name: str, fact: Any, start: int) -> Stored:
             f"{entry.nbytes if entry.nbytes < 2**63 else 'more than any file has'}."
         )
     return entry
+
+
+def _countable(shape: list[int], dtype: torch.dtype) -> bool:
+    """Whether torch can count so many bytes, the zeros among the sizes left out, as it does for strides."""
+    return math.prod(max(size, 1) for size in shape) * dtype.itemsize < 2**63
 
 
 def _sizes(value: Any) -> bool:
