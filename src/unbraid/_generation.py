@@ -154,7 +154,8 @@ def _unreadable(folder: Path, error: OSError) -> CheckpointError:
             f"{folder}: {error.strerror}. Streamed forms hold their files open: raise the limit (ulimit -n), or let go "
             "of other forms."
         )
-    return CheckpointError(f"{folder}: the checkpoint cannot be read: {error}")
+    name = f"{Path(error.filename).name}: " if error.filename else ""
+    return CheckpointError(f"{folder}: the checkpoint cannot be read: {name}{error.strerror or error}")
 
 
 def _sums_in(file: OpenFile) -> dict[str, str]:

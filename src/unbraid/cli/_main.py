@@ -54,14 +54,12 @@ def _status(rest: list[str], *, debug: bool) -> int:
             raise
         _fail(f"unbraid: {one_line(error)}")
         return _FAULT if isinstance(error, RankError) and not error.bad_input else _BAD_INPUT
-    except MemoryError as error:
-        if debug:
-            raise
-        _fail(f"unbraid: it does not fit into memory: {one_line(error)}")
-        return _BAD_INPUT
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):  # the latter is torch's RuntimeError
+            _fail(f"unbraid: it does not fit into memory: {one_line(error)}")
+            return _BAD_INPUT
         _fail(f"unbraid: a fault of unbraid's own, {type(error).__name__}: {one_line(error)} (--debug shows where)")
         return _FAULT
     if status == _INTERRUPTED:
