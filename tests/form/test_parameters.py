@@ -110,3 +110,53 @@ def test_brute_force(name):
         own = torch.autograd.grad(module(given.detach()).square().sum(), list(model.parameters()), allow_unused=True)
         moved = [p for p, g in zip(model.parameters(), own, strict=True) if g is not None]
         assert block.parameters == sum(p.numel() for p in moved)
+
+
+def small(name, head, **settings):
+    """A model of transformers; its structure is traced on the meta device."""
+    pytest.importorskip("torchvision_stub")
+    transformers = pytest.importorskip("transformers")
+    config = getattr(transformers, f"{name}Config")(vocab_size=30, bos_token_id=1, eos_token_id=2, **settings)
+    return getattr(transformers, f"{name}{head}")(config).eval()
+
+
+IDS = torch.randint(3, 30, (2, 5), generator=torch.Generator().manual_seed(0))
+LAYERS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+
+
+@pytest.mark.parametrize("name", ["Mixtral", "Qwen3Moe"])
+def test_experts_of_transformers(name):
+    """Counted from the modules: the layer's attention with its norm, and its experts with the router and theirs."""
+    settings = {"intermediate_size": 48, "moe_intermediate_size": 48, "num_local_experts": 4, "num_experts": 4}
+    model = small(name, "ForCausalLM", **LAYERS, **settings, num_experts_per_tok=2, head_dim=8, pad_token_id=0)
+    form = trace(model, (), {"input_ids": IDS, "use_cache": False}, device="meta")
+    wanted = []
+    for layer in model.model.layers:
+        wanted += [numbers(layer.input_layernorm) + numbers(layer.self_attn)]
+        wanted += [numbers(layer.post_attention_layernorm) + numbers(layer.mlp)]
+    assert [block.parameters for block in form.blocks] == wanted
+
+
+def test_cross_attention_of_transformers():
+    """The keys and values that a decoder layer makes of the encoder's output are that layer's own."""
+    sizes = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}
+    model = small(
+        "Bart", "ForConditionalGeneration", d_model=16, encoder_layers=1, decoder_layers=2, **sizes, pad_token_id=0
+    )
+    call = {"input_ids": IDS, "decoder_input_ids": IDS[:, :4], "use_cache": False}
+    form = trace(model, (), call, device="meta")
+    wanted = [
+        numbers(part)
+        for stack in (model.model.encoder.layers, model.model.decoder.layers)
+        for layer in stack
+        for part in _parts(layer)
+    ]
+    # A norm after the sum lies on the trunk, in no block.
+    assert [block.parameters for block in form.blocks] == wanted
+
+
+def _parts(layer):
+    yield layer.self_attn
+    if hasattr(layer, "encoder_attn"):
+        yield layer.encoder_attn
+    yield nn.ModuleList([layer.fc1, layer.fc2])
