@@ -365,6 +365,28 @@ def test_an_embedding_of_the_models_own_numbers_is_no_source():
     assert form.path_counts() == [1, 4, 6, 4, 1]
 
 
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        lambda ids, h: (ids + h.argmax(-1)) % 6,
+        lambda ids, h: torch.where((h > 0).any(-1), ids, 1),
+        lambda ids, h: torch.cat([ids, h.argmax(-1)], 1),
+    ],
+)
+def test_an_index_that_is_partly_the_models_own_begins_nothing(chosen):
+    """Ids that are moved by what a first trunk chose: the second trunk goes on from the first."""
+
+    def forward(net, ids):
+        h = net.a(net.table(ids))
+        return net.head(net.b(net.table(chosen(ids, h))))
+
+    model = lively(Does(forward, a=trunk(), b=trunk(), head=nn.Linear(6, 4), table=nn.Embedding(6, 6)))
+    form = trace(model, IDS)
+    assert len(form.blocks) == 4
+    assert form.sources == ("embedding",)
+    assert form.path_counts() == [1, 4, 6, 4, 1]
+
+
 def test_an_embedding_of_the_callers_numbers_is_one_even_where_they_come_as_floats():
     def forward(net, x):
         return net.head(net.a(net.table(x[:, 0].abs().long() % 6)))

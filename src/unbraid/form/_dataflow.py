@@ -47,38 +47,47 @@ class Dataflow:
         self.state = state
         self.learned = learned
         self.order: dict[fx.Node, float] = {node: number for number, node in enumerate(graph.nodes)}
-        self.sources = [node for node in graph.nodes if self._begins(node)]
-        self.reached = self._reached(self.sources)
+        self.sources, self.reached = self._flowing()
         self.carries = {node for node in self.reached if is_float(node)}
 
-    def _begins(self, node: fx.Node) -> bool:
+    def _flowing(self) -> tuple[list[fx.Node], set[fx.Node]]:
+        """Where data begin, and what they reach from there; an index can only be chosen by what comes before it."""
+        sources, reached = list[fx.Node](), set[fx.Node]()
+        for node in self.graph.nodes:
+            if self._begins(node, reached):
+                sources.append(node)
+                reached.add(node)
+            elif node.op == "call_function" and not reached.isdisjoint(values_read(node)):
+                reached.add(node)
+        return sources, reached
+
+    def _begins(self, node: fx.Node, reached: set[fx.Node]) -> bool:
         if node.op == "placeholder":
             return node.name not in self.state and is_float(node)
-        return name_of(node) in {"embedding", "embedding_bag"} and self._given(node.args[1])
+        return name_of(node) in {"embedding", "embedding_bag"} and self._given(node.args[1], reached)
 
-    def _given(self, index: object) -> bool:
-        """Whether an index holds the caller's own numbers, moved or hashed: positions counted from them are not."""
-        seen, stack = set[fx.Node](), [index]
+    def _given(self, index: object, reached: set[fx.Node]) -> bool:
+        """Whether an index holds the caller's own numbers, moved or hashed: positions counted from them are not.
+
+        Where the model has computed any part of it from data, the index is chosen, and what it looks up begins nothing.
+        """
+        given, seen = False, set[tuple[object, bool]]()
+        stack = [(index, True)]  # a mask moves the caller's numbers; that it holds some itself gives none
         while stack:
-            node = stack.pop()
-            if not isinstance(node, fx.Node) or node in seen or _yes_or_no(node):
+            node, gives = stack.pop()
+            if not isinstance(node, fx.Node) or (node, gives) in seen:
                 continue
-            seen.add(node)
-            if node.op == "placeholder" and node.name not in self.state:
-                return True
-            read = values_read(node)
-            # A sum of several tensors, x + f(x) say, is the model's own: what it looks up is chosen.
-            combined = is_float(node) and sum(map(is_float, read)) > 1
-            if node.op == "call_function" and not mixing(node) and not combined:
-                stack.extend(read)
-        return False
-
-    def _reached(self, sources: list[fx.Node]) -> set[fx.Node]:
-        reached = set(sources)
-        for node in self.graph.nodes:
-            if node.op == "call_function" and not reached.isdisjoint(values_read(node)):
-                reached.add(node)
-        return reached
+            seen.add((node, gives))
+            read, gives = values_read(node), gives and not _yes_or_no(node)
+            # A sum of several tensors, x + f(x) say, is the model's own, like what mixes.
+            computed = mixing(node) or (is_float(node) and sum(map(is_float, read)) > 1)
+            if node.op == "placeholder":
+                given |= gives and node.name not in self.state
+            elif not computed:
+                stack.extend((argument, gives) for argument in read)
+            elif node in reached:
+                return False
+        return given
 
     @cached_property
     def parametric(self) -> set[fx.Node]:
