@@ -1,7 +1,6 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import reduce
 from itertools import product, zip_longest
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,7 +12,7 @@ from torch.fx.node import map_arg
 from unbraid.errors import InexactError
 from unbraid.form._alone import alone
 from unbraid.form._checkpoints import plain_checkpoints
-from unbraid.form._exactness import relative_error, tolerance
+from unbraid.form._exactness import relative_error, sum_error, tolerance
 from unbraid.form._gradients import few_examples, gradients_against_model
 from unbraid.form._signature import Expected, as_call
 from unbraid.form._stateful import by_chance
@@ -64,7 +63,7 @@ class Verification:
         other_batch: the same at an input of another batch size; nan where there is none: the graph has every size built
             in, or the model itself does not take another.
             For one recorded run: at another input of its sizes; nan where the model's code goes another way there.
-        additions: for each block ‖skip + Σ branches − sum‖∞ / ‖sum‖∞ in the captured graph.
+        additions: for each block ‖skip + Σ branches − sum‖∞ in the captured graph, relative to the largest of them all.
         ratios: for each block ‖branches‖∞ / ‖skip‖∞, the smallest of its branches.
         tolerance: the largest error that is rounding alone.
         one_batch: why `other_batch` is nan; empty where it is not.
@@ -195,8 +194,9 @@ def _additions(
     values = _uncut(form, origin, inputs, {name for name in named if name is not None})
     errors, ratios = [], []
     for skip, branches, total in origin.operands:
-        summed = reduce(torch.add, [values[name] for name in (skip, *branches) if name is not None])
-        errors.append(relative_error(summed, values[total]))
+        whole = values[total]
+        operands = [values[name].to(whole.dtype).expand(whole.shape) for name in (skip, *branches) if name is not None]
+        errors.append(sum_error(torch.stack(operands), whole))
         size = _size(values[skip]) if skip else 1.0
         ratios.append(min(_size(values[name]) for name in branches) / size if size else 1.0)
     return tuple(errors), tuple(ratios)

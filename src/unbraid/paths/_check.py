@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unbraid.errors import InexactError
-from unbraid.form import TARGET, ResidualForm, Target, aim, by_chance, relative_error, tolerance
+from unbraid.form import TARGET, ResidualForm, Target, aim, by_chance, relative_error, sum_error, tolerance
 from unbraid.graph import Add, Graph, Segment, Step, Stream, subgraph
 from unbraid.walk import BlockSet, Lengths, Polynomial, Tape, detached, run
 
@@ -28,7 +28,7 @@ def measured(
     found: Polynomial | None,
     counts: Sequence[int],
 ) -> float:
-    """‖Σ c_m − autograd‖∞ / ‖autograd‖∞, by one ordinary backward pass through the part of the graph above the place.
+    """‖Σ c_m − autograd‖∞ relative to the largest of them all, by one ordinary backward pass to the place.
 
     The sum does not see a path that is counted at the wrong length. The number of paths does, at no cost: a length has
     a coefficient where it has paths. Where it has none, because a branch passes no gradient or because a length was
@@ -41,12 +41,12 @@ def measured(
     inputs = form.inputs(args, kwargs)
     like = tape.values[place]
     whole = _gradient(part, form, inputs, like, place, cotangent)
-    error = relative_error(_at(found, like, 1.0), whole)
+    error = sum_error(_terms(found, like, 1.0), whole)
     if not error <= tolerance("sum", form.precision):
         raise _inexact("gradient_spectrum", form, place, error, "sum to the gradient")
     if not _alike(found, counts):
         halved = _gradient(weakened(part, lengths, _HALF), form, inputs, like, place, cotangent)
-        departs = relative_error(_at(found, like, _HALF), halved)
+        departs = sum_error(_terms(found, like, _HALF), halved)
         if not departs <= tolerance("sum", form.precision):
             rule = "sum, times ½ for each branch, to the gradient with branches halved,"
             raise _inexact("gradient_spectrum", form, place, departs, rule)
@@ -136,12 +136,14 @@ def _alike(found: Polynomial | None, counts: Sequence[int]) -> bool:
     return (found.low, found.high) == (lengths[0], lengths[-1] + 1)
 
 
-def _at(found: Polynomial | None, like: Tensor, t: float) -> Tensor:
-    """Σ c_m t^m."""
+def _terms(found: Polynomial | None, like: Tensor, t: float) -> Tensor:
+    """c_m t^m, one after the other."""
     if found is None:
-        return torch.zeros_like(like)
+        return torch.zeros_like(like)[None]
+    if t == 1:
+        return found.stack
     powers = torch.tensor([t**m for m in range(found.low, found.high)]).to(found.stack)
-    return torch.tensordot(powers, found.stack, 1)
+    return found.stack * powers.reshape(-1, *[1] * like.ndim)
 
 
 def _gradient(
