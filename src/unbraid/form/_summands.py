@@ -9,8 +9,8 @@ from unbraid.graph import is_float, name_of
 Operand: TypeAlias = fx.Node | float
 Summands: TypeAlias = list[tuple[Operand, float]]
 
-# They hand on their operand as it is, if its type and sizes stay.
-_SAME = frozenset({"alias", "to", "_to_copy", "type_as"})
+# They hand on their operand as it is, if its type and sizes stay, and in no other layout.
+_SAME = frozenset({"alias", "clone", "to", "_to_copy", "type_as"})
 
 
 def summands(node: fx.Node) -> Summands:
@@ -41,7 +41,7 @@ def _added(node: fx.Node) -> list[tuple[Any, Any]]:
     if name == "neg":
         return [(first, -1)]
     if name in _SAME:
-        return [(first, 1)] if _same(node, first) else []
+        return [(first, 1)] if _same(node, first) and "memory_format" not in node.kwargs else []
     if name in {"mul", "div"}:
         return _multiple(node, first, second)
     if name == "lerp" and _number(node.args[2]):
