@@ -1,10 +1,10 @@
 """Captured graphs written in other ways that compute the same: each rewrite changes every place that it fits.
 
-    a + b            b + a, a − (−b), add(a, b/2, alpha=2), stack([a, b]).sum(0), 0 + a + b, a copy of a written in place
-    (a + b) + c      a + (b + c), and the other way
-    linear           matmul and addition, einsum, addmm
-    mean             sum, divided
-    expand           expand_as
+- a + b: b + a, a − (−b), add(a, b/2, alpha=2), stack([a, b]).sum(0), 0 + a + b, a copy of a that is written in place
+- (a + b) + c: a + (b + c), and the other way
+- linear: matmul and addition, einsum, addmm
+- mean: sum, divided
+- expand: expand_as
 """
 
 import copy

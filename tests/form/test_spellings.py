@@ -131,7 +131,7 @@ def test_each_rewrite_finds_its_place(rewrite):
 @pytest.mark.parametrize("name", ["GPT2", "Gemma2", "vit_tiny_patch16_224"])
 @pytest.mark.parametrize("rewrite", OF_SUMS + OF_MAPS, ids=lambda rewrite: rewrite.__name__)
 def test_other_spellings_of_known_models(name, rewrite):
-    model, args, kwargs, form, _ = real(name)
+    model, _, _, form, _ = real(name)
     original = known(name)
     graph, places = rewritten(original.graph, rewrite)
     assert places or rewrite in (OF_MAPS + OF_SUMS[-2:])

@@ -1,4 +1,8 @@
-"""What makes an operand a branch over a fork, and what is none, with the reason."""
+"""What makes an operand a branch over a fork, and what is none, with the reason.
+
+An operand that is subtracted needs a matrix of parameters. Without this rule the maxima that a soft-max takes off and
+PoolFormer's pooling without its input are branches; of a learned map the sign is a matter of its parameters.
+"""
 
 from torch import Tensor, fx
 
@@ -38,6 +42,7 @@ class Judge:
         self.constant = constant
         self.blocks: dict[fx.Node, Found] = {}
         self._elements: dict[fx.Node, Elements] = {}
+        self._known_apart: dict[tuple[fx.Node, fx.Node, fx.Node], bool] = {}
 
     def elements(self, fork: fx.Node) -> Elements:
         if fork not in self._elements:
@@ -72,7 +77,7 @@ class Judge:
             return NOISE
         if objection := self._trunk(fork, region, branch, kind):
             return objection
-        return APART if self.elements(fork).apart(skip, branch) else None
+        return APART if self._apart(fork, skip, branch) else None
 
     def affine(self, fork: fx.Node, region: list[fx.Node], *, held: bool) -> bool:
         """Whether all that lies between a fork and an operand is affine, or a maximum.
@@ -137,6 +142,11 @@ class Judge:
                 return False
             branch = data[0]
         return True
+
+    def _apart(self, fork: fx.Node, skip: fx.Node, branch: fx.Node) -> bool:
+        if (fork, skip, branch) not in self._known_apart:
+            self._known_apart[fork, skip, branch] = self.elements(fork).apart(skip, branch)
+        return self._known_apart[fork, skip, branch]
 
     def _trunk(self, fork: fx.Node, region: list[fx.Node], branch: fx.Node, kind: Skip) -> str | None:
         """What is wrong where an operand is a trunk, or an affine map of one: its way up passes the skips of blocks.

@@ -178,9 +178,9 @@ class _Finder:
 
 def _unit(factor: float, others: Sequence[float]) -> float:
     """What to divide a sum by so that its skip is the fork itself, as in 0.7·x + 0.7·f(x); else its sign."""
-    if others and all(math.isclose(other, factor) for other in others):
-        return factor
-    return -1.0 if factor < 0 and all(other < 0 for other in others) else 1.0
+    sign = -1.0 if factor < 0 and all(other < 0 for other in others) else 1.0
+    alike = all(math.isclose(abs(other), abs(factor)) for other in others)
+    return abs(factor) * sign if alike else sign
 
 
 def _like(term: Term, head: fx.Node) -> bool:

@@ -1,9 +1,9 @@
 """One spelling for what can be written in several ways: a graph's operators replaced by others of the same value.
 
-subtract(a, b), multiply(a, b)          sub(a, b), mul(a, b)
-add(a, b, alpha=2), addcmul(a, v, w)    add(a, mul(b, 2)), add(a, mul(v, w))
-e.expand_as(x)                          e.expand(sizes of x): of x nothing else is read
-addmm(h, a, b)                          add(h, mm(a, b)), where h carries data, and so on for each fused addition
+- subtract(a, b), multiply(a, b): sub(a, b), mul(a, b)
+- add(a, b, alpha=2), addcmul(a, v, w): add(a, mul(b, 2)), add(a, mul(v, w))
+- e.expand_as(x), broadcast_tensors(e, x)[0]: e.expand(sizes of x), for of x nothing else is read
+- addmm(h, a, b): add(h, mm(a, b)), where h carries data, and so on for each fused addition
 """
 
 import copy
@@ -45,7 +45,9 @@ def spell_out(graph: fx.Graph) -> None:
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue
         name = name_of(node)
-        if name in _ALIASES:
+        if name == "broadcast_tensors":
+            _apart(graph, node)
+        elif name in _ALIASES:
             node.target = getattr(_ALIASES[name], node.target._overloadname, node.target)
         elif name in _SIZED_AS and isinstance(node.meta.get("val"), Tensor):
             _by_sizes(graph, node, _SIZED_AS[name])
@@ -114,6 +116,31 @@ def _by_sizes(graph: fx.Graph, node: fx.Node, target: Any) -> None:
                 size = read
             sizes.append(size)
     node.target, node.args, node.kwargs = target, (tensor, sizes), {}
+
+
+def _apart(graph: fx.Graph, broadcast: fx.Node) -> None:
+    """Expand each tensor by itself: of the others it has the sizes alone."""
+    tensors: Any = broadcast.args[0]
+    for pick in list(broadcast.users):
+        if name_of(pick) != "getitem":
+            continue
+        tensor, sizes = tensors[pick.args[1]], list[Any]()
+        with graph.inserting_before(pick):
+            for dimension, size in enumerate(pick.meta["val"].shape):
+                sizes.append(_read_size(graph, pick, tensors, dimension) if isinstance(size, SymInt) else size)
+        pick.target, pick.args = aten.expand.default, (tensor, sizes)
+
+
+def _read_size(graph: fx.Graph, pick: fx.Node, tensors: Sequence[fx.Node], dimension: int) -> fx.Node:
+    """The size of a dimension, read from the tensor that is not spread in it."""
+    size, from_the_end = pick.meta["val"].shape[dimension], dimension - pick.meta["val"].ndim
+    for tensor in tensors:
+        shape = tensor.meta["val"].shape
+        if len(shape) >= -from_the_end and str(shape[from_the_end]) == str(size):
+            read = graph.call_function(aten.sym_size.int, (tensor, len(shape) + from_the_end))
+            read.meta = {**pick.meta, "val": size}
+            return read
+    raise AssertionError("a size of what was broadcast is that of one of the tensors")
 
 
 def _scaled(graph: fx.Graph, like: fx.Node, tensor: Any, factor: Any) -> Any:
