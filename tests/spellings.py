@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, fx
 
-from unbraid.form._functional import replace_in_place, tidy
+from unbraid.form._flat import Flat
+from unbraid.form._functional import pure
 from unbraid.graph import name_of
 
 aten = torch.ops.aten
@@ -44,8 +45,7 @@ def rewritten(graph: fx.Graph, rewrite: Rewrite) -> tuple[fx.Graph, int]:
     graph = copy.deepcopy(graph)
     nodes = [node for node in graph.nodes if node.op == "call_function" and isinstance(node.meta.get("val"), Tensor)]
     places = sum(rewrite(Pen(node), node) for node in nodes if node.meta["val"].is_floating_point())
-    assert replace_in_place(graph), "an operator in place has no twin"
-    tidy(graph)
+    graph = pure(Flat(graph))
     graph.lint()
     return graph, places
 
