@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,13 +119,7 @@ def test_names_that_lead_outside_are_not_listed(run, letter, tmp_path):
     with (folder / "SHA256SUMS").open("a") as sums:
         sums.write(f"{'0' * 64}  ../outside/letter.txt\n{'0' * 64}  {letter}\n{'0' * 64}  ..\nx\n")
     assert train.load(folder).network is not None
-    _folder.write(folder, {}, gone=["../outside/letter.txt"] if False else [])
-    assert _folder.listed(folder).keys() == {
-        "config.json",
-        "weights.safetensors",
-        "optimizer.safetensors",
-        "metrics.jsonl",
-    }
+    assert _folder.listed(folder) == _folder.listed(run)
 
 
 @contextmanager
@@ -201,16 +196,16 @@ def test_little_memory_is_one_line(tmp_path, monkeypatch):
     from safetensors.torch import save_file
 
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "model.py").write_text(MODULE.replace("20", "5000"))
-    save_file({"linear.weight": torch.zeros(5000, 5000), "linear.bias": torch.zeros(5000)}, "w.safetensors")
-    np.savez("d.npz", x=np.zeros((10**7, 1), dtype=np.float32), y=np.zeros(10**7, dtype=np.int8))
+    (tmp_path / "model.py").write_text(MODULE.replace("20", "3000"))
+    save_file({"linear.weight": torch.zeros(3000, 3000), "linear.bias": torch.zeros(3000)}, "w.safetensors")
+    np.savez("d.npz", x=np.zeros((3 * 10**6, 1), dtype=np.float32), y=np.zeros(3 * 10**6, dtype=np.int8))
     commands = [
         ["trace", "model.py:network", "--weights", "w.safetensors"],
         ["train", "new", "--data", "d.npz", "--depth", "1", "--epochs", "1"],
     ]
     for command in commands:
-        pages = int(open("/proc/self/statm").read().split()[0])  # noqa: SIM115
-        with limited(resource.RLIMIT_AS, pages * resource.getpagesize() + 2**26):
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        with limited(resource.RLIMIT_AS, pages * resource.getpagesize() + 2**23):
             result = invoke(*command)
         assert (result.status, result.stderr.strip().count("\n")) == (2, 0), result.stderr
         assert "memory" in result.stderr

@@ -44,8 +44,10 @@ def write(folder: Path, files: Mapping[str, Callable[[Path], object]], *, gone: 
         folder.mkdir(parents=True, exist_ok=True)
         _settle(folder)
         writing = folder / WRITING
-        if writing.exists():  # cut short before its commit: worthless
+        if writing.is_dir() and not writing.is_symlink():  # cut short before its commit: worthless
             shutil.rmtree(writing)
+        else:  # rmtree would open a pipe, and wait
+            writing.unlink(missing_ok=True)
         writing.mkdir(mode=0o700)  # nobody else reads, or swaps, what is not finished
         sums = {name: digest for name, digest in listed(folder).items() if name not in gone}
         for name, save in files.items():

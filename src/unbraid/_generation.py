@@ -39,8 +39,8 @@ class Generation:
         self._checked = set[str]()
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file."""
-        return isinstance(self._found(name), OpenFile)
+        """Whether there is something of this name; why it cannot be opened, `open` says."""
+        return not isinstance(self._found(name), FileNotFoundError)
 
     def open(self, name: str) -> OpenFile:
         """A file of this generation, its content checked.
@@ -161,5 +161,9 @@ def _unreadable(folder: Path, error: OSError) -> CheckpointError:
 def _sums_in(file: OpenFile) -> dict[str, str]:
     lines = file.read(most=_LONGEST).decode(errors="replace").splitlines()
     found = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    # Names of files in this folder alone, whoever wrote it.
-    return {name: digest for name, digest in found.items() if Path(name).name == name and "\0" not in name}
+    return {name: digest for name, digest in found.items() if _lies_here(name)}
+
+
+def _lies_here(name: str) -> bool:
+    """Whether it is the name of a file in this folder, whoever wrote it down."""
+    return Path(name).name == name and name not in ("", "..") and "\0" not in name

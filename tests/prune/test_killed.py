@@ -115,6 +115,16 @@ def test_after_a_divergence_another_rate_may_be_tried(specs, examples, tmp_path)
     assert invoke(*same, "--lr", "0.01").status == 0
 
 
+def test_a_link_in_the_place_of_unfinished_work_is_something(specs, examples, tmp_path):  # noqa: F811
+    """What it shows is neither written nor removed."""
+    (tmp_path / "outside" / "letters").mkdir(parents=True)
+    (tmp_path / "smaller").mkdir()
+    (tmp_path / "smaller" / ".unfinished").symlink_to(tmp_path / "outside")
+    result = invoke("prune", specs["run"], "--drop", "1", "--save", str(tmp_path / "smaller"))
+    assert (result.status, "--save takes a new folder" in result.stderr) == (2, True), result.stderr
+    assert [path.name for path in (tmp_path / "outside").iterdir()] == ["letters"]
+
+
 def test_a_folder_that_cannot_be_written_is_known_before_the_healing(specs, examples, tmp_path):  # noqa: F811
     (tmp_path / "file").touch()
     result = invoke("prune", specs["run"], "--drop", "1", "--heal", "1", "--save", str(tmp_path / "file" / "x"))

@@ -23,9 +23,12 @@ def require_new(folder: Path | None) -> None:
     Raises:
         ValueError: there is something.
     """
-    if folder is None or not folder.exists() or _folder.exists(folder / _WORK):
+    if folder is None or not folder.exists():
         return
-    if not folder.is_dir() or any(path.name != _WORK for path in folder.iterdir()):
+    work = folder / _WORK
+    if not work.is_symlink() and _folder.exists(work):
+        return
+    if not folder.is_dir() or work.is_symlink() or any(path.name != _WORK for path in folder.iterdir()):
         raise ValueError(f'--save takes a new folder; there is something at "{folder}".')
 
 
