@@ -9,7 +9,7 @@ from torch import nn
 
 from train._small import SHORT, by_hand, examples, network, same_bits
 from unbraid import train
-from unbraid.errors import ShapeError
+from unbraid.errors import DataError, ShapeError
 from unbraid.train import Recipe
 
 
@@ -206,3 +206,11 @@ def test_a_name_cannot_smuggle_markup():
     console = Console(record=True, width=100)
     console.print(run.table())
     assert "[bold]" in console.export_text()
+
+
+def test_batches_are_no_data_set():
+    """Past the tests' own check of types, which a user has not."""
+    batches = [(torch.zeros(4, 40), torch.zeros(4, dtype=torch.int64))]
+    call = getattr(train.fit, "__wrapped__", train.fit)
+    with pytest.raises(DataError, match=r"^fit: data is a Dataset, .*; a list came\. Make one .*data\.from_arrays\("):
+        call(network(), batches)

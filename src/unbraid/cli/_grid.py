@@ -219,6 +219,8 @@ def _seeds(given: object) -> list[int]:
     values = list(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
     if not isinstance(values, list) or not all(type(seed) is int for seed in values):
         raise ValueError(f"seeds is how many, or a list of whole numbers; got {given!r}")
+    if out := next((seed for seed in values if not 0 <= seed < 2**63), None):
+        raise ValueError(f"seeds are whole numbers from 0 to 2^63 − 1; got {out}")
     if not values:
         raise ValueError(f"seeds = {given!r} leaves nothing to train; give how many, or a list of whole numbers")
     return values

@@ -9,6 +9,7 @@ import typer
 from unbraid.cli._console import JSON, show, tell
 from unbraid.cli._keeping import kept
 from unbraid.cli._model import Loaded, Wish, explain, load, parse_shape
+from unbraid.cli._size import Size
 from unbraid.cli._trace import Model, Pretrained, Shape, Weights
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def lesion(
             show_default=False,
         ),
     ] = None,
+    size: Size = None,
     input_shape: Shape = None,
     pretrained: Pretrained = False,
     weights: Weights = None,
@@ -82,7 +84,7 @@ def lesion(
     from unbraid.cli._pruned import Task
     from unbraid.data import Examples, batches
 
-    task = Task.of(model, loaded, data)
+    task = Task.of(model, loaded, data, size)
     if task.data is None:
         raise ValueError("a lesion is measured on examples with labels; give --data mnist1d, digits, or a file.")
     test = task.data.test
@@ -96,7 +98,7 @@ def lesion(
             form, parts, measure, sets=sets.value, replace=replace.value, max_batch=max_batch, keep=file
         )
 
-    asked = (model, weights, task.data.name, sets, replace, metric, layers, examples, batch)
+    asked = (model, weights, task.data.name, size, sets, replace, metric, layers, examples, batch)
     study = kept("lesion", keep, asked, work)
     if output is not None:
         from unbraid import draw

@@ -8,7 +8,7 @@ import typer
 
 from unbraid.cli._app import app
 from unbraid.cli._complete import for_bash
-from unbraid.cli._console import tell
+from unbraid.cli._console import ClosedOutputError, flush, prepare, tell
 from unbraid.cli._ranks import on_ranks, report_failure
 from unbraid.errors import RankError, UnbraidError
 
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         all.
     """
     for_bash(os.environ)
+    prepare()
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     rest = [argument for argument in given if argument != "--debug"] or ["--help"]
@@ -47,8 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _status(rest: list[str], *, debug: bool) -> int:
     try:
         status = app(args=rest, prog_name="unbraid", standalone_mode=False)
+        flush()
     except KeyboardInterrupt:
         status = _INTERRUPTED
+    except ClosedOutputError as error:
+        _fail(f"unbraid: {error}")
+        return _BAD_INPUT
     except (UnbraidError, ValueError, OSError, typer.TyperException) as error:
         if debug:
             raise
@@ -57,7 +62,7 @@ def _status(rest: list[str], *, debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
-        if isinstance(error, MemoryError) or "allocate memory" in str(error):  # the latter is torch's RuntimeError
+        if isinstance(error, MemoryError) or _no_room(error):
             _fail(f"unbraid: it does not fit into memory: {one_line(error)}")
             return _BAD_INPUT
         _fail(f"unbraid: a fault of unbraid's own, {type(error).__name__}: {one_line(error)} (--debug shows where)")
@@ -65,6 +70,14 @@ def _status(rest: list[str], *, debug: bool) -> int:
     if status == _INTERRUPTED:
         tell(f"unbraid: interrupted{_GOES_ON.get(rest[0], '')}")
     return status if isinstance(status, int) else 0
+
+
+def _no_room(error: Exception) -> bool:
+    """Whether torch could not get the memory for a tensor, or for counting its bytes: it has no error of its own."""
+    said = str(error)
+    return isinstance(error, RuntimeError) and any(
+        words in said for words in ("can't allocate memory", "not enough memory", "size calculation overflowed")
+    )
 
 
 def _fail(line: str) -> None:

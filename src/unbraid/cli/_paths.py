@@ -10,6 +10,7 @@ from rich.table import Table
 
 from unbraid.cli._console import JSON, show, tell
 from unbraid.cli._model import Loaded, Wish, explain, load, parse_shape
+from unbraid.cli._size import Size
 from unbraid.cli._trace import Model, Pretrained, Shape, Weights
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def paths(
     ] = 16,
     heads: Annotated[bool, typer.Option("--heads", help="Split attention branches by head.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A figure, .png or .svg.")] = None,
+    size: Size = None,
     input_shape: Shape = None,
     pretrained: Pretrained = False,
     weights: Weights = None,
@@ -55,7 +57,7 @@ def paths(
     aim, said = _target(None if target == "loss" else target)
     loaded = load(model, Wish(parse_shape(input_shape), pretrained, examples, data=data), weights)
     if data is not None:
-        loaded, labels = _on(loaded, data, examples)
+        loaded, labels = _on(loaded, data, size, examples)
         if target == "loss":
             aim, said = _loss(labels), "the loss"
     import unbraid
@@ -96,15 +98,17 @@ def _loss(labels: "Tensor") -> "Target":
     return loss_target(classification_loss, labels)
 
 
-def _on(loaded: Loaded, data: str, examples: int) -> "tuple[Loaded, Tensor]":
+def _on(loaded: Loaded, data: str, size: str | None, examples: int) -> "tuple[Loaded, Tensor]":
     """The model on examples of a data set, flat where the model takes flat ones, and their labels."""
-    from unbraid.data import by_name
+    from unbraid.cli._sizes import check_takes, examples_of
 
     if len(loaded.args) != 1 or loaded.kwargs:
         raise ValueError(f"{loaded.name} takes more than one input; --data gives one.")
     like = loaded.args[0]
-    found = by_name(data)
-    chosen = (found.flat() if like.ndim == 2 else found).test
+    found = examples_of(data, size)
+    found = found.flat() if like.ndim == 2 else found
+    check_takes(loaded, found, traced=False)
+    chosen = found.test
     return replace(loaded, args=(chosen.inputs[:examples].to(like.dtype),)), chosen.labels[:examples]
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from unbraid.cli._console import JSON, progress, show, tell
 from unbraid.cli._filling import filling, require_new
 from unbraid.cli._model import Wish, explain, load, parse_shape
+from unbraid.cli._size import Size
 from unbraid.cli._trace import Model, Pretrained, Shape, Weights
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def prune(
     lr: Annotated[
         float | None, typer.Option(help="The learning rate of healing; by default a fifth of that of the training.")
     ] = None,
+    size: Size = None,
     input_shape: Shape = None,
     pretrained: Pretrained = False,
     weights: Weights = None,
@@ -77,7 +79,7 @@ def prune(
     loaded = load(model, Wish(parse_shape(input_shape), pretrained, data=data, labels=True), weights)
     from unbraid.cli._pruned import Task
 
-    task = Task.of(model, loaded, data)
+    task = Task.of(model, loaded, data, size)
     if heal and task.data is None:
         raise ValueError("--heal trains on data that unbraid knows; give --data mnist1d, digits, or a file.")
     if keep is not None and by is not _By.INFLUENCE and task.data is None:

@@ -16,7 +16,8 @@ from torch.nn.functional import cross_entropy
 from unbraid import Pruning, ResidualForm, _folder, trace
 from unbraid._claim import claimed
 from unbraid.cli._loaded import Loaded
-from unbraid.data import Dataset, by_name
+from unbraid.cli._sizes import check_takes, examples_of
+from unbraid.data import Dataset
 from unbraid.errors import CheckpointError, NotResidualError, TraceError
 from unbraid.nn import PlainNetwork, ResidualNetwork
 from unbraid.prune import is_pretrained
@@ -45,7 +46,7 @@ class Task:
     seed: int
 
     @staticmethod
-    def of(spec: str, loaded: Loaded, data: str | None) -> "Task":
+    def of(spec: str, loaded: Loaded, data: str | None, size: str | None = None) -> "Task":
         """The task of a MODEL argument.
 
         Raises:
@@ -61,7 +62,9 @@ class Task:
             return Task(loaded, None, recipe, seed)
         if len(loaded.args) != 1 or loaded.kwargs:
             raise ValueError(f"{loaded.name} takes more than one input; --data gives one.")
-        found = run.dataset() if run is not None and data is None else by_name(str(data))
+        if data is None and size is not None:
+            raise ValueError("--size scales the images of --data, and none is given.")
+        found = run.dataset() if run is not None and data is None else examples_of(str(data), size)
         found = found.flat() if loaded.args[0].ndim == 2 else found
         _check_fits(loaded, found)
         return Task(loaded, found, recipe, seed)
@@ -175,15 +178,7 @@ def _describes_itself(network: nn.Module) -> bool:
 
 
 def _check_fits(loaded: Loaded, data: Dataset) -> None:
-    inputs = data.test_inputs[:2]
-    try:
-        with torch.no_grad():
-            scores = loaded.model(inputs)
-    except RuntimeError as error:
-        said = str(error).splitlines()[0]
-        raise ValueError(
-            f"{loaded.name} does not take the inputs of {data.name}, {[2, *data.features]}: {said}"
-        ) from error
+    scores = check_takes(loaded, data)
     fits = isinstance(scores, Tensor) and scores.ndim == 2 and scores.shape[1] >= data.classes
     if not fits:
         came = list(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"

@@ -50,7 +50,7 @@ def train(
     lr: Annotated[float, typer.Option(help="The learning rate of the first epoch.")] = 0.05,
     optimizer: Annotated[_Optimizer, typer.Option(help="SGD with momentum 0.9, or AdamW.")] = _Optimizer.SGD,
     schedule: Annotated[_Schedule, typer.Option(help="Of the learning rate.")] = _Schedule.STEP,
-    seed: Annotated[int, typer.Option(help="Of the weights and of the order of examples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the weights and of the order of examples.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in the folder; under torchrun always.")

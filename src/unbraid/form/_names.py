@@ -21,7 +21,7 @@ from torch import Tensor, fx
 
 from unbraid.form._dataflow import Dataflow
 from unbraid.form._found import Found
-from unbraid.form._place import Path, common, scope, scopes
+from unbraid.form._place import Path, common, printable, scope, scopes
 from unbraid.graph import mixing, name_of
 
 __all__ = ["Names"]
@@ -62,7 +62,10 @@ class Names:
 
     def all(self) -> list[tuple[str, tuple[str, ...]]]:
         """For each block its name, which no other block has, and those of its branches, which differ."""
-        branches = [self._of_branches(number) for number in range(len(self.blocks))]
+        branches = [
+            [[printable(name) for name in names] for names in self._of_branches(number)]
+            for number in range(len(self.blocks))
+        ]
         running = sorted(range(len(self.blocks)), key=lambda number: self.flow.order[self.blocks[number].add])
         names = told_apart([self._of_block(number, branches[number]) for number in running])
         own = dict(zip(running, names, strict=True))
@@ -78,7 +81,7 @@ class Names:
     def _of_block(self, number: int, branches: list[list[str]]) -> list[str]:
         """What a block may be called, the shortest first."""
         if self._is_module(number):
-            return [".".join(self._around[number])]
+            return [printable(".".join(self._around[number]))]
         if len(branches) == 1:
             return branches[0]
         paths = [tuple(choices[0].split(".")) for choices in branches]

@@ -27,11 +27,16 @@ def scope(node: fx.Node) -> Path:
     return (scopes(node) or [()])[-1]
 
 
+def printable(name: str) -> str:
+    """A name whose control characters are written out: it may come from a stranger's file, and go to a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)
+
+
 def source(node: fx.Node) -> str:
     """File and line of the innermost frame in the model's own code: "…/modeling_gpt2.py:412"."""
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
     own = [frame for frame in frames if is_model_code(frame[0])]
-    return ":".join((own or frames or [("unknown file", "0")])[-1])
+    return printable(":".join((own or frames or [("unknown file", "0")])[-1]))
 
 
 def where(node: fx.Node) -> str:

@@ -22,7 +22,7 @@ from unbraid.form._found import Found
 from unbraid.form._gradients import modes
 from unbraid.form._meta import computed, on_meta
 from unbraid.form._parameters import parameters
-from unbraid.form._place import scope, source
+from unbraid.form._place import printable, scope, source
 from unbraid.form._signature import Sizes, as_call, plain_names, sizes
 from unbraid.form._verify import Origin
 from unbraid.form._weights import tied
@@ -124,7 +124,7 @@ def assemble(
     flow = _dataflow(captured, learned)
     found = tuple(_layer(flow, captured.graph, name) for name in layers)
     form = _form(captured, Anatomy(_dataflow(captured, learned), found, {}), model, title, layers=tuple(layers))
-    named = zip(form.blocks, layers, strict=True)
+    named = zip(form.blocks, map(printable, layers), strict=True)
     return replace(form, blocks=tuple(replace(block, name=name, branches=(name,)) for block, name in named))
 
 

@@ -16,7 +16,7 @@ from unbraid.train._claim import claimed
 from unbraid.train._description import check_same, describe
 from unbraid.train._draws import Draws
 from unbraid.train._loop import evaluate, train_pass
-from unbraid.train._ready import check_shapes, checkpointed, device_of
+from unbraid.train._ready import check_data, check_shapes, checkpointed, device_of
 from unbraid.train._recipe import STANDARD, Recipe
 from unbraid.train._run import Epoch, Run
 from unbraid.train._shares import check_shares, shared
@@ -69,10 +69,12 @@ def fit(
         ValueError: where checkpointing is asked for, and the network's blocks are not known to be a sequence.
         CheckpointError: where `folder` holds a run and `resume` is off, or holds another run; where it
             cannot be written or read; or where another process is training into it.
+        DataError: where `data` is no Dataset, but batches, say.
         ShapeError: where the network does not take such inputs, or gives fewer scores than there are classes.
         ValueError: where there are more ranks than examples in a batch, or ranks are given different networks.
         RankError: where another rank failed.
     """
+    data = check_data("fit", data)
     path = None if folder is None else Path(folder)
     place = device_of(device)
     draws = Draws(seed, place)

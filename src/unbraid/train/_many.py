@@ -14,7 +14,7 @@ from unbraid.ranks import world
 from unbraid.train import _checkpoint
 from unbraid.train._alike import differing_constants
 from unbraid.train._claim import claimed
-from unbraid.train._ready import check_shapes, device_of
+from unbraid.train._ready import check_data, check_shapes, device_of
 from unbraid.train._recipe import STANDARD, Recipe
 from unbraid.train._run import Epoch, Run
 from unbraid.train._side_by_side import SideBySide, Trainee
@@ -73,6 +73,7 @@ def train_many(
             f"train_many: {world().size} ranks are connected, and each would train all networks. Give each rank some "
             "of them inside `with ranks.alone():` (unbraid.ranks), or use the command `unbraid sweep`, which does."
         )
+    data = check_data("train_many", data)
     given = [recipes] * len(networks) if isinstance(recipes, Recipe) else list(recipes)
     _check(networks, given, seeds, folders, together)
     constants = differing_constants(networks)

@@ -2,15 +2,30 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
 from unbraid.data import Dataset
-from unbraid.errors import ShapeError
+from unbraid.errors import DataError, ShapeError
 from unbraid.nn import PlainNetwork, ResidualNetwork
 
-__all__ = ["check_shapes", "checkpointed", "device_of"]
+__all__ = ["check_data", "check_shapes", "checkpointed", "device_of"]
+
+
+def check_data(call: str, data: Any) -> Dataset:
+    """The data set, which is no iterable of batches.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if isinstance(data, Dataset):
+        return data
+    raise DataError(
+        f"{call}: data is a Dataset, with a training and a test part; a {type(data).__name__} came. Make one "
+        "of tensors: unbraid.data.from_arrays(inputs, labels), inputs [examples, *features] and labels [examples]."
+    )
 
 
 def device_of(device: torch.device | str) -> torch.device:
