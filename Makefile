@@ -7,6 +7,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+MORE   := .venv-more
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: bench bench-compare notebooks studies help report test test-slow check docs format zoo depth clean fuzz mutants
@@ -50,8 +51,9 @@ studies: $(VENV)/.data
 notebooks: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/notebooks.py
 
-# make zoo      trace the models of timm and transformers; writes docs/zoo.md
-zoo: $(VENV)/.dev
+# make zoo      trace the models of timm, transformers and a dozen other libraries; writes docs/zoo.md
+zoo: $(VENV)/.dev $(MORE)/.ready
+	YOLO_CONFIG_DIR=$(MORE) YOLO_VERBOSE=False $(MORE)/bin/python scripts/zoo.py --more
 	$(BIN)/python scripts/zoo.py
 
 # make bench    all benchmarks, about two hours on a machine that does nothing else
@@ -73,7 +75,7 @@ mutants: $(VENV)/.fuzz
 
 # make clean    remove the environment and what was made
 clean:
-	rm -rf $(VENV) report runs build dist site
+	rm -rf $(VENV) $(MORE) report runs build dist site
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "unbraid needs Python 3.11 or newer")'
@@ -91,3 +93,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.data
 
+# An environment of its own: what the other libraries ask for would replace our torch, so they come without dependencies.
+$(MORE)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(MORE)
+	$(MORE)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[zoo]'
+	$(MORE)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps \
+		$$($(MORE)/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['zoo-more'])")
+	@touch $@

@@ -3,9 +3,10 @@
     python scripts/zoo.py                 all of them; a run that was stopped goes on where it was
     python scripts/zoo.py resnet18 Llama  these alone
     python scripts/zoo.py --fresh         forget earlier results
+    python scripts/zoo.py --more          the models of other libraries, in an environment that has them
 
-Results are kept in runs/zoo/results.jsonl, one line a model, and hold for the code that made them: after a change of
-the tracer all models are due again.
+Results are kept in runs/zoo/results.jsonl and runs/zoo/more.jsonl, one line a model, and hold for the code that made
+them: after a change of the tracer all models are due again.
 """
 
 import argparse
@@ -28,18 +29,20 @@ from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
 import torchvision_stub  # noqa: E402, F401
-from zoo.catalogue import MODELS, find  # noqa: E402
+from zoo.catalogue import MODELS, MORE, find  # noqa: E402
 from zoo.entry import Entry  # noqa: E402
 from zoo.page import line, page, score  # noqa: E402
 from zoo.result import Result, measure  # noqa: E402
 
 RESULTS = ROOT / "runs" / "zoo" / "results.jsonl"
+OTHERS = ROOT / "runs" / "zoo" / "more.jsonl"
 SECONDS = 600  # a model that takes longer hangs
 
 
 def main() -> int:
     options = _options()
-    chosen = [entry for entry in MODELS if not options.names or entry.name in options.names][: options.first]
+    entries = MORE if options.more else MODELS
+    chosen = [entry for entry in entries if not options.names or entry.name in options.names][: options.first]
     if unknown := set(options.names) - {entry.name for entry in chosen}:
         print(f"no such models in the zoo: {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
@@ -53,9 +56,11 @@ def main() -> int:
         print(f"interrupted; finished models are kept in {options.results}: the same command goes on", file=sys.stderr)
         return 130
     results = [done[entry.name] for entry in chosen if entry.name in done]
-    if not options.names and options.first is None:
+    if not options.names and options.first is None and not options.more:
+        others = _earlier(OTHERS, code, options.keep)
+        shown = [*results, *(others[entry.name] for entry in MORE if entry.name in others)]
         (ROOT / "docs").mkdir(exist_ok=True)
-        (ROOT / "docs" / "zoo.md").write_text(page(results, chosen))
+        (ROOT / "docs" / "zoo.md").write_text(page(shown, (*chosen, *MORE)))
     known = {entry.name: entry.known for entry in chosen}
     for result in results:
         print(line(result, known[result.name]))
@@ -71,8 +76,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="models at a time")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit of one model")
     parser.add_argument("--first", type=int, help="only so many models, and no page")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where results are kept")
-    return parser.parse_args()
+    parser.add_argument("--results", type=Path, help="where results are kept")
+    parser.add_argument("--more", action="store_true", help="the models of other libraries than timm and transformers")
+    options = parser.parse_args()
+    options.results = options.results or (OTHERS if options.more else RESULTS)
+    return options
 
 
 def _fingerprint() -> str:
@@ -102,7 +110,8 @@ def _trace_all(entries: list[Entry], code: str, options: argparse.Namespace) -> 
     """Start a process for each model, at most so many at a time, and write down each result when it arrives."""
     # The processes are forked from one that has imported the libraries: importing them takes longer than most traces.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torchvision_stub", "zoo.libraries"])
+    stubs = ["torchvision_stub", "torchaudio_stub"] if options.more else ["torchvision_stub"]
+    context.set_forkserver_preload([*stubs, "zoo.libraries"])
     waiting, running, done = list(entries), {}, {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:

@@ -47,7 +47,7 @@ class Entry:
 
     Attributes:
         name: of the model, unique.
-        library: "timm" or "transformers".
+        library: "timm", "transformers", or another one's name.
         kind: the group it is listed under.
         make: builds it.
         known: what a trace must find; None where nothing is known but form(x) = model(x).
