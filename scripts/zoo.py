@@ -28,6 +28,7 @@ sys.path[0] = str(ROOT / "tests")
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
+import torchaudio_stub  # noqa: E402, F401
 import torchvision_stub  # noqa: E402, F401
 from zoo.catalogue import MODELS, MORE, find  # noqa: E402
 from zoo.entry import Entry  # noqa: E402
@@ -110,8 +111,7 @@ def _trace_all(entries: list[Entry], code: str, options: argparse.Namespace) -> 
     """Start a process for each model, at most so many at a time, and write down each result when it arrives."""
     # The processes are forked from one that has imported the libraries: importing them takes longer than most traces.
     context = multiprocessing.get_context("forkserver")
-    stubs = ["torchvision_stub", "torchaudio_stub"] if options.more else ["torchvision_stub"]
-    context.set_forkserver_preload([*stubs, "zoo.libraries"])
+    context.set_forkserver_preload(["torchvision_stub", "torchaudio_stub", "zoo.libraries"])
     waiting, running, done = list(entries), {}, {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:

@@ -234,7 +234,7 @@ MODELS: tuple[Entry, ...] = (
         normal(2, 10, 16), _whole(10, 10),
     ),
     _entry(
-        "torchaudio", "ConvTasNet", 
+        "torchaudio", "ConvTasNet",
         Known(3, how="conv_tasnet.py: 4 ConvBlock, the last without; their other outputs are summed"),
         _torchaudio("ConvTasNet", num_sources=2, enc_num_feats=16, msk_num_feats=16, msk_num_hidden_feats=16,
                     msk_num_layers=2, msk_num_stacks=2),
