@@ -5,6 +5,7 @@ which every analysis takes.
 """
 
 from unbraid.form._aim import TARGET, Aim, aim, explained, outputs_read
+from unbraid.form._aside import Draws, drawing
 from unbraid.form._batches import Batch, Batches, Keep, Metric, each_batch, each_row
 from unbraid.form._block import Block
 from unbraid.form._channels import channel_dimension
@@ -33,6 +34,7 @@ from unbraid.form._target import (
 )
 from unbraid.form._tensors import read_tensors, stored
 from unbraid.form._trace import chain, trace
+from unbraid.form._untouched import run_untouched, untouched
 from unbraid.form._verify import Verification
 from unbraid.form._which import BlockLike, BranchLike, branch_of, index_of, part_name, part_of
 
@@ -45,6 +47,7 @@ __all__ = [
     "BlockLike",
     "BranchLike",
     "Brief",
+    "Draws",
     "Equation",
     "Examples",
     "Feed",
@@ -68,6 +71,7 @@ __all__ = [
     "chain",
     "channel_dimension",
     "classification_loss",
+    "drawing",
     "each_batch",
     "each_row",
     "empty_weights",
@@ -87,6 +91,7 @@ __all__ = [
     "read_tensors",
     "refuse_stateful",
     "relative_error",
+    "run_untouched",
     "said_of",
     "scalar",
     "scope",
@@ -95,4 +100,5 @@ __all__ = [
     "sweep",
     "tolerance",
     "trace",
+    "untouched",
 ]

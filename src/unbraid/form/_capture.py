@@ -1,15 +1,16 @@
-from collections.abc import Mapping
-from contextlib import redirect_stderr
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from io import StringIO
+from threading import get_ident
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import Dim, ExportedProgram, _trace
 from torch.export.graph_signature import InputKind, OutputKind
 
 from unbraid.errors import TraceError
+from unbraid.form._aside import Draws, seeding
 from unbraid.form._dispatch import record
 from unbraid.form._functional import functional
 from unbraid.form._grad_modes import written_out
@@ -18,6 +19,8 @@ from unbraid.form._lines import noting_lines
 from unbraid.form._signature import Expected, Number, Signature, positions, sizes
 from unbraid.form._trees import tensors_in
 from unbraid.form._uncaptured import exported_not, fixed_sizes, one_run, said, uncaptured
+from unbraid.form._untouched import untouched
+from unbraid.form._unwarned import unwarned
 
 Tracer: TypeAlias = Literal["auto", "export", "dispatch"]
 
@@ -105,8 +108,31 @@ def _export(handed: Handed, reasons: dict[str, str], *, free: bool) -> ExportedP
 
 
 def _quietly(handed: Handed, tensors: tuple[Tensor, ...], shapes: dict[str, Any] | None) -> ExportedProgram:
-    with redirect_stderr(StringIO()), written_out(), noting_lines():  # it prints the graph that it could not finish
+    with written_out(), _exporting(handed, tensors):
         return torch.export.export(handed.module, tensors, dynamic_shapes=shapes, strict=False)
+
+
+@contextmanager
+def _exporting(handed: Handed, tensors: tuple[Tensor, ...]) -> Iterator[None]:
+    """Let the exporter change nothing of the model, draw from no one's generator, and say nothing.
+
+    It prints the graph that it could not finish; the error says enough. Its `print` is replaced, in this thread alone:
+    what other threads write goes where it always goes.
+    """
+    thread, names = get_ident(), vars(_trace)
+    usual = print
+    names["print"] = lambda *said, **how: None if get_ident() == thread else usual(*said, **how)
+    try:
+        # It warns of attributes that the model has set: they are put back.
+        with (
+            noting_lines(),
+            unwarned("The tensor attribute"),
+            untouched(handed.model, handed.leaves, tensors),
+            seeding(Draws()),
+        ):
+            yield
+    finally:
+        del names["print"]
 
 
 def _let_go(graph: fx.Graph) -> None:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -14,11 +15,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from unbraid.errors import TraceError
+from unbraid.form._aside import Draws
 from unbraid.form._handed import titles
 from unbraid.form._lines import noting_lines
 from unbraid.form._recorded import results, written_down
 from unbraid.form._signature import Decision, Expected, Signature, positions, sizes
 from unbraid.form._trees import flatten, holds_tensors, mapped, tensors_in
+from unbraid.form._untouched import untouched
 
 # By these Python code learns a value that a tensor holds.
 _READS: set[Any] = {
@@ -69,11 +72,14 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
             output = torch.func.functional_call(model, parts, positional, keywords)
         return [*tensors_in(output), *reads]
 
-    # A run in train mode writes buffers and draws numbers: it gets copies, and the random state is put back.
+    @contextmanager
+    def apart() -> Iterator[None]:
+        with untouched(model, args, kwargs, values) as aside, aside.drawing(Draws()):
+            yield
+
     values = [*(tensor.clone() for tensor in state.values()), *(leaves[number].detach() for number in given)]
-    with torch.random.fork_rng([x.device for x in values if x.is_cuda]):
-        graded = {n for n in range(len(values)) if n < learned or n >= len(state)}
-        graph, constants, sized = written_down(forward, values, graded)
+    graded = {n for n in range(len(values)) if n < learned or n >= len(state)}
+    graph, constants, sized = written_down(forward, values, graded, apart)
     state |= constants
     placeholders = _named(graph, [*list(state)[: len(values) - len(given)], *titles(model, args, kwargs), *constants])
     for node, number in zip(placeholders[len(values) - len(given) :], given, strict=False):
@@ -107,7 +113,11 @@ def _scopes(model: nn.Module) -> Iterator[None]:
     calls: Counter[nn.Module] = Counter()
     inside: list[dict[str, tuple[str, str]]] = [{}]
 
+    thread = get_ident()  # torch keeps these hooks for all threads
+
     def enter(module: nn.Module, _: Any) -> None:
+        if get_ident() != thread:
+            return
         again = f"@{calls[module]}" if calls[module] else ""
         calls[module] += 1
         path = paths.get(module, "") + again
@@ -115,8 +125,9 @@ def _scopes(model: nn.Module) -> Iterator[None]:
         notes.current_meta["nn_module_stack"] = inside[-1]
 
     def leave(*_: Any) -> None:
-        inside.pop()
-        notes.current_meta["nn_module_stack"] = inside[-1]
+        if get_ident() == thread:
+            inside.pop()
+            notes.current_meta["nn_module_stack"] = inside[-1]
 
     handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
     try:

@@ -1,4 +1,3 @@
-import warnings
 from typing import Any
 
 from torch import fx
@@ -52,9 +51,7 @@ def tidy(graph: fx.Graph) -> None:
 
 
 def _decomposed(program: ExportedProgram) -> ExportedProgram:
-    with warnings.catch_warnings():
-        # torch copies its own tree specs in a way that it has deprecated itself.
-        warnings.simplefilter("ignore", FutureWarning)
+    with unwarned(".*LeafSpec"):  # torch copies its own tree specs in a way that it has deprecated itself
         return program.run_decompositions({})
 
 

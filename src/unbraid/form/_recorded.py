@@ -1,6 +1,7 @@
 """A recorded run as a graph without side effects."""
 
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -18,7 +19,10 @@ _SIZED_BY_VALUES = {"nonzero", "nonzero_numpy", "masked_select", "unique", "_uni
 
 
 def written_down(
-    forward: Callable[..., list[Tensor]], values: list[Tensor], graded: Collection[int]
+    forward: Callable[..., list[Tensor]],
+    values: list[Tensor],
+    graded: Collection[int],
+    apart: Callable[[], AbstractContextManager[None]],
 ) -> tuple[fx.Graph, dict[str, Tensor], list[tuple[int, ...]]]:
     """The operators without side effects, the constants among them, and the sizes that depend on values.
 
@@ -28,12 +32,15 @@ def written_down(
         forward: the run.
         values: its arguments.
         graded: the places of those that may have a gradient.
+        apart: a context for each run, which puts back what it has written.
     """
     with notes.preserve_node_meta():
-        module = _traced(forward, values, whole=True)
+        with apart():
+            module = _traced(forward, values, whole=True)
         if any("autocast" in name_of(node) for node in module.graph.nodes):
             # Entering autocast is no operator that a piece of the graph could repeat: below it, casts are spelled out.
-            module = _traced(forward, values, whole=False)
+            with apart():
+                module = _traced(forward, values, whole=False)
         flat = marked(module.graph)
         constants = _lift_constants(module)
         sized = [node for node in module.graph.nodes if _sized_by_values(node)]

@@ -1,6 +1,8 @@
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product, zip_longest
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,13 +13,16 @@ from torch.fx.node import map_arg
 
 from unbraid.errors import InexactError
 from unbraid.form._alone import alone
+from unbraid.form._aside import Draws, drawing
 from unbraid.form._checkpoints import plain_checkpoints
 from unbraid.form._exactness import relative_error, sum_error, tolerance
 from unbraid.form._gradients import few_examples, gradients_against_model
 from unbraid.form._signature import Expected, as_call
 from unbraid.form._stateful import by_chance
-from unbraid.form._trees import flatten, leaves_of, tensors_in
-from unbraid.walk import joined, run
+from unbraid.form._trees import flatten, leaves_of
+from unbraid.form._untouched import Run, runs
+from unbraid.walk import joined
+from unbraid.walk import run as walk
 
 if TYPE_CHECKING:
     from unbraid.form._form import ResidualForm
@@ -94,10 +99,10 @@ def verify(form: "ResidualForm", args: Any, kwargs: Mapping[str, Any] | None = N
         raise ValueError("verify: this form was edited, so there is no model to check it against.")
     positional, keywords = as_call(args, kwargs)
     bound = tolerance("forward", form.dtype) if form.tolerance is None else form.tolerance
-    with alone():
-        outputs = _distance(form, form.origin, positional, keywords)
+    with alone(), _reference(form, form.origin, positional, keywords) as run:
+        outputs = _distance(form, run, positional, keywords)
         additions, ratios = _additions(form, form.origin, form.inputs(positional, keywords))
-        other, alone_because = _elsewhere(form, form.origin, positional, keywords)
+        other, alone_because = _elsewhere(form, run, positional, keywords)
     errors = [outputs, *additions, *([] if math.isnan(other) else [other])]
     checked = Verification(max(errors), outputs, other, additions, ratios, bound, one_batch=alone_because)
     if not checked.error <= bound:
@@ -107,26 +112,21 @@ def verify(form: "ResidualForm", args: Any, kwargs: Mapping[str, Any] | None = N
     return replace(checked, gradients=gradients.error, unchecked=gradients.unchecked)
 
 
-def _distance(form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
+def _distance(form: "ResidualForm", run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
     """Form against model from one random state."""
-    return _apart(*_both(form, origin, args, kwargs))
+    return _apart(*_both(form, run, args, kwargs))
 
 
 def _both(
-    form: "ResidualForm",
-    origin: Origin,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    reference: Callable[..., Any] | None = None,
+    form: "ResidualForm", run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The outputs of the form and of the model from one random state."""
-    devices = [*{tensor.device for tensor in tensors_in((args, kwargs)) if tensor.is_cuda}]
-    with torch.no_grad(), torch.random.fork_rng(devices):
-        state = torch.get_rng_state()
-        there = (reference or _reference)(form, origin, args, kwargs)
-        torch.set_rng_state(state)
-        here = form(*args, **kwargs)
-    return _comparable(here), _comparable(there)
+    draws = Draws()
+    with torch.no_grad():
+        there = _comparable(run(args, kwargs, draws))
+        with drawing(draws.again()):
+            here = form(*args, **kwargs)
+    return _comparable(here), there
 
 
 def _comparable(result: Any) -> list[Tensor]:
@@ -150,18 +150,25 @@ def _apart(here: list[Tensor], there: list[Tensor]) -> float:
     return max(map(relative_error, here, there), default=0.0)
 
 
-def _reference(form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The model itself, with copies of its buffers so that nothing of it changes; else its graph before the cut."""
-    kwargs = form.signature.completed(args, kwargs)
+@contextmanager
+def _reference(form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Run]:
+    """The model itself, of which nothing changes; else its graph before the cut."""
     if origin.model is not None:
-        buffers = {name: buffer.clone() for name, buffer in origin.model.named_buffers(remove_duplicate=False)}
-        with plain_checkpoints():  # one without gradients would warn that it has none
-            return torch.func.functional_call(origin.model, buffers, args, kwargs, tie_weights=False)
+        with plain_checkpoints(), runs(origin.model, args, kwargs) as run:  # without gradients they would warn
+            yield lambda args, kwargs, draws: run(args, form.signature.completed(args, kwargs), draws)
+        return
     wanted = set(form.signature.streams())
-    return form.signature.result(_uncut(form, origin, form.inputs(args, kwargs), wanted))
+
+    def uncut(args: tuple[Any, ...], kwargs: Mapping[str, Any], draws: Draws) -> Any:
+        inputs = form.inputs(args, form.signature.completed(args, kwargs))
+        return form.signature.result(_uncut(form, origin, inputs, wanted, draws))
+
+    yield uncut
 
 
-def _uncut(form: "ResidualForm", origin: Origin, inputs: Mapping[str, Any], wanted: set[str]) -> dict[str, Tensor]:
+def _uncut(
+    form: "ResidualForm", origin: Origin, inputs: Mapping[str, Any], wanted: set[str], draws: Draws | None = None
+) -> dict[str, Tensor]:
     """Run the captured graph as it was before the cut, and keep some of its values."""
     values: dict[str, Tensor] = {}
 
@@ -181,7 +188,7 @@ def _uncut(form: "ResidualForm", origin: Origin, inputs: Mapping[str, Any], want
 
     placeholders = [node.name for node in origin.graph.nodes if node.op == "placeholder"]
     feed = [None if name in origin.names else inputs[name] for name in placeholders]
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad(), drawing(draws or Draws()):
         Watch(fx.GraphModule(nn.Module(), origin.graph)).run(*feed)
     return values
 
@@ -208,8 +215,8 @@ def _departure(form: "ResidualForm", origin: Origin, inputs: Mapping[str, Any], 
     known = {} if origin.model is None else dict(origin.model.state_dict(keep_vars=True))
     there = _uncut(replace(form, state=joined(form.state, known)), origin, inputs, set(totals))
     kept = tuple(total for total in totals if any(add.output == total for add in form.adds))
-    with torch.no_grad(), torch.random.fork_rng():
-        here = run(form.graph, form.state, inputs, keep=kept)
+    with torch.no_grad(), drawing(Draws()):
+        here = walk(form.graph, form.state, inputs, keep=kept)
     sums = _additions(form, origin, inputs)[0]
     for block, (total, error) in enumerate(zip(totals, sums, strict=True)):
         if not error <= bound or total not in here or not relative_error(here[total], there[total]) <= bound:
@@ -237,11 +244,10 @@ def _cause(form: "ResidualForm", checked: Verification) -> str:
     assert form.origin is not None
     if form.origin.model is not None and form.origin.example is not None:
         args, kwargs = form.origin.example
-        with torch.no_grad(), torch.random.fork_rng():
-            state = torch.get_rng_state()
-            first = _comparable(_reference(form, form.origin, args, dict(kwargs)))
-            torch.set_rng_state(state)
-            second = _comparable(_reference(form, form.origin, args, dict(kwargs)))
+        draws = Draws()
+        with alone(), torch.no_grad(), _reference(form, form.origin, args, dict(kwargs)) as run:
+            first = _comparable(run(args, kwargs, draws))
+            second = _comparable(run(args, kwargs, draws.again()))
         error = max(map(relative_error, first, second), default=0.0)
         if not error <= checked.tolerance:
             return f"  Two runs of the model at one input differ by {error:.2e}: it keeps something between runs."
@@ -254,9 +260,7 @@ def _cause(form: "ResidualForm", checked: Verification) -> str:
     return f"  The form is at fault: the model repeats itself. Trace it again, or try tracer={other!r}."
 
 
-def _elsewhere(
-    form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[float, str]:
+def _elsewhere(form: "ResidualForm", run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, str]:
     """Form against model at another input of other sizes; or nan, and why there was none.
 
     Which sizes vary together is what the exporter found: all dimensions of one symbol grow by one. Whether they may
@@ -270,7 +274,7 @@ def _elsewhere(
     for grown, gently in product(sizes, (False, True)):
         other = _another(args, kwargs, more=0 if grown is None else 1, grown=grown, gently=gently)
         try:
-            here, there = _both(form, origin, *other, reference=_asked)
+            here, there = _both(form, partial(_asked, run), *other)
         except _RefusedError as refusal:
             why = str(refusal)
         except InexactError as error:  # a recorded run would go another way
@@ -286,10 +290,10 @@ class _RefusedError(Exception):
     """The model itself fails at an input that nobody gave."""
 
 
-def _asked(form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _asked(run: Run, args: tuple[Any, ...], kwargs: Mapping[str, Any], draws: Draws) -> Any:
     """The model at an input that it may refuse."""
     try:
-        return _reference(form, origin, args, kwargs)
+        return run(args, kwargs, draws)
     except Exception as error:
         raise _RefusedError(f"the model itself refuses another input: {type(error).__name__}: {error}") from error
 

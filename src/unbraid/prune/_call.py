@@ -9,26 +9,29 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from unbraid.form import ResidualForm, relative_error
+from unbraid.form import Draws, ResidualForm, drawing, relative_error, untouched
 
 Call = tuple[tuple[Any, ...], Mapping[str, Any], Any]
 
 
 def outputs(model: nn.Module | ResidualForm, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
-    """The tensors that a model returns: with copies of its buffers, and from one random state."""
-    leaves = pytree.tree_leaves((args, kwargs))
-    devices = [*{leaf.device for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_cuda}]
-    with torch.no_grad(), torch.random.fork_rng(devices):
-        torch.manual_seed(0)
-        made = model(*args, **kwargs) if isinstance(model, ResidualForm) else _called(model, args, kwargs)
+    """The tensors that a model returns: nothing of it changes, and what is random is drawn from one seed."""
+    draws = Draws.seeded(0)
+    with torch.no_grad():
+        if isinstance(model, ResidualForm):
+            with drawing(draws):
+                made = model(*args, **kwargs)
+        else:
+            made = _called(model, args, kwargs, draws)
     return [leaf for leaf in pytree.tree_leaves(made) if isinstance(leaf, Tensor)]
 
 
-def _called(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def _called(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], draws: Draws) -> Any:
     # Parameters that ask for gradients trouble torch's counter of operations, even where none are computed.
     learned = {name: parameter.detach() for name, parameter in model.named_parameters(remove_duplicate=False)}
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers(remove_duplicate=False)}
-    return torch.func.functional_call(model, {**learned, **buffers}, args, dict(kwargs), tie_weights=False)
+    with untouched(model, args, kwargs) as aside, aside.drawing(draws):
+        made = torch.func.functional_call(model, learned, args, dict(kwargs), tie_weights=False)
+        return pytree.tree_map_only(Tensor, aside.own, made)
 
 
 def distance(found: list[Tensor], wanted: list[Tensor]) -> float:

@@ -3,12 +3,13 @@
 import copy
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from unbraid.form import tolerance
+from unbraid.form import Draws, drawing, run_untouched, tolerance
 from unbraid.prune._call import distance, outputs
 from unbraid.prune._facts import lists, trials
 from unbraid.prune._surgery import Cut
@@ -94,15 +95,18 @@ def cached_error(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
     ids = given.get(key)
     if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.shape[1] < 2:
         return float("nan")
-    encoded = {name: given[name] for name in ("input_ids", "input_features", "attention_mask") if name in given}
+    encoded: dict[str, Any] = {
+        name: given[name] for name in ("input_ids", "input_features", "attention_mask") if name in given
+    }
     rest = encoded if key == "decoder_input_ids" else {}
+    run = partial(run_untouched, model, (), draws=Draws.seeded(0))
     with torch.no_grad():
-        before = model(**rest, **{key: ids[:, :-1]}, use_cache=True)
+        before = run({**rest, key: ids[:, :-1], "use_cache": True})
         cache = before.get("past_key_values")
         if cache is None:
             return float("nan")
-        after = model(**rest, **{key: ids[:, -1:]}, past_key_values=cache, use_cache=True)[0][:, -1]
-        whole = model(**rest, **{key: ids}, use_cache=False)[0][:, -1]
+        after = run({**rest, key: ids[:, -1:], "past_key_values": cache, "use_cache": True})[0][:, -1]
+        whole = run({**rest, key: ids, "use_cache": False})[0][:, -1]
     return float((after - whole).abs().max() / whole.abs().max().clamp_min(torch.finfo(whole.dtype).tiny))
 
 
@@ -135,7 +139,7 @@ def _built(model: Any, facts: Mapping[str, Any]) -> Any:
     """What the model's class builds from these facts: structure alone, on the meta device."""
     config = type(model.config).from_dict(copy.deepcopy(dict(facts)))
     config._attn_implementation = model.config._attn_implementation
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+    with drawing(Draws()), torch.device("meta"):
         return type(model)(config)
 
 
