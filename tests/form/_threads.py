@@ -1,0 +1,116 @@
+"""Programs that trace in one thread and do something else in another, for test_threads.py: each runs in its own process."""
+
+import os
+import sys
+import threading
+
+import torch
+from torch import nn
+
+import unbraid
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear, self.dropout = nn.Linear(8, 8), nn.Dropout(0.5)
+
+    def forward(self, x):
+        return x + self.dropout(torch.relu(self.linear(x)))
+
+
+class Unfinished(Block):
+    """The exporter cannot finish it, and prints its graph so far."""
+
+    def forward(self, x):
+        h = super().forward(x)
+        return h * 2 if h.sum() > 0 else h
+
+
+class Tracing(threading.Thread):
+    """Traces a model again and again, from an event on, until another."""
+
+    def __init__(self, model):
+        super().__init__(daemon=True)
+        self.model, self.begun, self.enough, self.traces = model, threading.Event(), threading.Event(), 0
+
+    def run(self):
+        while not self.enough.is_set():
+            self.begun.set()
+            unbraid.trace(self.model, torch.ones(2, 8))
+            self.traces += 1
+
+    def __enter__(self):
+        self.start()
+        self.begun.wait()
+        return self
+
+    def __exit__(self, *_):
+        self.enough.set()
+        self.join()
+
+
+def errors():
+    """Every line that a thread writes on stderr arrives, whatever another thread traces meanwhile."""
+    with Tracing(Unfinished().eval()) as tracing:
+        number = 0
+        while tracing.traces < 3:
+            print(f"line {number}", file=sys.stderr, flush=True)
+            number += 1
+            tracing.enough.wait(0.001)
+    print(number)
+
+
+def numbers():
+    """What a thread draws is what it would draw without the trace."""
+    torch.manual_seed(0)
+    drawn = []
+    with Tracing(Block().train()) as tracing:
+        torch.manual_seed(0)
+        while tracing.traces < 3:
+            drawn.append(torch.rand(3).tolist())
+            tracing.enough.wait(0.001)
+    torch.manual_seed(0)
+    print(drawn == [torch.rand(3).tolist() for _ in drawn], len(drawn))
+
+
+def forks():
+    """A process forked while another thread traces can trace as well."""
+    with Tracing(Block().eval()) as tracing:
+        for _ in range(3):
+            child = os.fork()
+            if child == 0:
+                form = unbraid.trace(Block().eval(), torch.ones(2, 8))
+                os._exit(0 if len(form.blocks) == 1 and "call_wrapped" not in nn.Module.__call__.__qualname__ else 1)
+            assert os.waitpid(child, 0)[1] == 0
+    print("forked", tracing.traces > 0)
+
+
+def nested():
+    """A fork inside of a trace, by the model itself."""
+
+    class Forks(Block):
+        def forward(self, x):
+            child = os.fork()
+            if child == 0:
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            return super().forward(x)
+
+    print(len(unbraid.trace(Forks().eval(), torch.ones(2, 8)).blocks))
+
+
+def models():
+    """A model that another thread runs gives what it gives alone."""
+    model, x = Block().eval(), torch.randn(4, 8)
+    wanted, seen = model(x), 0
+    with Tracing(Unfinished().eval()) as tracing:
+        while tracing.traces < 3:
+            assert torch.equal(model(x), wanted)
+            seen += 1
+            tracing.enough.wait(0.001)
+    print("same", seen > 0)
+
+
+if __name__ == "__main__":
+    {one.__name__: one for one in (errors, numbers, forks, nested, models)}[sys.argv[1]]()
