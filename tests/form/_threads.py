@@ -1,4 +1,4 @@
-"""Programs that trace in one thread and do something else in another, for test_threads.py: each runs in its own process."""
+"""Programs that trace in one thread and do something else in another; test_threads.py runs each in a process."""
 
 import os
 import sys
@@ -8,6 +8,10 @@ import torch
 from torch import nn
 
 import unbraid
+
+
+def say(*words):
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
 
 
 class Block(nn.Module):
@@ -55,10 +59,10 @@ def errors():
     with Tracing(Unfinished().eval()) as tracing:
         number = 0
         while tracing.traces < 3:
-            print(f"line {number}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"line {number}\n")
             number += 1
             tracing.enough.wait(0.001)
-    print(number)
+    say(number)
 
 
 def numbers():
@@ -71,7 +75,7 @@ def numbers():
             drawn.append(torch.rand(3).tolist())
             tracing.enough.wait(0.001)
     torch.manual_seed(0)
-    print(drawn == [torch.rand(3).tolist() for _ in drawn], len(drawn))
+    say(drawn == [torch.rand(3).tolist() for _ in drawn], len(drawn))
 
 
 def forks():
@@ -83,7 +87,7 @@ def forks():
                 form = unbraid.trace(Block().eval(), torch.ones(2, 8))
                 os._exit(0 if len(form.blocks) == 1 and "call_wrapped" not in nn.Module.__call__.__qualname__ else 1)
             assert os.waitpid(child, 0)[1] == 0
-    print("forked", tracing.traces > 0)
+    say("forked", tracing.traces > 0)
 
 
 def nested():
@@ -97,7 +101,7 @@ def nested():
             assert os.waitpid(child, 0)[1] == 0
             return super().forward(x)
 
-    print(len(unbraid.trace(Forks().eval(), torch.ones(2, 8)).blocks))
+    say(len(unbraid.trace(Forks().eval(), torch.ones(2, 8)).blocks))
 
 
 def models():
@@ -109,7 +113,7 @@ def models():
             assert torch.equal(model(x), wanted)
             seen += 1
             tracing.enough.wait(0.001)
-    print("same", seen > 0)
+    say("same", seen > 0)
 
 
 if __name__ == "__main__":
