@@ -6,6 +6,7 @@ from torch.export import ExportedProgram
 from unbraid.form._flat import Flat, detach_ungraded, flattened
 from unbraid.form._in_place import without_writes
 from unbraid.form._spelling import spell_out
+from unbraid.form._unwarned import unwarned
 from unbraid.graph import name_of, shape_only
 
 # In eval mode these hand back their very argument, which their schema does not tell.
