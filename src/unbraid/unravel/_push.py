@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.form import ResidualForm
-from unbraid.graph import Add, Graph, Segment, differentiable, makes
+from unbraid.errors import InexactError
+from unbraid.form import ResidualForm, by_chance
+from unbraid.graph import Add, Graph, Segment, differentiable, makes, subgraph
 from unbraid.unravel._way import CONSTANTS, INPUT, Origin, Way, parts_of
 from unbraid.walk import State, freeze, run
 
@@ -57,6 +58,7 @@ class Run:
         frozen = {segment.id: segment for segment in self.trunk[0].segments}
         travels = Way(self.form)
         way = travels.to(stream)
+        self._settled(stream, way)
         readers = Counter((stream, *(read for step in way for read in travels.carried(step))))
         known: dict[str, dict[Origin, Tensor]] = {}
 
@@ -77,6 +79,14 @@ class Run:
                 pushed = push(frozen[step.id], self.trunk[1], self.values, inside)
                 known.update(zip(step.outputs, pushed, strict=True))
         return take(stream)
+
+    def _settled(self, stream: str, way: list[Segment | Add]) -> None:
+        """Refuse a trunk that is frozen in another run than that of the terms, where the two do not draw alike."""
+        ends = tuple(end for step in way if isinstance(step, Segment) for end in step.outputs)
+        if chance := by_chance(subgraph(self.form.graph, ends)):
+            raise InexactError(
+                f"unravel: what the trunk does to its terms must not change by chance.{chance}", where=stream
+            )
 
     def _sum(self, add: Add, skip: dict[Origin, Tensor]) -> dict[Origin, Tensor]:
         """Equation 11.4: the skip's terms, and the branches as a term of their own, or as one each."""
