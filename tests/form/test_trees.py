@@ -226,3 +226,26 @@ def test_two_inputs_that_overlap():
     model, whole = lively(Two()), normal(4, 6)
     form = trace(model, (whole[:3], whole[1:]))
     assert error(form(whole[1:], whole[:3]), model(whole[1:], whole[:3])) <= 1e-12
+
+
+class Chooses(nn.Module):
+    """An operator of higher order: its branches are graphs of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.f, self.g = mlp(6), mlp(6)
+
+    def forward(self, x):
+        h = x + self.f(x)
+        return h + torch.cond(h.sum() > 0, self.g, lambda h: torch.tanh(self.g(h)), (h,))
+
+
+# The warning is torch's own: its compiler looks at tensors of the exporter.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_an_operator_that_calls_graphs_of_its_own():
+    model = lively(Chooses())
+    form = trace(model, X, tracer="export")
+    assert len(form.blocks) == 2
+    for x in (5 * X.abs(), -5 * X.abs()):
+        assert error(form(x), model(x)) <= 1e-12
+        assert unbraid.gradient_spectrum(form, x, target=0).error <= 1e-12

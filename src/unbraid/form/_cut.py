@@ -9,7 +9,7 @@ from unbraid.form._anatomy import Anatomy
 from unbraid.form._capture import Capture
 from unbraid.form._found import Found
 from unbraid.form._signature import sizes
-from unbraid.graph import SKIP, Add, Graph, Order, Role, Segment, Step, Stream, name_of, needed, values_read
+from unbraid.graph import SKIP, Add, Graph, Order, Role, Segment, Step, Stream, name_of, needed, runnable, values_read
 
 
 def cut(capture: Capture, anatomy: Anatomy) -> Graph:
@@ -216,7 +216,7 @@ class _Cutter:
                 copies[node] = graph.node_copy(node, copied)
         ends = [copies[end] for end in cone.ends]
         graph.output(ends[0] if len(ends) == 1 else tuple(ends))
-        return fx.GraphModule(torch.nn.Module(), graph, class_name=f"segment_{cone.ends[0].name}")
+        return runnable(graph, f"segment_{cone.ends[0].name}")
 
     def _size(
         self,

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 from torch import Tensor
@@ -21,8 +21,10 @@ def written_out() -> Iterator[None]:
 
 
 class _Data(TorchFunctionMode):
+    # torch.cond compiles this function with its branches: no wrapper that checks types may stand around it.
+    @no_type_check
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func == Tensor.data.__get__:  # type: ignore[attr-defined]  # a new object at each mention
+        if func == Tensor.data.__get__:  # a new object at each mention
             return args[0].detach()
         return func(*args, **(kwargs or {}))
 

@@ -43,6 +43,8 @@ class _Lines(TorchFunctionMode):
     # Whoever calls this is the model, or torch on its behalf: no wrapper that checks types may stand between.
     @no_type_check
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.compiler.is_dynamo_compiling():  # torch.cond compiles its branches, and this function with them
+            return func(*args, **(kwargs or {}))
         before = notes.current_meta.get("stack_trace")
         notes.current_meta["stack_trace"] = _stack(sys._getframe(1)) or before
         try:

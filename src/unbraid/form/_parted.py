@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from unbraid.form._attention import Heads
 from unbraid.form._signature import Sizes, sizes
-from unbraid.graph import Graph, Segment, Stream, is_float
+from unbraid.graph import Graph, Segment, Stream, is_float, runnable
 
 _SYMBOL = re.compile(r"\b[A-Za-z]+\d*\b")
 
@@ -93,7 +93,7 @@ def _piece(
         id=name,
         inputs=read,
         outputs=(name,),
-        code=fx.GraphModule(nn.Module(), graph, class_name="part"),
+        code=runnable(graph, "part"),
         params=tuple(params[node] for node in weights),
         branch=None,
         measured=frozenset(measured.intersection(read)),

@@ -21,6 +21,7 @@ from unbraid.form._signature import Expected, as_call
 from unbraid.form._stateful import by_chance
 from unbraid.form._trees import flatten, leaves_of
 from unbraid.form._untouched import Run, runs
+from unbraid.graph import runnable
 from unbraid.walk import joined
 from unbraid.walk import run as walk
 
@@ -189,7 +190,7 @@ def _uncut(
     placeholders = [node.name for node in origin.graph.nodes if node.op == "placeholder"]
     feed = [None if name in origin.names else inputs[name] for name in placeholders]
     with torch.no_grad(), drawing(draws or Draws()):
-        Watch(fx.GraphModule(nn.Module(), origin.graph)).run(*feed)
+        Watch(runnable(origin.graph)).run(*feed)
     return values
 
 

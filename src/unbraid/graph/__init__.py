@@ -3,6 +3,7 @@
 It is immutable and does nothing by itself: `unbraid.walk` runs and differentiates it, `unbraid.form` makes it.
 """
 
+from unbraid.graph._modules import runnable
 from unbraid.graph._operators import (
     POINTWISE,
     Carrier,
@@ -56,6 +57,7 @@ __all__ = [
     "needed",
     "reads",
     "rewired",
+    "runnable",
     "shape_only",
     "subgraph",
     "values_read",

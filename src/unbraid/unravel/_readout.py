@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from unbraid.form import ResidualForm, Target, explained, scalar
-from unbraid.graph import Graph, Segment, Stream, name_of, needed
+from unbraid.graph import Graph, Segment, Stream, name_of, needed, runnable
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _upto(segment: Segment, end: Any, named: dict[fx.Node, str], features: str) 
         copies[node] = code.node_copy(node, copies.__getitem__)
     code.output(copies[end])
     params = tuple(named[node] for node in kept if named[node] in segment.params)
-    made = fx.GraphModule(torch.nn.Module(), code, class_name="features")
+    made = runnable(code, "features")
     return replace(segment, id=features, outputs=(features,), code=made, params=params)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from unbraid.graph import Add, Graph, Segment, makes, reads
+from unbraid.graph import Add, Graph, Segment, makes, reads, runnable
 from unbraid.walk._freezer import Freezer
 from unbraid.walk._nodes import Recorder
 from unbraid.walk._run import execute
@@ -77,7 +77,7 @@ def _constant(segment: Segment, made: tuple[Any, ...]) -> tuple[Segment, dict[st
         graph.placeholder(stream)
     held = [graph.placeholder(f"held_{number}") for number in range(len(made))]
     graph.output(held[0] if len(held) == 1 else tuple(held))
-    code = fx.GraphModule(torch.nn.Module(), graph, class_name=f"held_{segment.id}")
+    code = runnable(graph, f"held_{segment.id}")
     return replace(segment, code=code, params=tuple(names)), dict(zip(names, made, strict=True))
 
 
@@ -101,7 +101,7 @@ def _frozen(
     names = [f"{segment.id}.held.{number}" for number in range(len(constants))]
     frozen = replace(
         segment,
-        code=fx.GraphModule(torch.nn.Module(), affine, class_name=f"frozen_{segment.id}"),
+        code=runnable(affine, f"frozen_{segment.id}"),
         params=(*segment.params, *names),
     )
     made = tuple(result) if len(segment.outputs) > 1 else (result,)
