@@ -1,47 +1,46 @@
 """Build residual networks, find the residual connections in any PyTorch model, and take the model apart, exactly."""
 
+import sys
 from importlib import import_module
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
 
-from unbraid.errors import (
-    CheckpointError,
-    DataError,
-    InexactError,
-    NotResidualError,
-    RankError,
-    ShapeError,
-    TargetError,
-    TraceError,
-    UnbraidError,
-)
-from unbraid.form import Block, ResidualForm, chain, empty_weights, trace
-from unbraid.gradients import DerivativeChain, Diagnosis, Signal, derivative_chain, diagnose, signal
-
-# Imported at once, not on demand: a function and a package share this name, and the function must win.
-from unbraid.lesion import LesionStudy, ReorderStudy, SubsetStudy, lesion, reorderings, subsets
-from unbraid.paths import (
-    GradientParts,
-    GradientSpectrum,
-    MeanSpectrum,
-    Paths,
-    ValueSpectrum,
-    all_paths,
-    gradient_parts,
-    gradient_spectrum,
-    mean_spectrum,
-    sample_paths,
-    top_paths,
-    value_spectrum,
-)
-from unbraid.prune import Pruning, Ranking, prune, rank
-from unbraid.report import report
-from unbraid.unravel import Terms, attribute, unravel
-
+TYPE_CHECKING = False  # a checker of types takes it for true; to ask `typing` costs more than all else here
 if TYPE_CHECKING:
     from unbraid import data, draw, gradients, nn, train
+    from unbraid.errors import (
+        CheckpointError,
+        DataError,
+        InexactError,
+        NotResidualError,
+        RankError,
+        ShapeError,
+        TargetError,
+        TraceError,
+        UnbraidError,
+    )
+    from unbraid.form import Block, ResidualForm, chain, empty_weights, trace
+    from unbraid.gradients import DerivativeChain, Diagnosis, Signal, derivative_chain, diagnose, signal
+    from unbraid.lesion import LesionStudy, ReorderStudy, SubsetStudy, lesion, reorderings, subsets
+    from unbraid.paths import (
+        GradientParts,
+        GradientSpectrum,
+        MeanSpectrum,
+        Paths,
+        ValueSpectrum,
+        all_paths,
+        gradient_parts,
+        gradient_spectrum,
+        mean_spectrum,
+        sample_paths,
+        top_paths,
+        value_spectrum,
+    )
+    from unbraid.prune import Pruning, Ranking, prune, rank
+    from unbraid.report import report
+    from unbraid.unravel import Terms, attribute, unravel
 
-__version__ = version("unbraid")
+    __version__: str
+
 __all__ = [
     "Block",
     "CheckpointError",
@@ -96,14 +95,51 @@ __all__ = [
     "value_spectrum",
 ]
 
-# The packages that a program pays for when it uses them.
-_ON_DEMAND = frozenset({"data", "draw", "gradients", "nn", "train"})
+# Nothing is imported before it is used: torch alone takes seconds, and a command must be able to stop meanwhile.
+_NAMES = {
+    "unbraid.errors": """
+        CheckpointError DataError InexactError NotResidualError RankError ShapeError TargetError
+        TraceError UnbraidError
+    """,
+    "unbraid.form": "Block ResidualForm chain empty_weights trace",
+    "unbraid.gradients": "DerivativeChain Diagnosis Signal derivative_chain diagnose signal",
+    "unbraid.lesion": "LesionStudy ReorderStudy SubsetStudy lesion reorderings subsets",
+    "unbraid.paths": """
+        GradientParts GradientSpectrum MeanSpectrum Paths ValueSpectrum all_paths gradient_parts
+        gradient_spectrum mean_spectrum sample_paths top_paths value_spectrum
+    """,
+    "unbraid.prune": "Pruning Ranking prune rank",
+    "unbraid.report": "report",
+    "unbraid.unravel": "Terms attribute unravel",
+}
+_HOME = {name: package for package, names in _NAMES.items() for name in names.split()}
+_PACKAGES = frozenset("cli data draw errors form gradients graph nn paths ranks train walk".split())
 
 
-def __getattr__(name: str) -> Any:
-    if name in _ON_DEMAND:
-        return import_module(f"unbraid.{name}")
-    raise AttributeError(f"module 'unbraid' has no attribute {name!r}")
+class _Root(ModuleType):
+    """A function and a package share some names (`unbraid.lesion`); the function wins, whichever is imported first."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Root
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+    elif name in _PACKAGES:
+        value = import_module(f"unbraid.{name}")
+    elif name == "__version__":
+        from importlib.metadata import version
+
+        value = version("unbraid")
+    else:
+        raise AttributeError(f"module 'unbraid' has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

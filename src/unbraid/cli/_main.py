@@ -3,16 +3,18 @@
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
 from unbraid.cli._app import app
 from unbraid.cli._complete import for_bash
 from unbraid.cli._console import ClosedOutputError, flush, prepare, tell
+from unbraid.cli._interrupt import interrupted
 from unbraid.cli._ranks import on_ranks, report_failure
 from unbraid.errors import RankError, UnbraidError
 
-__all__ = ["main"]
+__all__ = ["run"]
 
 _BAD_INPUT, _FAULT, _INTERRUPTED = 2, 1, 130
 # How the work that was done by then goes on.
@@ -23,14 +25,8 @@ _GOES_ON = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `unbraid` with the given arguments, by default the process's own.
-
-    Returns:
-        The exit status: 0; 2 for bad input, with one line on stderr; 130 after Ctrl-C; 1 for a fault of unbraid's own.
-        With --debug anywhere among the arguments, errors keep their traceback. Started by torchrun, rank 0 speaks for
-        all.
-    """
+def run(arguments: Sequence[str] | None) -> int:
+    """See `unbraid.cli.main`."""
     for_bash(os.environ)
     prepare()
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -47,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _status(rest: list[str], *, debug: bool) -> int:
     try:
-        status = app(args=rest, prog_name="unbraid", standalone_mode=False)
+        status = _app(rest)
         flush()
     except KeyboardInterrupt:
         status = _INTERRUPTED
@@ -78,6 +74,15 @@ def _no_room(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(
         words in said for words in ("can't allocate memory", "not enough memory", "size calculation overflowed")
     )
+
+
+def _app(rest: list[str]) -> Any:
+    try:
+        return app(args=rest, prog_name="unbraid", standalone_mode=False)
+    except Exception as error:
+        if interrupted():  # and code in C has made something else of it
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _fail(line: str) -> None:

@@ -9,6 +9,8 @@ from threading import Lock, get_ident
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.fx.graph_module import _loader
 
+from unbraid._interrupt import held_back
+
 
 class Turns:
     """A lock that the thread which has it may take again, and that goes to whoever waits before it comes back.
@@ -49,17 +51,23 @@ os.register_at_fork(before=_TURNS.take, after_in_parent=_TURNS.hand_on, after_in
 
 
 @contextmanager
+def _forgotten() -> Iterator[None]:
+    before = set(_loader.eval_cache)
+    try:
+        yield
+    finally:
+        ShapeEnv.get_implications.cache_clear()
+        for name in _loader.eval_cache.keys() - before:
+            del _loader.eval_cache[name]
+            linecache.cache.pop(name, None)
+
+
+@contextmanager
 def alone() -> Iterator[None]:
     """Hold off other threads; afterwards let torch forget sizes and generated code that it would keep for ever."""
     _TURNS.take()
     try:
-        before = set(_loader.eval_cache)
-        try:
+        with held_back(), _forgotten():
             yield
-        finally:
-            ShapeEnv.get_implications.cache_clear()
-            for name in _loader.eval_cache.keys() - before:
-                del _loader.eval_cache[name]
-                linecache.cache.pop(name, None)
     finally:
         _TURNS.hand_on()

@@ -108,29 +108,28 @@ def _export(handed: Handed, reasons: dict[str, str], *, free: bool) -> ExportedP
 
 
 def _quietly(handed: Handed, tensors: tuple[Tensor, ...], shapes: dict[str, Any] | None) -> ExportedProgram:
-    with written_out(), _exporting(handed, tensors):
+    # It warns of attributes that the model has set: they are put back.
+    with (
+        _unprinted(),
+        unwarned("The tensor attribute"),
+        untouched(handed.model, handed.leaves),
+        seeding(Draws()),
+        written_out(),
+        noting_lines(),
+    ):
         return torch.export.export(handed.module, tensors, dynamic_shapes=shapes, strict=False)
 
 
 @contextmanager
-def _exporting(handed: Handed, tensors: tuple[Tensor, ...]) -> Iterator[None]:
-    """Let the exporter change nothing of the model, draw from no one's generator, and say nothing.
+def _unprinted() -> Iterator[None]:
+    """The exporter prints the graph that it could not finish; the error says enough.
 
-    It prints the graph that it could not finish; the error says enough. Its `print` is replaced, in this thread alone:
-    what other threads write goes where it always goes.
+    Its `print` is replaced, in this thread alone: what other threads write goes where it always goes.
     """
-    thread, names = get_ident(), vars(_trace)
-    usual = print
+    thread, names, usual = get_ident(), vars(_trace), print
     names["print"] = lambda *said, **how: None if get_ident() == thread else usual(*said, **how)
     try:
-        # It warns of attributes that the model has set: they are put back.
-        with (
-            noting_lines(),
-            unwarned("The tensor attribute"),
-            untouched(handed.model, handed.leaves, tensors),
-            seeding(Draws()),
-        ):
-            yield
+        yield
     finally:
         del names["print"]
 

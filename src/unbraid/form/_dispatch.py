@@ -74,7 +74,7 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
 
     @contextmanager
     def apart() -> Iterator[None]:
-        with untouched(model, args, kwargs, values) as aside, aside.drawing(Draws()):
+        with untouched(model, leaves, values) as aside, aside.drawing(Draws()):
             yield
 
     values = [*(tensor.clone() for tensor in state.values()), *(leaves[number].detach() for number in given)]

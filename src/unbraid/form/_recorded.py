@@ -32,7 +32,7 @@ def written_down(
         forward: the run.
         values: its arguments.
         graded: the places of those that may have a gradient.
-        apart: a context for each run, which puts back what it has written.
+        apart: the context of each run, which puts back what it has written.
     """
     with notes.preserve_node_meta():
         with apart():

@@ -22,8 +22,7 @@ from unbraid.form._stateful import by_chance
 from unbraid.form._trees import flatten, leaves_of
 from unbraid.form._untouched import Run, runs
 from unbraid.graph import runnable
-from unbraid.walk import joined
-from unbraid.walk import run as walk
+from unbraid.walk import joined, run
 
 if TYPE_CHECKING:
     from unbraid.form._form import ResidualForm
@@ -100,10 +99,10 @@ def verify(form: "ResidualForm", args: Any, kwargs: Mapping[str, Any] | None = N
         raise ValueError("verify: this form was edited, so there is no model to check it against.")
     positional, keywords = as_call(args, kwargs)
     bound = tolerance("forward", form.dtype) if form.tolerance is None else form.tolerance
-    with alone(), _reference(form, form.origin, positional, keywords) as run:
-        outputs = _distance(form, run, positional, keywords)
+    with alone(), _reference(form, form.origin, positional, keywords) as reference:
+        outputs = _distance(form, reference, positional, keywords)
         additions, ratios = _additions(form, form.origin, form.inputs(positional, keywords))
-        other, alone_because = _elsewhere(form, run, positional, keywords)
+        other, alone_because = _elsewhere(form, reference, positional, keywords)
     errors = [outputs, *additions, *([] if math.isnan(other) else [other])]
     checked = Verification(max(errors), outputs, other, additions, ratios, bound, one_batch=alone_because)
     if not checked.error <= bound:
@@ -113,18 +112,18 @@ def verify(form: "ResidualForm", args: Any, kwargs: Mapping[str, Any] | None = N
     return replace(checked, gradients=gradients.error, unchecked=gradients.unchecked)
 
 
-def _distance(form: "ResidualForm", run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
+def _distance(form: "ResidualForm", reference: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
     """Form against model from one random state."""
-    return _apart(*_both(form, run, args, kwargs))
+    return _apart(*_both(form, reference, args, kwargs))
 
 
 def _both(
-    form: "ResidualForm", run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]
+    form: "ResidualForm", reference: Run, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The outputs of the form and of the model from one random state."""
     draws = Draws()
     with torch.no_grad():
-        there = _comparable(run(args, kwargs, draws))
+        there = _comparable(reference(args, kwargs, draws))
         with drawing(draws.again()):
             here = form(*args, **kwargs)
     return _comparable(here), there
@@ -153,18 +152,15 @@ def _apart(here: list[Tensor], there: list[Tensor]) -> float:
 
 @contextmanager
 def _reference(form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Run]:
-    """The model itself, of which nothing changes; else its graph before the cut."""
-    if origin.model is not None:
-        with plain_checkpoints(), runs(origin.model, args, kwargs) as run:  # without gradients they would warn
-            yield lambda args, kwargs, draws: run(args, form.signature.completed(args, kwargs), draws)
+    """Runs of the model itself, of which nothing changes; else of its graph before the cut."""
+    if origin.model is None:
+        wanted = set(form.signature.streams())
+        yield lambda args, kwargs, draws: form.signature.result(
+            _uncut(form, origin, form.inputs(args, dict(kwargs)), wanted, draws)
+        )
         return
-    wanted = set(form.signature.streams())
-
-    def uncut(args: tuple[Any, ...], kwargs: Mapping[str, Any], draws: Draws) -> Any:
-        inputs = form.inputs(args, form.signature.completed(args, kwargs))
-        return form.signature.result(_uncut(form, origin, inputs, wanted, draws))
-
-    yield uncut
+    with plain_checkpoints(), runs(origin.model, args, kwargs) as model:  # without gradients they would warn
+        yield lambda args, kwargs, draws: model(args, form.signature.completed(args, kwargs), draws)
 
 
 def _uncut(
@@ -217,7 +213,7 @@ def _departure(form: "ResidualForm", origin: Origin, inputs: Mapping[str, Any], 
     there = _uncut(replace(form, state=joined(form.state, known)), origin, inputs, set(totals))
     kept = tuple(total for total in totals if any(add.output == total for add in form.adds))
     with torch.no_grad(), drawing(Draws()):
-        here = walk(form.graph, form.state, inputs, keep=kept)
+        here = run(form.graph, form.state, inputs, keep=kept)
     sums = _additions(form, origin, inputs)[0]
     for block, (total, error) in enumerate(zip(totals, sums, strict=True)):
         if not error <= bound or total not in here or not relative_error(here[total], there[total]) <= bound:
@@ -246,9 +242,9 @@ def _cause(form: "ResidualForm", checked: Verification) -> str:
     if form.origin.model is not None and form.origin.example is not None:
         args, kwargs = form.origin.example
         draws = Draws()
-        with alone(), torch.no_grad(), _reference(form, form.origin, args, dict(kwargs)) as run:
-            first = _comparable(run(args, kwargs, draws))
-            second = _comparable(run(args, kwargs, draws.again()))
+        with torch.no_grad(), _reference(form, form.origin, args, dict(kwargs)) as reference:
+            first = _comparable(reference(args, kwargs, draws))
+            second = _comparable(reference(args, kwargs, draws.again()))
         error = max(map(relative_error, first, second), default=0.0)
         if not error <= checked.tolerance:
             return f"  Two runs of the model at one input differ by {error:.2e}: it keeps something between runs."
@@ -261,7 +257,9 @@ def _cause(form: "ResidualForm", checked: Verification) -> str:
     return f"  The form is at fault: the model repeats itself. Trace it again, or try tracer={other!r}."
 
 
-def _elsewhere(form: "ResidualForm", run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, str]:
+def _elsewhere(
+    form: "ResidualForm", reference: Run, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[float, str]:
     """Form against model at another input of other sizes; or nan, and why there was none.
 
     Which sizes vary together is what the exporter found: all dimensions of one symbol grow by one. Whether they may
@@ -275,7 +273,7 @@ def _elsewhere(form: "ResidualForm", run: Run, args: tuple[Any, ...], kwargs: di
     for grown, gently in product(sizes, (False, True)):
         other = _another(args, kwargs, more=0 if grown is None else 1, grown=grown, gently=gently)
         try:
-            here, there = _both(form, partial(_asked, run), *other)
+            here, there = _both(form, partial(_asked, reference), *other)
         except _RefusedError as refusal:
             why = str(refusal)
         except InexactError as error:  # a recorded run would go another way
@@ -291,10 +289,10 @@ class _RefusedError(Exception):
     """The model itself fails at an input that nobody gave."""
 
 
-def _asked(run: Run, args: tuple[Any, ...], kwargs: Mapping[str, Any], draws: Draws) -> Any:
+def _asked(reference: Run, args: tuple[Any, ...], kwargs: Mapping[str, Any], draws: Draws) -> Any:
     """The model at an input that it may refuse."""
     try:
-        return run(args, kwargs, draws)
+        return reference(args, kwargs, draws)
     except Exception as error:
         raise _RefusedError(f"the model itself refuses another input: {type(error).__name__}: {error}") from error
 
