@@ -4,6 +4,8 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
+from unbraid._turns import turn
+
 TYPE_CHECKING = False  # a checker of types takes it for true; to ask `typing` costs more than all else here
 if TYPE_CHECKING:
     from unbraid import data, draw, gradients, nn, train
@@ -128,10 +130,10 @@ sys.modules[__name__].__class__ = _Root
 
 
 def __getattr__(name: str) -> object:
-    if name in _HOME:
-        value = getattr(import_module(_HOME[name]), name)
-    elif name in _PACKAGES:
-        value = import_module(f"unbraid.{name}")
+    if name in _HOME or name in _PACKAGES:
+        with turn():  # a process that is forked meanwhile would wait for this import for ever
+            package = import_module(_HOME.get(name, f"unbraid.{name}"))
+        value = getattr(package, name) if name in _HOME else package
     elif name == "__version__":
         from importlib.metadata import version
 

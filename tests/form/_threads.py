@@ -36,18 +36,27 @@ class Tracing(threading.Thread):
 
     def __init__(self, model):
         super().__init__(daemon=True)
-        self.model, self.begun, self.enough, self.traces = model, threading.Event(), threading.Event(), 0
+        self.model, self.begun, self.traces = model, threading.Event(), 0
+        self.enough, self.ended = threading.Event(), threading.Event()
 
     def run(self):
-        while not self.enough.is_set():
-            self.begun.set()
-            unbraid.trace(self.model, torch.ones(2, 8))
-            self.traces += 1
+        try:
+            while not self.enough.is_set():
+                self.begun.set()
+                unbraid.trace(self.model, torch.ones(2, 8))
+                self.traces += 1
+        finally:
+            self.ended.set()
 
     def __enter__(self):
         self.start()
         self.begun.wait()
         return self
+
+    def goes_on(self):
+        """Whether it has traced less than three times; an error of a trace is the test's."""
+        assert not self.ended.is_set(), "a trace failed"
+        return self.traces < 3
 
     def __exit__(self, *_):
         self.enough.set()
@@ -58,7 +67,7 @@ def errors():
     """Every line that a thread writes on stderr arrives, whatever another thread traces meanwhile."""
     with Tracing(Unfinished().eval()) as tracing:
         number = 0
-        while tracing.traces < 3:
+        while tracing.goes_on():
             sys.stderr.write(f"line {number}\n")
             number += 1
             tracing.enough.wait(0.001)
@@ -71,7 +80,7 @@ def numbers():
     drawn = []
     with Tracing(Block().train()) as tracing:
         torch.manual_seed(0)
-        while tracing.traces < 3:
+        while tracing.goes_on():
             drawn.append(torch.rand(3).tolist())
             tracing.enough.wait(0.001)
     torch.manual_seed(0)
@@ -109,7 +118,7 @@ def models():
     model, x = Block().eval(), torch.randn(4, 8)
     wanted, seen = model(x), 0
     with Tracing(Unfinished().eval()) as tracing:
-        while tracing.traces < 3:
+        while tracing.goes_on():
             assert torch.equal(model(x), wanted)
             seen += 1
             tracing.enough.wait(0.001)

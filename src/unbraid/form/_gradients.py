@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from unbraid.errors import InexactError
 from unbraid.form._aim import explained
 from unbraid.form._alone import alone
-from unbraid.form._aside import Aside, Draws
+from unbraid.form._aside import Draws, drawing
 from unbraid.form._checkpoints import plain_checkpoints
 from unbraid.form._edit import coarsest
 from unbraid.form._exactness import relative_error, tolerance
@@ -126,9 +126,10 @@ def gradients_against_model(
         InexactError: they depart by more than rounding; it names where.
     """
     kwargs = form.signature.completed(args, kwargs)
+    draws = Draws()
     try:
         model = _model(form)
-        (there, theirs), leaves = _of_the_model(form, model, args, kwargs, seeds or projected)
+        (there, theirs), leaves = _of_the_model(form, model, args, kwargs, seeds or projected, draws)
     except NotAtHand as reason:
         return GradientCheck(math.nan, unchecked=str(reason))
     except Exception as error:
@@ -136,7 +137,7 @@ def gradients_against_model(
         return GradientCheck(
             math.nan, unchecked=f"the model's own autograd raises {type(error).__name__}: {line[:200]}"
         )
-    here, ours = _of_the_form(form, model, leaves, args, kwargs, seeds or projected)
+    here, ours = _of_the_form(form, model, leaves, args, kwargs, seeds or projected, draws.again())
     _same_outputs(form, here, there)
     return _compared(form, leaves, ours, theirs)
 
@@ -196,7 +197,7 @@ def modes(model: nn.Module) -> tuple[bool, ...]:
 
 
 def _of_the_model(
-    form: "ResidualForm", model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], seeds: Loss
+    form: "ResidualForm", model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], seeds: Loss, draws: Draws
 ) -> tuple[Pulled, _Leaves]:
     inputs, call = _fresh(form, args, kwargs)
     held = dict(model.named_parameters(remove_duplicate=False))
@@ -214,8 +215,9 @@ def _of_the_model(
             return torch.func.functional_call(model, {**buffers, **replaced}, *call, tie_weights=False)
 
     leaves = _Leaves(inputs, trainable, call)
-    with untouched(model, call) as aside:
-        return _gradients(result, [*inputs.values(), *trainable.values()], seeds, aside), leaves
+    with untouched(model, call) as aside, aside.drawing(draws):
+        values, gradients = _gradients(result, [*inputs.values(), *trainable.values()], seeds)
+        return ([aside.own(value) for value in values], gradients), leaves
 
 
 def _of_the_form(
@@ -225,6 +227,7 @@ def _of_the_form(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     seeds: Loss,
+    draws: Draws,
 ) -> Pulled:
     inputs, (positional, keywords) = _fresh(form, args, kwargs)
     held = dict(model.named_parameters(remove_duplicate=False))
@@ -237,7 +240,8 @@ def _of_the_form(
         return form.signature.result(values)
 
     try:
-        return _gradients(result, [*inputs.values(), *learned.values()], seeds)
+        with drawing(draws):
+            return _gradients(result, [*inputs.values(), *learned.values()], seeds)
     except Exception as error:
         raise InexactError(
             "The form's gradient must be the model's; the model has one at this input, and in the form autograd raises "
@@ -247,12 +251,11 @@ def _of_the_form(
         ) from error
 
 
-def _gradients(result: Callable[[], Any], leaves: list[Tensor], seeds: Loss, aside: Aside | None = None) -> Pulled:
-    """The outputs, and the gradient of their projection, from the present random state, which stays."""
-    aside = aside or Aside()
-    with aside.drawing(Draws()), torch.inference_mode(False), torch.enable_grad():
+def _gradients(result: Callable[[], Any], leaves: list[Tensor], seeds: Loss) -> Pulled:
+    """The outputs, and the gradient of their projection."""
+    with torch.inference_mode(False), torch.enable_grad():
         pairs = list(seeds(result()))
-        values = [aside.own(output.detach()) for output, _ in pairs]
+        values = [output.detach() for output, _ in pairs]
         graded = [(output, seed) for output, seed in pairs if output.requires_grad]
         if not graded:
             return values, [None] * len(leaves)
