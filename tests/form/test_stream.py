@@ -81,8 +81,8 @@ def _loss(output, labels):
     return cross_entropy(output["logits"][:, -1], labels)
 
 
-def _each(logits, labels):
-    return cross_entropy(logits[:, -1], labels, reduction="none")
+def _each(output, labels):
+    return cross_entropy(output.logits[:, -1], labels, reduction="none")
 
 
 ANALYSES = {

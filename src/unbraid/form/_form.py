@@ -23,12 +23,15 @@ from unbraid.form._signature import Signature, as_call
 from unbraid.form._store import save
 from unbraid.form._verify import Origin, Verification, verify
 from unbraid.form._which import BlockLike, BranchLike, part_of
-from unbraid.graph import Add, Graph, Segment, Stream
+from unbraid.graph import Add, Graph, Segment, Stream, differentiable
 from unbraid.walk import Lengths, State, Tape, like, path_counts, record, run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+_WIDE = frozenset({torch.float64, torch.complex128})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -212,13 +215,13 @@ class ResidualForm(Result):
 
     @cached_property
     def _double(self) -> bool:
-        """Whether all that it is given and has learned is in float64: a sum in float64 alone is no reason to widen."""
-        if self.dtype not in (torch.float64, torch.complex128):
+        """Whether what it is given or has learned is in float64: a sum in float64 alone is no reason to widen."""
+        if self.dtype not in _WIDE:
             return False
         given = (self.streams[stream].dtype for stream in self.graph.inputs if stream in self.streams)
         learned = (like(self.state, name).dtype for name in self.learned)
-        narrow = (torch.float32, torch.bfloat16, torch.float16, torch.complex64)
-        return not any(dtype in narrow for dtype in (*given, *learned))
+        floating = {dtype for dtype in (*given, *learned) if differentiable(dtype)}
+        return not floating or not floating.isdisjoint(_WIDE)
 
     def explaining(self, output: str | int | None) -> "ResidualForm":
         """The form whose analyses explain another of the model's outputs.
