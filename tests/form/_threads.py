@@ -36,6 +36,8 @@ class Tracing(threading.Thread):
 
     def __init__(self, model):
         super().__init__(daemon=True)
+        # Made before: a fork in the middle of the first call of an operator keeps torch's own lock on it for ever.
+        self.x = torch.ones(2, 8)
         self.model, self.begun, self.traces = model, threading.Event(), 0
         self.enough, self.ended = threading.Event(), threading.Event()
 
@@ -43,7 +45,7 @@ class Tracing(threading.Thread):
         try:
             while not self.enough.is_set():
                 self.begun.set()
-                unbraid.trace(self.model, torch.ones(2, 8))
+                unbraid.trace(self.model, self.x)
                 self.traces += 1
         finally:
             self.ended.set()
