@@ -18,10 +18,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         With --debug anywhere among the arguments, errors keep their traceback. Started by torchrun, rank 0 speaks for
         all.
     """
-    with Interruptible(process=arguments is None):
-        try:
+    try:
+        with Interruptible(process=arguments is None):
             from unbraid.cli._main import run  # from here on Ctrl-C ends in one line, also while this is imported
 
             return run(arguments)
-        except KeyboardInterrupt:  # before a verb, or after it
-            return say_interrupted()
+    except KeyboardInterrupt:  # before a verb, or after it
+        return say_interrupted()
