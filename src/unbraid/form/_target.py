@@ -132,7 +132,7 @@ def constant() -> TargetError:
     )
 
 
-def classification_loss(output: Tensor, labels: Tensor) -> Float[Tensor, " batch"]:
+def classification_loss(output: Any, labels: Any) -> Float[Tensor, " batch"]:
     """The cross-entropy of class scores with labels, one number per example, averaged over an example's positions.
 
     Args:
