@@ -71,3 +71,18 @@ class Does(nn.Module):
 def mlp(width: int, hidden: int | None = None, outputs: int | None = None) -> nn.Sequential:
     """A branch that is not linear."""
     return nn.Sequential(nn.Linear(width, hidden or width), nn.Tanh(), nn.Linear(hidden or width, outputs or width))
+
+
+def without_backward(net, x):
+    """A block whose branch ends in an operator that has no derivative."""
+
+    class Forward(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.sin()
+
+        @staticmethod
+        def backward(ctx, g):
+            raise NotImplementedError("this kernel has no backward")
+
+    return x + Forward.apply(net.f(x))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from networks import Chain, Does, Residual, error, lively, mlp, normal
+from networks import Chain, Does, Residual, error, lively, mlp, normal, without_backward
 from unbraid.errors import InexactError
 from unbraid.form import _functional, _gradients, _verify, chain, relative_error, tolerance, trace
 from unbraid.graph import Add
@@ -218,19 +218,6 @@ class Doubled(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         return 5 * g
-
-
-def without_backward(net, x):
-    class Forward(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x.sin()
-
-        @staticmethod
-        def backward(ctx, g):
-            raise NotImplementedError("this kernel has no backward")
-
-    return x + Forward.apply(net.f(x))
 
 
 def hooked(net, x):
