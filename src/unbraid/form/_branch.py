@@ -4,7 +4,7 @@ An operand that is subtracted needs a matrix of parameters. Without this rule th
 PoolFormer's pooling without its input are branches; of a learned map the sign is a matter of its parameters.
 """
 
-from torch import Tensor, fx
+from torch import fx
 
 from unbraid.form._block import Skip
 from unbraid.form._dataflow import Dataflow, same_shape
@@ -71,7 +71,7 @@ class Judge:
             return POINTWISE
         if kind == "identity" and self._carries_all(fork, branch):
             return COPY
-        if not added and not any(self.weighs(node) for node in region):
+        if not added and not any(self.flow.weighs(node) for node in region):
             return TAKEN_OFF
         if is_noise(branch):
             return NOISE
@@ -171,8 +171,3 @@ class Judge:
 
     def _has_parameters(self, node: fx.Node) -> bool:
         return not self.flow.parametric.isdisjoint(node.all_input_nodes)
-
-    def weighs(self, node: fx.Node) -> bool:
-        """Whether a node mixes by a matrix of parameters."""
-        weights = [read.meta["val"] for read in node.all_input_nodes if read in self.flow.parametric]
-        return mixing(node) and any(isinstance(weight, Tensor) and weight.ndim > 1 for weight in weights)

@@ -101,6 +101,11 @@ class Dataflow:
                 found.add(node)
         return found
 
+    def weighs(self, node: fx.Node) -> bool:
+        """Whether a node mixes by a matrix of parameters."""
+        weights = [read.meta["val"] for read in node.all_input_nodes if read in self.parametric]
+        return mixing(node) and any(isinstance(weight, Tensor) and weight.ndim > 1 for weight in weights)
+
     def data(self, node: fx.Node) -> list[fx.Node]:
         """The inputs of a node that carry data; choices are held, and none of them."""
         return [argument for argument in values_read(node) if argument in self.carries]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
 
-from torch import Tensor, fx
+from torch import fx
 
 from unbraid.form._dataflow import Dataflow
 from unbraid.form._found import Found
@@ -145,16 +145,13 @@ class Names:
 
     def _maker(self, nodes: Sequence[fx.Node]) -> _Maker:
         """By the nodes with matrices of weights, not by the norm before them; or by those that mix; or by the last."""
-        heavy = [node for node in nodes if self._weighs(node)] or [node for node in nodes if mixing(node)] or nodes[-1:]
+        heavy = [node for node in nodes if self.flow.weighs(node)]
+        heavy = heavy or [node for node in nodes if mixing(node)] or [*nodes[-1:]]
         last = heavy[-1]
         weight = self._weight(last)
         modules = tuple(scopes(last))
         more = (weight,) if weight is not None and weight not in modules else ()
         return _Maker(common([scope(node) for node in heavy]), modules, more, name_of(last))
-
-    def _weighs(self, node: fx.Node) -> bool:
-        weights = [a.meta["val"] for a in node.all_input_nodes if a in self.flow.parametric]
-        return mixing(node) and any(isinstance(w, Tensor) and w.ndim > 1 for w in weights)
 
     def _weight(self, node: fx.Node) -> Path | None:
         """The path of the weight that a node reads; of "fc.weight" that of its module, "fc"."""
