@@ -11,6 +11,7 @@ generators of numbers. Iterators and files stay where a run has left them.
 """
 
 import functools
+import operator
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -83,10 +84,11 @@ class Held:
 
         def write(items: list[Any]) -> None:
             kind.clear(thing)
-            for key, value in zip(items[::2], items[1::2], strict=True):
+            half = len(items) // 2
+            for key, value in zip(items[:half], items[half:], strict=True):
                 kind.__setitem__(thing, key, value)
 
-        self._container(lambda: [part for item in kind.items(thing) for part in item], write)
+        self._container(lambda: [*kind.keys(thing), *kind.values(thing)], write)
 
     def _list(self, thing: list[Any]) -> None:
         self._container(lambda: list(list.__iter__(thing)), lambda old: list.__setitem__(thing, slice(None), old))
@@ -104,7 +106,7 @@ class Held:
 
         def undo() -> None:
             now = read()
-            if len(now) != len(old) or any(a is not b for a, b in zip(now, old, strict=True)):
+            if len(now) != len(old) or not all(map(operator.is_, now, old)):
                 write(old)
 
         self._undo.append(undo)

@@ -6,6 +6,7 @@ is open, every operator called from Python gets the frames of the model's own co
 the operators that torch makes of it.
 """
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ def noting_lines() -> Iterator[None]:
         yield
 
 
+@functools.cache
 def is_model_code(file: str) -> bool:
     """Whether a line of this file can be one of a model: not torch's own, but for its layers, and not generated."""
     if file.startswith(_TORCH):
