@@ -258,6 +258,12 @@ def rotary(net, x):
     return torch.relu(net.o(q * torch.cos(angle) + torch.cat([-q[..., 3:], q[..., :3]], dim=-1) * torch.sin(angle)))
 
 
+def pooled_queries(net, x):
+    """Funnel: the class token and the mean of the others ask all tokens; positions are weighted by what is asked."""
+    query = net.q(torch.cat([x[:, :1], x[:, 1:].mean(1, keepdim=True)], 1))
+    return torch.softmax(query @ net.k(x).mT + net.r(query), -1)
+
+
 def highway(net, x):
     gate = torch.sigmoid(net.gate(x))
     return gate * net.f(x) + (1 - gate) * x
@@ -303,6 +309,12 @@ NONE = {
         WORDS,
         1,
         NEITHER,
+    ),
+    "scores of pooled queries": (
+        lambda: Does(pooled_queries, q=nn.Linear(6, 6), k=nn.Linear(6, 6), r=nn.Linear(6, 4)),
+        WORDS,
+        1,
+        AFFINE,
     ),
     "an auxiliary head": (
         lambda: Does(lambda net, x: net.a(x[:, 0]) + net.b(x[:, 1]), a=nn.Linear(6, 4), b=nn.Linear(6, 4)),

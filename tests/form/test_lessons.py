@@ -1,10 +1,12 @@
 """What the zoo taught about the definition, each lesson as a small model."""
 
+from collections import Counter
+
 import pytest
 import torch
 from torch import nn
 
-from networks import Chain, Does, error, lively, mlp, normal
+from networks import Chain, Does, Residual, error, lively, mlp, normal
 from unbraid.errors import NotResidualError
 from unbraid.form import trace
 
@@ -42,6 +44,33 @@ def test_a_bias_that_all_layers_add_to_their_scores_is_no_skip_around_them():
     assert kinds(form) == [("identity", 1)] * 2
     assert [len(block.nested) for block in form.blocks] == [0, 0]
     assert any("cross" in refusal.reason for refusal in form.refusals)
+
+
+def test_each_addition_of_a_sum_that_crosses_is_refused_by_its_own_line():
+    """ProphetNet: scores, positions weighted by the states, and a mask that is added to both on a line of its own."""
+
+    def layers(net, x):
+        bias = torch.cumsum(net.bias, 0).expand(len(x), 6)
+        for q, p, f in ((net.q0, net.p0, net.f0), (net.q1, net.p1, net.f1)):
+            scores = q(x) + p(x)
+            scores = scores + bias
+            x = x + f(torch.softmax(scores, -1))
+        return x
+
+    parts = {f"{name}{layer}": mlp(6) for name in "qpf" for layer in range(2)}
+    form = traced(Does(layers, bias=vector(), **parts), ROWS)
+    first = layers.__code__.co_firstlineno
+    assert kinds(form) == [("identity", 1)] * 2
+    assert Counter(refusal.where for refusal in form.refusals) == {
+        f"test_lessons.py:{first + 3}": 2,
+        f"test_lessons.py:{first + 4}": 1,
+    }
+
+
+def test_a_sum_over_a_stack_of_n_is_n_minus_1_additions():
+    net = Does(lambda net, x: torch.stack([net.a(x), net.b(x), net.c(x)]).sum(0), a=mlp(6), b=mlp(6), c=mlp(6))
+    form = traced(Chain(Residual(mlp(6)), net), ROWS)
+    assert len(form.refusals) == 2
 
 
 def test_scores_summed_over_the_layers_cross_the_trunk():

@@ -103,8 +103,17 @@ class Judge:
 
     def _alike(self, fork: fx.Node, node: fx.Node) -> bool:
         """Whether two tensors are affine in a third, as queries and keys are."""
-        first = {step.node for step in way_up(self.flow, fork, held=True)}
-        return any(step.node in first for step in way_up(self.flow, node, held=True))
+        return not self._carried(fork).isdisjoint(self._carried(node))
+
+    def _carried(self, node: fx.Node) -> set[fx.Node]:
+        """What a tensor is affine in; pooled queries are concatenated from a class token and the rest."""
+        carried, stack = set[fx.Node](), [node]
+        while stack:
+            way = [step.node for step in way_up(self.flow, stack.pop(), held=True)]
+            carried.update(way)
+            if name_of(way[-1]) in {"cat", "stack"}:
+                stack += [part for part in self.flow.data(way[-1]) if part not in carried]
+        return carried
 
     def copies(self, fork: fx.Node, skip: fx.Node, node: fx.Node) -> float:
         """How many times an operand holds the skip in sums of its own: g(x) − x holds x −1 times."""

@@ -37,6 +37,7 @@ from unbraid.graph import Carrier, is_float
 NEITHER = "neither operand reaches, by shape-only or affine operations, a tensor from which the other is computed"
 SPREAD = "its operands have different sizes: one is spread over the other"
 NOTHING = "the copies of the tensor that both operands carry cancel: nothing is left of the skip"
+CROSSING = "its skip and branch cross those of a block that begins earlier"
 NEGATIVE = "what carries the tensor that both share is subtracted: a negative multiple is no skip"
 
 
@@ -70,10 +71,10 @@ def find(flow: Dataflow, constant: Constant = no_constant) -> Finding:
             finder.visit(join)
     flow.graph.eliminate_dead_code(is_impure_node=lambda node: node.op in {"placeholder", "output"})
     flow = Dataflow(flow.graph, flow.state, flow.learned)
-    for add in crossing(flow, finder.blocks.values()):
-        del finder.blocks[add]
-        finder.refusals[add] = Refusal(where(add), "its skip and branch cross those of a block that begins earlier")
-    return Finding(tuple(finder.blocks.values()), tuple(finder.refusals.values()), flow)
+    crossed = dict.fromkeys(crossing(flow, finder.blocks.values()))
+    refusals = [Refusal(line, CROSSING) for add in crossed for line in finder.lines[add]]
+    blocks = tuple(block for add, block in finder.blocks.items() if add not in crossed)
+    return Finding(blocks, (*finder.refusals, *refusals), flow)
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,20 @@ class _Candidate:
 
 
 class _Finder:
+    """Looks through the joins of a graph.
+
+    Attributes:
+        blocks: the blocks found, by their sums.
+        lines: the additions of the model that make up each of these sums, as lines of its code.
+        refusals: the additions that are none.
+    """
+
     def __init__(self, flow: Dataflow, judge: Judge) -> None:
         self.flow = flow
         self.judge = judge
         self.blocks = judge.blocks
-        self.refusals: dict[fx.Node, Refusal] = {}
+        self.lines: dict[fx.Node, list[str]] = {}
+        self.refusals: list[Refusal] = []
 
     def visit(self, join: Join) -> None:
         regrouping = Regrouping(self.flow, join)
@@ -103,11 +113,11 @@ class _Finder:
             group = self._group(join, regrouping.terms)
             if not isinstance(group, Group):
                 break
+            lines = [where(node) for node in regrouping.meetings(group.operands)]
             block = regrouping.block(group)
-            self.blocks[block.add] = block
+            self.blocks[block.add], self.lines[block.add] = block, lines
         regrouping.finish()
-        for node in regrouping.apart():
-            self.refusals[node] = Refusal(where(node), group)
+        self.refusals += [Refusal(where(node), group) for node in regrouping.meetings(regrouping.with_data)]
 
     def _group(self, join: Join, terms: Sequence[Term]) -> Group | str:
         """The operands that make up a block, or why there is none."""

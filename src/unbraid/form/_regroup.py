@@ -38,6 +38,10 @@ class Group:
     branches: tuple[Term, ...]
     unit: float
 
+    @property
+    def operands(self) -> tuple[Term, ...]:
+        return self.skip, *self.copies, *self.beside, *self.branches
+
 
 class Regrouping:
     """The operands of a join, of which blocks become one operand each.
@@ -55,7 +59,7 @@ class Regrouping:
     def block(self, group: Group) -> Found:
         """Make a block of a group, and one operand of the block."""
         constants = self._shared_out(group)
-        members = [group.skip, *group.copies, *group.beside, *group.branches]
+        members = [*group.operands]
         members += [constant for several in constants.values() for constant in several]
         total = self.join.holder(members, group.unit)
         if total is None and len(members) == len(self.terms) and math.isclose(group.unit, 1):
@@ -84,21 +88,27 @@ class Regrouping:
         else:
             writer.sum([self._multiple(term, 1.0, writer) for term in terms], at=self.join.head)
 
-    def apart(self) -> Iterator[fx.Node]:
-        """The additions of the model in which operands meet that are left, from the innermost on."""
-        home = {place: term for term in self.terms if self._has_data(term) for place in term.places}
+    @property
+    def with_data(self) -> list[Term]:
+        """The operands that are left and carry data."""
+        return [term for term in self.terms if term.node in self.flow.carries]
+
+    def meetings(self, terms: Sequence[Term]) -> Iterator[fx.Node]:
+        """The additions of the model in which some operands meet, from the innermost on; a sum of n is n − 1."""
+        home = {place: term for term in terms for place in term.places}
         for node, added in reversed([*self.join.sums]):
             met = {home[place] for places in added for place in places if place in home}
             if len(met) > 1:
-                yield node
+                yield from [node] * (len(met) - 1)
                 first = met.pop()  # from here on they are one
                 home = {place: first if term in met else term for place, term in home.items()}
 
     def _shared_out(self, group: Group) -> dict[Term, list[Term]]:
         """The constants of the join, each with the branch that it is added to, as a bias is, or else the nearest."""
         shared: dict[Term, list[Term]] = {branch: [] for branch in group.branches}
+        with_data = self.with_data
         for term in self.terms:
-            if self._has_data(term) or term in (group.skip, *group.copies, *group.beside):
+            if term in with_data or term in (group.skip, *group.copies, *group.beside):
                 continue
             held = [branch for branch in group.branches if self.join.holder([branch, term], group.unit)]
             near = min(held or group.branches, key=lambda branch: _distance(branch, term))
@@ -123,9 +133,6 @@ class Regrouping:
         if not isinstance(term.node, fx.Node):
             return term.node * term.factor / unit
         return self.join.holder([term], unit) or writer.multiple(term.node, term.factor / unit)
-
-    def _has_data(self, term: Term) -> bool:
-        return term.node in self.flow.carries
 
 
 def _distance(one: Term, other: Term) -> int:
