@@ -30,6 +30,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import torchaudio_stub  # noqa: E402, F401
 import torchvision_stub  # noqa: E402, F401
+from oracles import additions  # noqa: E402
+from oracles.ledger import read  # noqa: E402
 from zoo.catalogue import MODELS, MORE, find  # noqa: E402
 from zoo.entry import Entry  # noqa: E402
 from zoo.page import line, page, score  # noqa: E402
@@ -47,7 +49,7 @@ def main() -> int:
     if unknown := set(options.names) - {entry.name for entry in chosen}:
         print(f"no such models in the zoo: {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
-    code = _fingerprint()
+    code, stale = _fingerprint(), []
     if options.fresh:
         options.results.unlink(missing_ok=True)
     done = {} if options.names else _earlier(options.results, code, options.keep)
@@ -62,11 +64,22 @@ def main() -> int:
         shown = [*results, *(others[entry.name] for entry in MORE if entry.name in others)]
         (ROOT / "docs").mkdir(exist_ok=True)
         (ROOT / "docs" / "zoo.md").write_text(page(shown, (*chosen, *MORE)))
+        stale = _stale(shown)
     known = {entry.name: entry.known for entry in chosen}
     for result in results:
         print(line(result, known[result.name]))
+        print("".join(f"    {fault}\n" for fault in result.faults), end="")
     print(score(results, chosen))
-    return 1 if any(result.verdict(known[result.name]) == "wrong" for result in results) else 0
+    print("".join(f"{text}\n" for text in stale), end="")
+    return 1 if stale or any(result.verdict(known[result.name]) == "wrong" for result in results) else 0
+
+
+def _stale(results: list[Result]) -> list[str]:
+    """The lines of the ledger that no model runs any more; those of libraries that were not traced are left alone."""
+    met = [place for result in results for place, _ in result.places]
+    whole = {result.name for result in results} >= {entry.name for entry in (*MODELS, *MORE)}
+    packages = {place.file.split("/")[0] for place in met} if whole else {"timm", "transformers"}
+    return list(read().stale(met, packages))
 
 
 def _options() -> argparse.Namespace:
@@ -87,9 +100,9 @@ def _options() -> argparse.Namespace:
 def _fingerprint() -> str:
     """Of the code on which a result depends."""
     digest = hashlib.sha256()
-    for folder in ("graph", "walk", "form"):
-        for file in sorted((ROOT / "src" / "unbraid" / folder).glob("*.py")):
-            digest.update(file.read_bytes())
+    folders = [ROOT / "src" / "unbraid" / folder for folder in ("graph", "walk", "form")]
+    for file in [*(file for folder in folders for file in sorted(folder.glob("*.py"))), Path(additions.__file__)]:
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -15,10 +15,26 @@ from zero, or next to it, were given values first, so that a missing branch woul
   in the largest norm; every addition is the sum of its operands; and the blocks are those counted by other
   means (last column).
 - **refused**: there is no form, and the message says why.
-- **wrong**: the form differs from the model, or the counts from those known.
+- **wrong**: the form differs from the model, the counts from those known, or the additions from the ledger.
 
 A network without residual additions counts as exact where the trace says that there are none.
 
+The **ledger** (`tests/zoo/ledger/`) lists every expression in the models' source that adds two tensors which depend on
+an input, as a run of the model meets them, with a verdict by reading: a block, or why it is none. A form that does not
+count what the ledger calls a block, or counts or passes over in silence what it does not, is wrong, and so is a model
+with an addition that nobody has read. What a form does not count yet, though the definition calls it a block, stands at
+the end of this page.
+
+"""
+
+_MISSED = """
+## Blocks that forms do not count yet
+
+By the ledger these additions are blocks. Each is refused with a reason, in `form.refusals`, and the sums over paths are
+exact: the paths through these additions lie inside a branch, a skip or the head.
+
+| model | addition | what it is |
+|---|---|---|
 """
 
 
@@ -29,7 +45,8 @@ def page(results: Sequence[Result], entries: Sequence[Entry]) -> str:
     for kind in dict.fromkeys(result.kind for result in results):
         parts += [f"\n## {kind}\n\n", *_TABLE]
         parts += [f"{_row(result, known[result.name])}\n" for result in results if result.kind == kind]
-    return "".join(parts)
+    missed = [f"| {result.name} | {where} | {why} |\n" for result in results for where, why in result.missed]
+    return "".join([*parts, _MISSED, *missed] if missed else parts)
 
 
 _TABLE = (
@@ -43,9 +60,14 @@ def score(results: Sequence[Result], entries: Sequence[Entry]) -> str:
     known = {entry.name: entry.known for entry in entries}
     verdicts = Counter(result.verdict(known[result.name]) for result in results)
     counted = sum(known[result.name] is not None for result in results)
+    additions = sum(times for result in results for _, times in result.places)
+    expressions = len({place for result in results for place, _ in result.places})
+    missed = sum(bool(result.missed) for result in results)
     return (
         f"**{verdicts['exact']} exact / {verdicts['refused']} refused with a reason / {verdicts['wrong']} wrong**, "
-        f"of {len(results)} models; {counted} of them have a count known by other means.\n"
+        f"of {len(results)} models; {counted} of them have a count known by other means. They ran {additions:,} "
+        f"additions of data at {expressions} places of their source, all of which were read; {missed} models have "
+        "blocks that forms do not count yet.\n"
     )
 
 
@@ -73,5 +95,10 @@ def _row(result: Result, known: Known | None) -> str:
 
 
 def _why(result: Result, known: Known | None) -> str:
-    text = result.reason if result.failure or known is None else f"known: {known.counts}"
+    if result.failure:
+        text = result.reason
+    elif result.faults:
+        text = "; ".join(result.faults)
+    else:
+        text = result.reason if known is None else f"known: {known.counts}"
     return " ".join(text.split()).replace("|", "\\|")[:300]

@@ -4,11 +4,16 @@ import math
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
+import torch
+
+from oracles.additions import Additions, Place
+from oracles.ledger import Ledger, faults, missed, read
 from zoo.entry import Entry, Known, Made
-from zoo.watch import additions
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,10 @@ class Result:
         tracer: which one served.
         build: seconds to build the model.
         seconds: to trace it.
-        lines: for each line of the model's code that adds two float tensors of one shape: how often it ran, how many
-            branches were found there, how many additions were refused.
+        ran: every expression of the model's code that adds tensors of data (oracles/additions.py), as file, function,
+            text and line, and how often a run did.
+        counted: how many branches the form has at each line, nested blocks included.
+        refused: how many additions it refuses there.
     """
 
     name: str
@@ -44,14 +51,38 @@ class Result:
     tracer: str = ""
     build: float = 0.0
     seconds: float = 0.0
-    lines: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    ran: list[tuple[str, str, str, int, int]] = field(default_factory=list)
+    counted: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
 
     def verdict(self, known: Known | None) -> str:
-        """ "exact", "refused", or "wrong": the form departs from the model, or its counts from what is known."""
+        """ "exact", "refused", or "wrong": the form departs from the model, the known counts or the ledger."""
         if self.failure == "refused":
             return "refused"
         agrees = known is None or (self.counts is not None and tuple(self.counts) == known.counts)
-        return "exact" if agrees and not self.failure else "wrong"
+        return "exact" if agrees and not self.failure and not self.faults else "wrong"
+
+    @property
+    def places(self) -> list[tuple[Place, int]]:
+        """The expressions of the model's code that add tensors of data, and how often."""
+        return [(Place(*place), times) for *place, times in self.ran]
+
+    @property
+    def faults(self) -> list[str]:
+        """What the ledger of additions has against the form."""
+        if self.failure:
+            return []
+        return list(faults(_ledger(), self.name, self.places, self.counted, self.refused))
+
+    @property
+    def missed(self) -> list[tuple[str, str]]:
+        """The additions that are blocks by the ledger, and that no form counts yet."""
+        return list(missed(_ledger(), self.name, self.places))
+
+
+@cache
+def _ledger() -> Ledger:
+    return read()
 
 
 def measure(entry: Entry) -> Result:
@@ -63,14 +94,12 @@ def measure(entry: Entry) -> Result:
     try:
         made = entry.make()
         result = replace(result, build=time.perf_counter() - started)
-        ran = additions(made)
+        result = replace(result, ran=additions(made))
         started = time.perf_counter()
-        return _traced(result, made, ran)
+        return _traced(result, made)
     except NotResidualError as error:
-        refused = Counter(refusal.where for refusal in error.refusals)
-        lines = {line: (ran.get(line, 0), 0, refused[line]) for line in ran.keys() | refused.keys()}
         said = str(error).splitlines()[0]
-        result = replace(result, counts=(0, 0, 0, 0), lines=lines, reason=said)
+        result = replace(result, counts=(0, 0, 0, 0), refused=by_line(error.refusals), reason=said)
     except InexactError as error:
         result = replace(result, failure="inexact", reason=str(error), error=error.error)
     except Exception as error:
@@ -79,7 +108,20 @@ def measure(entry: Entry) -> Result:
     return replace(result, seconds=time.perf_counter() - started)
 
 
-def _traced(result: Result, made: Made, ran: dict[str, int]) -> Result:
+def additions(made: Made) -> list[tuple[str, str, str, int, int]]:
+    """Every expression of a model's code that adds tensors of data, and how often a run does."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    # torch's fused encoder layers would hide their additions.
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), Additions(made.args, dict(made.kwargs)) as seen:
+            made.model(*made.args, **made.kwargs)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+    return [(place.file, place.function, place.text, place.line, times) for place, times in sorted(seen.ran.items())]
+
+
+def _traced(result: Result, made: Made) -> Result:
     from unbraid.form import trace
 
     started = time.perf_counter()
@@ -92,7 +134,8 @@ def _traced(result: Result, made: Made, ran: dict[str, int]) -> Result:
         silent=len(form.silent),
         tracer=form.tracer,
         seconds=time.perf_counter() - started,
-        lines=_lines(form, ran),
+        counted=counted(form),
+        refused=by_line(form.refusals),
     )
 
 
@@ -111,9 +154,14 @@ def _all(blocks: Any) -> list[Any]:
     return [inner for block in blocks for inner in (block, *_all(block.nested))]
 
 
-def _lines(form: Any, ran: dict[str, int]) -> dict[str, tuple[int, int, int]]:
+def counted(form: Any) -> dict[str, int]:
+    """How many branches a form has at each line, nested blocks included."""
     found: Counter[str] = Counter()
     for block in _all(form.blocks):
         found[block.where] += len(block.branches)
-    refused = Counter(refusal.where for refusal in form.refusals)
-    return {line: (ran.get(line, 0), found[line], refused[line]) for line in ran.keys() | found.keys() | refused.keys()}
+    return dict(found)
+
+
+def by_line(refusals: Iterable[Any]) -> dict[str, int]:
+    """How many additions a form refuses at each line."""
+    return dict(Counter(refusal.where for refusal in refusals))

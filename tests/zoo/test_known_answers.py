@@ -1,4 +1,7 @@
-"""The known answers of the issue's table, asserted exactly: blocks, projections, branches, nested blocks."""
+"""The known answers of the issue's table, asserted exactly: blocks, projections, branches, nested blocks.
+
+And every addition of these models is counted or refused as the ledger of additions says.
+"""
 
 from functools import cache
 
@@ -12,8 +15,10 @@ from unbraid.form import trace
 timm = pytest.importorskip("timm")
 pytest.importorskip("transformers")
 
+from oracles.additions import Place  # noqa: E402
+from oracles.ledger import faults, read  # noqa: E402
 from zoo.catalogue import find  # noqa: E402
-from zoo.result import counts  # noqa: E402
+from zoo.result import additions, by_line, counted, counts  # noqa: E402
 
 # Two layers each: the configurations of zoo/transformers_models.py.
 FAST = {
@@ -71,6 +76,20 @@ def _check(name, answer):
     assert counts(form) == answer
     assert form.error <= 1e-5
     assert not form.silent
+    assert _faults(name, counted(form)) == []
+
+
+def _faults(name, blocks):
+    ran = [(Place(*place), times) for *place, times in additions(find(name).make())]
+    return list(faults(read(), name, ran, blocks, by_line(form_of(name).refusals)))
+
+
+@pytest.mark.parametrize("name", ["GPTJ", "T5"])
+def test_the_ledger_sees_each_block_that_is_taken_away(name):
+    blocks = counted(form_of(name))
+    for line in blocks:
+        (fault,) = _faults(name, {**blocks, line: blocks[line] - 1})
+        assert fault.startswith(f"{line}: {blocks[line]} blocks by the ledger; the form counts {blocks[line] - 1}")
 
 
 def test_post_norm_is_trunk():

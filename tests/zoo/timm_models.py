@@ -1,8 +1,8 @@
 """The smallest model of each family of timm, those made for tests left out, and the issue's known answers.
 
 `timm.list_modules()` has 98 families; the model with the fewest parameters of each was found by building all of them
-on the meta device. What is known of them was counted in a real run, line by line (zoo/watch.py), and each of these
-lines was read: whether it adds a branch to a skip.
+on the meta device. What is known of them was counted in a real run, line by line (oracles/additions.py), and each of
+these lines was read: whether it adds a branch to a skip. What came of it, line by line, is in zoo/ledger/.
 """
 
 from zoo.entry import Entry, Known, Made, lively, normal
