@@ -108,3 +108,16 @@ def test_a_refusal_names_the_line_too():
     with pytest.raises(NotResidualError) as caught:
         trace(lively(Does(scores, a=nn.Linear(6, 2), b=nn.Linear(6, 2))), X)
     assert [refusal.where for refusal in caught.value.refusals] == [line_of("function")]
+
+
+def test_an_addition_in_an_autocast_region_has_its_line_and_its_module():
+    """torch traces such a region once more, from code that it has generated itself."""
+
+    def inside(net, x):
+        with torch.autocast("cpu", enabled=False):
+            x = x + net.f(x)  # autocast
+            return added(x, net.g(x))
+
+    form = trace(lively(Chain(Does(inside, f=mlp(6), g=mlp(6)))), X)
+    assert [block.where for block in form.blocks] == [line_of("autocast"), line_of("function")]
+    assert [block.name for block in form.blocks] == ["blocks.0.f", "blocks.0.g"]

@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 from torch import fx
@@ -11,6 +12,8 @@ from unbraid.graph import name_of, shape_only
 
 # In eval mode these hand back their very argument, which their schema does not tell.
 _IDLE = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "slice"}
+# A line of the code that torch generates for the body of a wrapper: it assigns to the name of the node.
+_GENERATED = re.compile(r'File "<eval_with_key>[^"]*", line \d+, in forward\n\s*(?P<name>\w+) =')
 
 
 def functional(program: ExportedProgram) -> tuple[fx.Graph, ExportedProgram]:
@@ -52,8 +55,21 @@ def tidy(graph: fx.Graph) -> None:
 
 
 def _decomposed(program: ExportedProgram) -> ExportedProgram:
+    bodies = [module for module in program.graph_module.modules() if isinstance(module, fx.GraphModule)]
+    written = {node.name: node.meta for body in bodies for node in body.graph.nodes}
     with unwarned(".*LeafSpec"):  # torch copies its own tree specs in a way that it has deprecated itself
-        return program.run_decompositions({})
+        program = program.run_decompositions({})
+    for node in program.graph_module.graph.nodes:
+        _write_back_place(node, written)
+    return program
+
+
+def _write_back_place(node: fx.Node, written: dict[str, dict[str, Any]]) -> None:
+    """Give a node of a wrapper's body its place in the model's code: torch notes that of its own generated code."""
+    generated = _GENERATED.findall(node.meta.get("stack_trace") or "")
+    if generated and generated[-1] in written:
+        before = written[generated[-1]]
+        node.meta.update({name: before[name] for name in ("stack_trace", "nn_module_stack") if name in before})
 
 
 def _forget_statistics(graph: fx.Graph) -> None:
