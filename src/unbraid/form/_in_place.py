@@ -31,7 +31,7 @@ from unbraid.form._aliases import Unknown, same_object, shares, tried
 from unbraid.form._flat import Flat
 from unbraid.form._twins import defaults, mutates, twin, written
 from unbraid.form._views import inverse
-from unbraid.graph import is_float, name_of
+from unbraid.graph import is_float, name_of, values_read
 
 aten = torch.ops.aten
 
@@ -162,9 +162,8 @@ class _Rewriter:
     def noted(self, made: fx.Node, ungraded: bool) -> fx.Node:
         if ungraded:
             self.new.ungraded.add(made)
-        gradient = (
-            made.name not in self.fixed if made.op == "placeholder" else not self.live.isdisjoint(made.all_input_nodes)
-        )
+        read = values_read(made)  # an empty_like has the sizes of its operand, not its gradient
+        gradient = made.name not in self.fixed if made.op == "placeholder" else not self.live.isdisjoint(read)
         if gradient and not ungraded and is_float(made) and name_of(made) != "detach":
             self.live.add(made)
         return made
