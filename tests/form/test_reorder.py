@@ -129,10 +129,14 @@ def test_a_reordered_form_is_saved_and_loaded(form, tmp_path):
 # What is no permutation, and what cannot move.
 
 
-@pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 1, 2, 3, 3], [0, 1, 2, 3, 5], [-1, 0, 1, 2, 3]])
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 1, 2, 3, 3], [0, 1, 2, 3, 5], [-1, 4, 1, 2, 3]])
 def test_every_position_comes_once(form, order):
     with pytest.raises(ValueError, match=r"must hold each of the positions 0 to 4 once; got \["):
         form.reorder(order)
+
+
+def test_positions_count_from_the_end_as_well(form):
+    assert form.reorder([-1, 0, 1, 2, 3]).order == (4, 0, 1, 2, 3)
 
 
 def test_blocks_that_change_the_shape():

@@ -110,9 +110,8 @@ def _opened(part: _Part, head: fx.Node) -> list[tuple[Operand, float]]:
     if part.node is head:
         return added
     same = same_shape(part.node, head) and part.node.meta["val"].dtype == head.meta["val"].dtype
-    # A multiple that others read, too, is a tensor of its own: in h = 6·x, h + f(h), h is the fork.
-    copies = len(added) == 1 and added[0][1] == 1
-    return added if same and (part.alone or copies) else []
+    # What others read, too, is a tensor of its own: in h = 6·x, h + f(h), or h = x.clone(), h is the fork.
+    return added if same and part.alone else []
 
 
 def _alone(node: Operand) -> bool:
