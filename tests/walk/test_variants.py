@@ -222,6 +222,7 @@ def test_what_nobody_reads_any_more_is_let_go_of(runs):
     def tensors():
         return sum(type(thing) is Tensor for thing in gc.get_objects())
 
+    gc.collect()
     before, extra = tensors(), []
     for number, _ in enumerate(run_variants(merged, order, form.state, inputs)):
         if number in (32, 63):
@@ -335,6 +336,6 @@ def test_other_readers_of_the_batch_follow():
     args = normal(4, 6, seed=1), normal(4, 1, seed=2)
     merged = merge(form.graph, lesioned(form, [(k,) for k in range(3)]))
     order = schedule(merged, room(merged, 3))
-    assert max(map(len, order.groups)) == 3
+    assert max(map(len, order.groups)) == 2  # the last two blocks, which two of the three variants run
     for k, output in enumerate(results(merged, order, form.state, form.inputs(args))):
         assert error(output, form.without(k)(*args)) < 1e-12

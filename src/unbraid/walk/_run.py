@@ -42,13 +42,14 @@ def execute(step: Step, state: State, values: Mapping[str, Any]) -> tuple[Any, .
 
 def _sum(step: Add, values: Mapping[str, Any]) -> Any:
     """The operands that are there, added as the model brackets them."""
-    streams = dict(step.operands)
-
-    def of(order: Order) -> list[Any]:
-        if isinstance(order, int):
-            return [values[streams[order]]] if order in streams else []
-        parts = [part for inner in order for part in of(inner)]
-        return [reduce(add, parts)] if parts else []
-
-    (total,) = of(step.order)
+    present = {number: values[stream] for number, stream in step.operands}
+    (total,) = _bracketed(step.order, present)
     return total
+
+
+def _bracketed(order: Order, present: Mapping[int, Any]) -> list[Any]:
+    # No closure: one that calls itself is a cycle, which would hold the values until the collector comes by.
+    if isinstance(order, int):
+        return [present[order]] if order in present else []
+    parts = [part for inner in order for part in _bracketed(inner, present)]
+    return [reduce(add, parts)] if parts else []
