@@ -6,7 +6,6 @@ import os
 import pty
 import subprocess
 import sys
-import time
 from contextlib import redirect_stderr
 from types import SimpleNamespace
 
@@ -17,6 +16,7 @@ import unbraid
 from networks import Chain, Residual, lively, mlp, normal
 from unbraid import _progress, data, gradients, train
 from unbraid._progress import how_many, progress
+from waiting import HANGS, until
 
 F32 = torch.float32
 
@@ -36,10 +36,10 @@ def terminal(monkeypatch):
     return Tty()
 
 
-def drawn(terminal, text, total, steps, nap=0.15):
+def drawn(terminal, text, total, steps, comes=True):
     with redirect_stderr(terminal), progress(text, total) as step:
+        until(lambda: not comes or text in terminal.getvalue())
         for _ in range(steps):
-            time.sleep(nap)
             step()
     return terminal.getvalue()
 
@@ -59,35 +59,36 @@ def test_a_bar_without_a_known_number_of_steps(terminal):
 def test_nothing_in_the_first_two_seconds(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     assert _progress._PATIENCE == 2
-    assert drawn(Tty(), "short", 2, steps=2, nap=0.01) == ""
+    monkeypatch.setattr(_progress, "_PATIENCE", float(HANGS))  # the same patience for a machine on which two steps last
+    assert drawn(Tty(), "short", 2, steps=2, comes=False) == ""
 
 
 def test_nothing_where_there_is_no_terminal(monkeypatch):
     monkeypatch.setattr(_progress, "_PATIENCE", 0.0)
     monkeypatch.setenv("FORCE_COLOR", "1")  # logs in colour are no terminal
-    assert drawn(io.StringIO(), "piped", 2, steps=2) == ""
+    assert drawn(io.StringIO(), "piped", 2, steps=2, comes=False) == ""
 
 
 def test_nothing_on_a_dumb_terminal(terminal, monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
-    assert drawn(terminal, "dumb", 2, steps=2) == ""
+    assert drawn(terminal, "dumb", 2, steps=2, comes=False) == ""
 
 
 def test_an_inner_bar_stays_silent_and_the_next_one_is_shown(terminal):
     with redirect_stderr(terminal), progress("outer", 1), progress("inner", 1):
-        time.sleep(0.3)
+        until(lambda: "outer" in terminal.getvalue())
     assert "outer" in terminal.getvalue()
     assert "inner" not in terminal.getvalue()
     assert "afterwards" in drawn(terminal, "afterwards", 1, steps=1)
 
 
 def test_a_bar_goes_away_when_the_work_fails(terminal):
-    def fails(seconds):
-        time.sleep(seconds)
+    def fails():
+        until(lambda: "failing" in terminal.getvalue())
         raise KeyError
 
     with redirect_stderr(terminal), pytest.raises(KeyError), progress("failing", 2):
-        fails(0.3)
+        fails()
     assert "failing" in terminal.getvalue()
     assert "again" in drawn(terminal, "again", 1, steps=1)
 
@@ -208,17 +209,20 @@ def test_every_long_analysis_counts_to_the_end(name, setting, monkeypatch):
 def test_the_command_draws_a_bar_in_a_terminal_and_keeps_stdout_clean(tmp_path):
     """Under a terminal of its own, with its results in a file, as `unbraid ... > file` is run."""
     script = (
-        "import sys, time; from unbraid import _progress; _progress._PATIENCE = 0.0\n"
+        "from unbraid import _progress; _progress._PATIENCE = 0.0\n"
         "from unbraid._progress import progress\n"
         "with progress('work', 3) as step:\n"
-        "    for _ in range(3): time.sleep(0.15); print('result'); step()\n"
+        "    input()\n"
+        "    for _ in range(3): print('result'); step()\n"
     )
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=theirs, text=True, env=environment, check=True
-    )
-    os.close(theirs)
-    assert done.stdout == "result\n" * 3
-    assert b"work" in os.read(ours, 100_000)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": theirs}
+    with subprocess.Popen([sys.executable, "-c", script], text=True, env=environment, **pipes) as process:
+        os.close(theirs)
+        drawn = b""
+        while b"work" not in drawn:
+            drawn += os.read(ours, 100_000)  # an error where the process has ended
+        assert process.communicate("go on\n", timeout=HANGS)[0] == "result\n" * 3
+    assert process.returncode == 0
     os.close(ours)

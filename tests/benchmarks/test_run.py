@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from waiting import HANGS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -42,6 +44,6 @@ def test_a_result_that_moved_is_shown_beside_the_committed_one(runner, monkeypat
 
 def test_a_name_that_is_none_is_said_in_one_line():
     program = [sys.executable, str(ROOT / "benchmarks" / "run.py"), "speed"]
-    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=HANGS)
     assert done.returncode == 2
     assert done.stderr.startswith("no such benchmark: speed; there are attribute, ")

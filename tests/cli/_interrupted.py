@@ -6,8 +6,9 @@ import subprocess
 import sys
 import time
 
+from waiting import HANGS
+
 UP = "import sys; from unbraid.cli import main; sys.stdout.write('up\\n'); sys.stdout.flush(); sys.exit(main())"
-HANGS = 900  # seconds that only what hangs takes
 
 
 def start(arguments, folder):

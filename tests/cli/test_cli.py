@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from cli._run import invoke
 from unbraid.cli._model import KINDS, Wish, load, parse_shape
+from waiting import HANGS, until
 
 VERBS = ["report", "train", "sweep", "trace", "unravel", "paths", "lesion", "prune", "figure"]
 FIGURES = ["network", "unravelled", "order", "toy"]
@@ -18,7 +18,7 @@ FIGURES = ["network", "unravelled", "order", "toy"]
 
 def command(*arguments, cwd=None):
     return subprocess.run(
-        [sys.executable, "-m", "unbraid", *arguments], capture_output=True, text=True, cwd=cwd, timeout=120
+        [sys.executable, "-m", "unbraid", *arguments], capture_output=True, text=True, cwd=cwd, timeout=HANGS
     )
 
 
@@ -45,7 +45,7 @@ def test_help_draws_and_writes_nothing_so_it_loads_no_library_for_it():
         "import sys; from unbraid.cli import main; main(['--help']); main(['figure', 'toy']); main(['trace']);"
         "sys.exit(any(m in sys.modules for m in ('matplotlib', 'jinja2', 'unbraid.train', 'unbraid.data')))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANGS)
     assert done.returncode == 0, done.stderr
 
 
@@ -112,11 +112,9 @@ def test_an_interrupt_ends_with_one_line_and_130(tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
-        deadline = time.monotonic() + 90
-        while not (tmp_path / "run").exists() and time.monotonic() < deadline:  # then training has begun
-            time.sleep(0.1)
+        until((tmp_path / "run").exists, child)  # then training has begun
         os.kill(child.pid, signal.SIGINT)
-        out, err = child.communicate(timeout=60)
+        out, err = child.communicate(timeout=HANGS)
     finally:
         child.kill()
         child.wait()

@@ -8,13 +8,14 @@ from types import SimpleNamespace
 import pytest
 
 from unbraid.cli import _complete
+from waiting import HANGS
 
 
 def ask(**environment):
     """What a new process answers a shell, which hands its words over in the environment."""
     asked = {**os.environ, **environment}
     done = subprocess.run(
-        [sys.executable, "-m", "unbraid"], env=asked, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-m", "unbraid"], env=asked, capture_output=True, text=True, check=True, timeout=HANGS
     )
     assert done.stderr == ""
     return done.stdout

@@ -14,6 +14,7 @@ import torch
 
 from cli._run import invoke
 from unbraid import data, train
+from waiting import HANGS
 
 OPTIONS = ["--examples", "60", "--batch", "25"]
 
@@ -91,7 +92,7 @@ def killed(tmp_path, folder, *options):
     file = tmp_path / "kept.sqlite"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*program, str(file), *options], capture_output=True, text=True, timeout=300, check=False, env=environment
+        [*program, str(file), *options], capture_output=True, text=True, timeout=HANGS, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
     again = invoke("lesion", str(folder), "--batch", "25", "--examples", "500", "--json", "--keep", str(file), *options)
@@ -130,7 +131,7 @@ def test_a_full_disk_is_one_line_and_what_was_kept_serves(run, tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=HANGS,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, resource.RLIM_INFINITY)),
     )
     assert (full.returncode, full.stdout) == (2, "")

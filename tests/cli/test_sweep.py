@@ -7,7 +7,6 @@ import sqlite3
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from cli._run import invoke
 from unbraid import data, nn, train
 from unbraid.cli._grid import Grid, Setting
 from unbraid.train import Recipe
+from waiting import HANGS, until
 
 SMALL = """
 kind = ["plain", "residual"]
@@ -223,11 +223,10 @@ def test_after_an_interrupt_what_is_finished_is_kept_and_the_same_command_goes_o
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    database, end = tmp_path / "grid.sqlite", time.monotonic() + 60
-    while time.monotonic() < end and not (database.exists() and count(database)):
-        time.sleep(0.05)
+    database = tmp_path / "grid.sqlite"
+    until(lambda: database.exists() and count(database), process)
     process.send_signal(signal.SIGINT)
-    out, said = process.communicate(timeout=60)
+    out, said = process.communicate(timeout=HANGS)
     assert process.returncode == 130
     assert out == ""
     finished = len(rows(database))
@@ -255,7 +254,7 @@ def test_a_sweep_killed_at_random_moments_ends_in_the_same_table(tmp_path):
         file.write_text(text)
     program = [sys.executable, str(Path(__file__).with_name("_killed_sweep.py")), str(unbroken), str(killed)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(program, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    done = subprocess.run(program, capture_output=True, text=True, timeout=HANGS, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     reached = json.loads(done.stderr)
     assert len(reached) > 3

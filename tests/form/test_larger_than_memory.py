@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import unbraid
 from form import _larger
+from waiting import HANGS
 
 DEPTH, WIDTH = 18, 2048  # 302 MB; one block has 17 MB
 WEIGHTS = DEPTH * WIDTH * WIDTH * 4
@@ -42,7 +43,7 @@ def test_a_third_of_the_weights_is_enough(folder, tmp_path):
     # The allocator gives back what is freed: otherwise the peak depends on what it keeps.
     env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     arguments = [str(folder), str(tmp_path / "found.pt"), str(DEPTH), str(WIDTH)]
-    subprocess.run([sys.executable, str(script), *arguments], env=env, check=True, timeout=300)
+    subprocess.run([sys.executable, str(script), *arguments], env=env, check=True, timeout=HANGS)
     found = torch.load(tmp_path / "found.pt", weights_only=True)
     assert found.pop("peak") < WEIGHTS / 3
 

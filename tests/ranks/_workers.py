@@ -25,6 +25,7 @@ from unbraid import gradients, ranks, train
 from unbraid import nn as unn
 from unbraid.cli import main
 from unbraid.train import Recipe
+from waiting import HANGS
 
 RECIPE = Recipe(epochs=2, batch_size=50, lr=0.05)  # 330 examples: the last batch holds 30
 
@@ -223,7 +224,7 @@ def work(folder, size):
 def rank_of(size, rank, folder):
     if size > 1:
         store = dist.FileStore(str(folder / f"store {size}"), size)
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=60))
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=HANGS))
         os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="localhost", MASTER_PORT="1")
     found = work(folder, size)
     (folder / str(size) / f"{rank}.json").write_text(json.dumps(found))

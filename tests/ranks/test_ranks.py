@@ -11,6 +11,7 @@ import torch
 
 from unbraid import RankError, ranks
 from unbraid.ranks import Share, World, in_order
+from waiting import HANGS
 
 ANALYSES = (
     *("lesion zero", "lesion mean", "lesion resample", "lesion of an iterator", "lesion of one batch"),
@@ -24,7 +25,7 @@ def found(tmp_path_factory):
     """By (ranks, rank)."""
     folder = tmp_path_factory.mktemp("ranks")
     program = [sys.executable, str(Path(__file__).with_name("_workers.py")), str(folder)]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(program, capture_output=True, text=True, timeout=HANGS, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     read = {(n, r): json.loads((folder / f"{n}" / f"{r}.json").read_text()) for n, r in [(1, 0), *WORLDS]}
     return read | {"folder": folder}

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import torch
 
 from cli._run import invoke
 from unbraid import train
+from waiting import HANGS, until
 
 NETWORK = ("--depth", "6", "--width", "40", "--data", "digits")
 OPTIONS = (*NETWORK, "--epochs", "24", "--batch-size", "20", "--lr", "0.005", "--json")
@@ -29,7 +29,7 @@ def test_a_killed_rank_is_told_and_restarted_and_the_run_goes_on(tmp_path):
             first = kill_after(agent, folder, epochs=2, which=-1)
             kept = lines(folder)
             second = kill_after(agent, folder, epochs=len(kept) + 2, which=0, but=first)
-            stdout, stderr = agent.communicate(timeout=60)
+            stdout, stderr = agent.communicate(timeout=HANGS)
         finally:
             agent.kill()
     assert agent.returncode == 1
@@ -61,11 +61,7 @@ def compare(folder, other):
 
 def kill_after(agent, folder, *, epochs, which, but=None, workers=2):
     """Kill one of the agent's workers, once so many epochs are kept; its process id."""
-    end = time.monotonic() + 90
-    while len(lines(folder)) < epochs:
-        assert agent.poll() is None, agent.communicate()[1]
-        assert time.monotonic() < end, "no progress"
-        time.sleep(0.02)
+    until(lambda: len(lines(folder)) >= epochs, agent)
     found = [pid for pid in children(agent.pid) if pid != but]
     assert len(found) == workers
     os.kill(found[which], signal.SIGKILL)
@@ -107,7 +103,7 @@ def test_a_rank_killed_on_one_of_two_machines(tmp_path):
     agents = [subprocess.Popen([*program, *OPTIONS], **pipes) for _ in range(2)]
     try:
         kill_after(agents[1], folder, epochs=2, which=0, workers=1)
-        said = [agent.communicate(timeout=120) for agent in agents]
+        said = [agent.communicate(timeout=HANGS) for agent in agents]
     finally:
         for agent in agents:
             agent.kill()
@@ -151,7 +147,7 @@ def under_torchrun(ranks, *arguments):
     command = [*program, "-m", "unbraid", *arguments]
     # The number of threads that torchrun takes where nobody says one, and then says so in a banner.
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=alone, capture_output=True, text=True, timeout=180, check=False)
+    return subprocess.run(command, env=alone, capture_output=True, text=True, timeout=HANGS, check=False)
 
 
 def free_port():

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from waiting import HANGS
+
 STUDIES = Path(__file__).parents[2] / "studies"
 sys.path.append(str(STUDIES))
 
@@ -19,7 +21,7 @@ NAMES = sorted(path.stem for path in STUDIES.glob("*.py") if not path.stem.start
 def test_the_quick_variant_prints_a_table(name, tmp_path):
     done = subprocess.run(
         [sys.executable, str(STUDIES / f"{name}.py"), "--quick"],
-        capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False,
+        capture_output=True, text=True, cwd=tmp_path, timeout=HANGS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
@@ -99,7 +101,7 @@ def test_a_study_killed_at_random_moments_ends_with_the_rows_of_an_unbroken_one(
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=HANGS,
         )
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "killed.json").read_bytes() == (tmp_path / "whole.json").read_bytes()

@@ -8,11 +8,12 @@ from pathlib import Path
 from train._small import examples, network, same_bits
 from unbraid import train
 from unbraid.train import Recipe
+from waiting import HANGS
 
 
 def victims(how, folder):
     program = [sys.executable, str(Path(__file__).with_name("_killed.py")), how, str(folder)]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(program, capture_output=True, text=True, timeout=HANGS, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -12,6 +12,7 @@ import pytest
 from train._small import examples
 from unbraid.errors import CheckpointError
 from unbraid.train import Store
+from waiting import HANGS
 
 ASKED, RESULT = {"depth": 20, "seed": 0}, {"test_error": 31.5, "diverged": None}
 
@@ -128,7 +129,7 @@ def test_a_full_or_a_read_only_disk(tmp_path, pragma, text):
 def test_killed_writers_keep_what_they_said_they_kept(tmp_path):
     """Writers add three runs at a time, say so, and are killed: each three is there whole, and each that was said."""
     program = [sys.executable, str(Path(__file__).with_name("_killed_store.py")), str(tmp_path / "runs.sqlite")]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(program, capture_output=True, text=True, timeout=HANGS, check=False)
     assert done.returncode == 0, done.stderr
     said, there = json.loads(done.stdout)
     assert len(said) >= 10

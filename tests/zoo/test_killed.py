@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from waiting import HANGS
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "zoo.py"
 
 
@@ -38,7 +40,7 @@ def finished(results):
 @pytest.mark.slow
 def test_a_killed_zoo_goes_on_where_it_was(tmp_path):
     draw, whole, killed = random.Random(5), tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
-    assert start(whole).communicate(timeout=600)[0].count("\n") >= 3
+    assert start(whole).communicate(timeout=HANGS)[0].count("\n") >= 3
     last = []
     for _ in range(6):
         zoo = start(killed)
@@ -52,6 +54,6 @@ def test_a_killed_zoo_goes_on_where_it_was(tmp_path):
         assert found[: len(last)] == last, "a finished model was lost or traced again"
         last = found
     zoo = start(killed)
-    zoo.communicate(timeout=600)
+    zoo.communicate(timeout=HANGS)
     assert zoo.returncode == 0
     assert finished(killed) == finished(whole)
