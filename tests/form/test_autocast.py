@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 import unbraid
-from networks import error, normal
+from networks import Does, error, lively, mlp, normal
 from unbraid.errors import InexactError
+from unbraid.form import _functional, trace
 from unbraid.walk import Polynomials
 
 F32, BF16 = torch.float32, torch.bfloat16
@@ -64,3 +65,39 @@ def test_what_is_lost_is_seen_in_the_coarse_type_too(monkeypatch):
     monkeypatch.setattr(Polynomials, "plus", lambda self, a, b: a)
     with pytest.raises(InexactError, match=r"must sum to the gradient to 0\.05"):
         unbraid.gradient_spectrum(form, normal(4, 8, dtype=F32), target=1)
+
+
+def gate_before(net, x):
+    with torch.no_grad():
+        gate = torch.sigmoid(net.g(x))
+    with torch.autocast("cpu", enabled=False):
+        y = net.f(x)
+    return x + y * gate
+
+
+def gate_around(net, x):
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        gate = torch.sigmoid(net.g(x))
+    return x + net.f(x) * gate
+
+
+def gate_returned(net, x):
+    with torch.autocast("cpu", enabled=False):
+        y = net.f(x)
+    with torch.no_grad():
+        gate = torch.sigmoid(net.g(x))
+    return x + y * gate, gate
+
+
+@pytest.mark.parametrize("function", [gate_before, gate_around, gate_returned])
+def test_a_region_without_gradients_stays_one_beside_an_autocast_region(function):
+    """torch traces a model with an autocast region once more, and forgets the others; trace compares gradients."""
+    model = lively(Does(function, f=mlp(6), g=mlp(6)))
+    form = trace(model, normal(3, 6), tracer="export")
+    assert form.verify((normal(3, 6, seed=1),)).error <= 1e-12
+
+
+def test_a_region_that_is_forgotten_is_seen(monkeypatch):
+    monkeypatch.setattr(_functional, "_detach_what_leaves_regions", lambda module: None)
+    with pytest.raises(InexactError, match="The form's gradient must be the model's own"):
+        trace(lively(Does(gate_before, f=mlp(6), g=mlp(6))), normal(3, 6), tracer="export")

@@ -4,7 +4,7 @@ from typing import Any
 from torch import fx
 from torch.export import ExportedProgram
 
-from unbraid.form._flat import Flat, detach_ungraded, flattened
+from unbraid.form._flat import Flat, attribute, detach_ungraded, flattened, marked
 from unbraid.form._in_place import without_writes
 from unbraid.form._spelling import spell_out
 from unbraid.form._unwarned import unwarned
@@ -57,11 +57,27 @@ def tidy(graph: fx.Graph) -> None:
 def _decomposed(program: ExportedProgram) -> ExportedProgram:
     bodies = [module for module in program.graph_module.modules() if isinstance(module, fx.GraphModule)]
     written = {node.name: node.meta for body in bodies for node in body.graph.nodes}
+    for body in bodies:
+        _detach_what_leaves_regions(body)
     with unwarned(".*LeafSpec"):  # torch copies its own tree specs in a way that it has deprecated itself
         program = program.run_decompositions({})
     for node in program.graph_module.graph.nodes:
         _write_back_place(node, written)
     return program
+
+
+def _detach_what_leaves_regions(module: fx.GraphModule) -> None:
+    """No gradient leaves a region of torch.no_grad: decomposing forgets such regions, and keeps `detach`.
+
+    A region is the body of a wrapper, or inside an autocast region what runs between two switches.
+    """
+    detach_ungraded(marked(module.graph))
+    for node in module.graph.nodes:
+        if name_of(node) == "wrap_with_set_grad_enabled" and not node.args[0]:
+            body = attribute(module, node.args[1])
+            detach_ungraded(Flat(body.graph, {inner for inner in body.graph.nodes if inner.op == "call_function"}))
+            body.recompile()
+    module.recompile()
 
 
 def _write_back_place(node: fx.Node, written: dict[str, dict[str, Any]]) -> None:
