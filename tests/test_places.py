@@ -4,8 +4,10 @@ Nothing is waited for, nothing outside is read as ours or written, and each ends
 """
 
 import os
+import re
 import resource
 import shutil
+import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -169,6 +171,60 @@ def test_a_full_disk_is_one_line(run, tmp_path, monkeypatch, name):
         result = invoke(*arguments)
     assert (result.status, result.stderr.strip().count("\n")) == (2, 0), result.stderr
     assert "fault of unbraid" not in result.stderr
+
+
+@contextmanager
+def no_superuser():
+    """Rights bind everyone but root, as whom containers run their tests."""
+    root = os.geteuid() == 0
+    if root:
+        os.setegid(65534)
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+            os.setegid(0)
+
+
+@pytest.fixture
+def read_only(monkeypatch):
+    """A folder that everybody may read and nobody may write; those of pytest are for their owner alone."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "grid.toml").write_text(GRID)
+        (folder / "model.py").write_text(MODULE)
+        folder.chmod(0o555)
+        monkeypatch.chdir(folder)
+        yield folder
+        folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("name", ["train", "sweep", "prune a module", "figure", "keep"])
+def test_a_place_that_may_only_be_read_is_one_line(run, tmp_path, monkeypatch, read_only, name):
+    kept = shutil.copytree(run, read_only.parent / f"{read_only.name} run")
+    try:
+        arguments = [str(kept) if argument == "RUN" else argument for argument in FULL[name]]
+        monkeypatch.chdir(tmp_path)
+        for file in ("grid.toml", "model.py"):
+            shutil.copy(read_only / file, tmp_path)
+        assert invoke(*arguments).status == 0  # where it may be written; and what is imported late is imported
+        monkeypatch.chdir(read_only)
+        with no_superuser():
+            result = invoke(*arguments)
+        assert (result.status, result.stderr.strip().count("\n")) == (2, 0), result.stderr
+        assert re.search("Permission denied|unable to open database file", result.stderr)
+        assert sorted(path.name for path in read_only.iterdir()) == ["grid.toml", "model.py"]
+    finally:
+        shutil.rmtree(kept)
+
+
+def test_a_form_cannot_be_saved_where_one_may_only_read(form, read_only):
+    loaded = ResidualForm.load(form)
+    with no_superuser(), pytest.raises(CheckpointError, match=r"Permission denied"):
+        loaded.save(read_only / "saved")
+    assert not (read_only / "saved").exists()
 
 
 def test_few_open_files(form, tmp_path):
