@@ -447,3 +447,18 @@ def test_at_sizes_that_grow_together_a_form_that_departs_is_seen():
     graph = replace(form.graph, steps=tuple(broken if step is first else step for step in form.graph.steps))
     with pytest.raises(InexactError, match=r"at another batch size     [1-9]"):
         replace(form, graph=graph).verify(args)
+
+
+def test_weights_that_are_not_compared_learn_all_the_same(form, monkeypatch):
+    """Where a weight is frozen torch goes another way, in NextViT to a wrong gradient: so they learn as in the model."""
+    seen = []
+
+    def watched(graph, state, inputs):
+        seen.append({name for name in form.learned if state[name].requires_grad})
+        return run(graph, state, inputs)
+
+    run = _gradients.run
+    monkeypatch.setattr(_gradients, "run", watched)
+    monkeypatch.setattr(_gradients, "_ROOM", 6)  # numbers: one bias
+    assert form.verify(X).gradients <= 1e-12
+    assert seen == [set(form.learned)]

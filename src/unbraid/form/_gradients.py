@@ -234,9 +234,17 @@ def _of_the_form(
     own = {id(leaves.parameters[name]): name for name in leaves.parameters}
     learned = {name: tensor.detach().requires_grad_() for name, tensor in leaves.parameters.items()}
     shared = {name: learned[own[id(held[name])]] for name in form.learned if id(held[name]) in own}
+    # The others learn as they do in the model: where one weight is frozen torch goes another way, not always rightly.
+    others = {
+        name: form.state[name].detach().requires_grad_(held[name].requires_grad)
+        for name in form.learned
+        if id(held[name]) not in own
+    }
 
     def result() -> Any:
-        values = run(form.graph, joined(form.state, {**learned, **shared}), form.signature.bind(positional, keywords))
+        values = run(
+            form.graph, joined(form.state, {**others, **learned, **shared}), form.signature.bind(positional, keywords)
+        )
         return form.signature.result(values)
 
     try:
