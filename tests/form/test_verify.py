@@ -450,7 +450,7 @@ def test_at_sizes_that_grow_together_a_form_that_departs_is_seen():
 
 
 def test_weights_that_are_not_compared_learn_all_the_same(form, monkeypatch):
-    """Where a weight is frozen torch goes another way, in NextViT to a wrong gradient: so they learn as in the model."""
+    """Where a weight is frozen torch goes another way, in NextViT to a wrong gradient: learn as in the model."""
     seen = []
 
     def watched(graph, state, inputs):

@@ -1,6 +1,7 @@
 """The ledger of additions: what each addition in the source of the zoo's models is, found by reading that source.
 
-One file per package, tests/zoo/ledger/timm.toml say; one line per expression that adds tensors of data, by file and
+One file per package, tests/zoo/ledger/timm.toml say (what the lowest versions that are allowed write in another way
+stands in tests/zoo/ledger/lowest); one line per expression that adds tensors of data, by file and
 function, so that it outlives changes elsewhere in the file:
 
     ["timm/models/beit.py"."Block.forward"]
@@ -26,8 +27,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from oracles.additions import Place
+
+Lines: TypeAlias = Mapping[str, Mapping[str, Mapping[str, str]]]
 
 FOLDER = Path(__file__).parents[1] / "zoo" / "ledger"
 _VERDICT = re.compile(
@@ -60,18 +64,15 @@ class Ledger:
 
     Args:
         lines: verdicts by file, function and expression.
+        older: those on other versions of the same files, which are never stale.
 
     Raises:
         ValueError: a verdict is none of those above, or lacks its reason.
     """
 
-    def __init__(self, lines: Mapping[str, Mapping[str, Mapping[str, str]]]) -> None:
-        self.verdicts = {
-            (file, function, text): _parsed(f"{file}, {function}, {text}", verdict)
-            for file, functions in lines.items()
-            for function, texts in functions.items()
-            for text, verdict in texts.items()
-        }
+    def __init__(self, lines: Lines, older: Lines | None = None) -> None:
+        self._older = _verdicts(older or {})
+        self.verdicts = self._older | _verdicts(lines)
 
     def judged(self, model: str, ran: Iterable[tuple[Place, int]]) -> Iterator[tuple[Place, Verdict | None, int]]:
         """The verdicts on the expressions that a model runs, each with how often; None for what nobody has read."""
@@ -92,16 +93,29 @@ class Ledger:
         """The lines of some packages that no model runs any more."""
         run, packages = {(place.file, place.function, place.text) for place in met}, set(packages)
         for file, function, text in self.verdicts:
-            if file.split("/")[0] in packages and (file, function, text) not in run:
+            if file.split("/")[0] in packages and (file, function, text) not in run | self._older.keys():
                 yield f"no model runs this line of the ledger: {file}, {function}: {text}"
 
 
 def read(folder: Path = FOLDER) -> Ledger:
-    """The committed ledger."""
-    lines: dict[str, dict[str, dict[str, str]]] = {}
+    """The committed ledger, with that of the lowest versions that are allowed."""
+    return Ledger(_in_folder(folder), _in_folder(folder / "lowest"))
+
+
+def _in_folder(folder: Path) -> Lines:
+    lines: dict[str, Mapping[str, Mapping[str, str]]] = {}
     for file in sorted(folder.glob("*.toml")):
         lines |= tomllib.loads(file.read_text())
-    return Ledger(lines)
+    return lines
+
+
+def _verdicts(lines: Lines) -> dict[tuple[str, str, str], tuple[Verdict, ...]]:
+    return {
+        (file, function, text): _parsed(f"{file}, {function}, {text}", verdict)
+        for file, functions in lines.items()
+        for function, texts in functions.items()
+        for text, verdict in texts.items()
+    }
 
 
 def faults(

@@ -127,6 +127,9 @@ def test_a_line_that_no_model_runs_any_more_is_named():
         "no model runs this line of the ledger: package/file.py, Block.forward: y + x"
     ]
     assert not list(ledger.stale([PLACE], ["other"]))
+    older = Ledger({}, {PLACE.file: {PLACE.function: {PLACE.text: "block"}}})
+    assert not list(older.stale([], ["package"]))
+    assert not list(faults(older, "model", [(PLACE, 1)], {PLACE.where: 1}, {}))
 
 
 @pytest.mark.parametrize("verdict", ["", "blocks", "block: yes", "none", "held", "missed", "part", "block; none"])
@@ -137,7 +140,7 @@ def test_a_verdict_is_a_word_and_its_reason(verdict):
 
 def test_the_committed_ledger_is_sound():
     assert len(read().verdicts) > 500
-    for file in FOLDER.glob("*.toml"):
+    for file in FOLDER.rglob("*.toml"):
         packages = {name.split("/")[0].removesuffix(".py") for name in tomllib.loads(file.read_text())}
         assert packages == {file.stem}
     place = dataclasses.replace(PLACE, text="f'{x}' + \"y\" + 'z'")
