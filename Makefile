@@ -8,6 +8,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 MORE   := .venv-more
+LOWEST := .venv-lowest
+OLD    := resnet18 convnext_atto mixer_s32_224 vit_tiny_patch16_224 swin_tiny_patch4_window7_224 \
+          GPT2 Llama Gemma2 Mixtral T5 Bert Whisper ViT
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: bench bench-compare notebooks studies help report test test-slow check docs format zoo depth clean fuzz mutants
@@ -52,7 +55,8 @@ notebooks: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/notebooks.py
 
 # make zoo      trace the models of timm, transformers and a dozen other libraries; writes docs/zoo.md
-zoo: $(VENV)/.dev $(MORE)/.ready
+zoo: $(VENV)/.dev $(MORE)/.ready $(LOWEST)/.ready
+	$(LOWEST)/bin/python scripts/zoo.py --results runs/zoo/lowest.jsonl $(OLD)
 	YOLO_CONFIG_DIR=$(MORE) YOLO_VERBOSE=False $(MORE)/bin/python scripts/zoo.py --more
 	$(BIN)/python scripts/zoo.py
 
@@ -92,6 +96,14 @@ $(VENV)/.fuzz: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.data
+
+# The oldest timm and transformers that pyproject.toml allows, and what else they need as it is now.
+$(LOWEST)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[zoo]'
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt) \
+		$$($(LOWEST)/bin/python -c "import tomllib; print(*(need.replace('>=', '==') for need in tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['zoo']))")
+	@touch $@
 
 # An environment of its own: what the other libraries ask for would replace our torch, so they come without dependencies.
 $(MORE)/.ready: pyproject.toml constraints.txt
