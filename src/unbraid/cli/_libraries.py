@@ -128,7 +128,7 @@ def _inputs_of(model: Any, wish: Wish) -> dict[str, Any]:
         shape = wish.shape or (wish.examples, int(config.get("num_channels", 3)), side, side)
         return {"pixel_values": normal(shape, wish.device)}
     shape = wish.shape or (wish.examples, 16)
-    ids = torch.randint(int(config["vocab_size"]), shape, generator=torch.Generator().manual_seed(SEED))
+    ids = torch.randint(int(config["vocab_size"]), shape, generator=torch.Generator().manual_seed(SEED), device="cpu")
     ids = ids.to(wish.device)
     both = {"input_ids": ids, "decoder_input_ids": ids} if config.get("is_encoder_decoder") else {"input_ids": ids}
     return {**both, **({"use_cache": False} if "use_cache" in config else {})}

@@ -72,4 +72,4 @@ def normal(shape: tuple[int, ...], device: str = "cpu") -> "Tensor":
     """The same normal numbers each time."""
     import torch
 
-    return torch.randn(shape, generator=torch.Generator().manual_seed(SEED)).to(device)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(SEED), device="cpu").to(device)

@@ -117,7 +117,7 @@ def _split(
             f"{name}: both parts must hold examples; {test_fraction:g} of {examples} examples is {tests}. "
             "Give more examples, or x_test and y_test."
         )
-    order = torch.randperm(examples, generator=torch.Generator().manual_seed(seed)).numpy()
+    order = torch.randperm(examples, generator=torch.Generator().manual_seed(seed), device="cpu").numpy()
     return order[tests:], order[:tests]
 
 

@@ -34,7 +34,7 @@ def tokens(
     path = Path(path)
     if positions < 1:
         raise DataError(f"tokens: an example has at least 1 position; got {positions}")
-    rows = torch.as_tensor(_read(path, encode))
+    rows = torch.as_tensor(_read(path, encode), device="cpu")
     rows = rows.reshape(-1, rows.shape[-1]) if rows.ndim > 1 else rows[None]
     pieces = [row[: len(row) // (positions + 1) * (positions + 1)].reshape(-1, positions + 1) for row in rows]
     whole = torch.cat(pieces)

@@ -6,6 +6,7 @@ which every analysis takes.
 
 from unbraid.form._aim import TARGET, Aim, aim, explained, outputs_read
 from unbraid.form._aside import Draws, drawing
+from unbraid.form._bare import bare
 from unbraid.form._batches import Batch, Batches, Keep, Metric, each_batch, each_row
 from unbraid.form._block import Block
 from unbraid.form._channels import channel_dimension
@@ -66,6 +67,7 @@ __all__ = [
     "aim",
     "as_call",
     "as_html",
+    "bare",
     "branch_of",
     "by_chance",
     "chain",

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from unbraid._modes import ordinary
 from unbraid.errors import DataError
 from unbraid.form._form import ResidualForm
 from unbraid.form._ledger import ledger
@@ -150,7 +151,9 @@ def _as_batch(form: ResidualForm, item: Any, number: int) -> Batch:
             f"{_described(item)}."
         )
     device = device_of(form.state)
-    inputs, labels = pytree.tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, (*item,))
+    inputs, labels = pytree.tree_map(
+        lambda leaf: ordinary(leaf.to(device)) if isinstance(leaf, Tensor) else leaf, (*item,)
+    )
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
     if isinstance(inputs, Mapping):

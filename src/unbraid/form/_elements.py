@@ -68,7 +68,7 @@ class Elements:
         numbers, others = (([*map(self._known, nodes)]) for nodes in (first, second))
         if not numbers or not all(isinstance(known, Tensor) for known in numbers + others):
             return False
-        taken = torch.zeros(1 + max(int(known.max()) for known in numbers + others), dtype=torch.bool)
+        taken = torch.zeros(1 + max(int(known.max()) for known in numbers + others), dtype=torch.bool, device="cpu")
         for known in numbers:
             taken[known.flatten()] = True
         return not any(bool(taken[known.flatten()].any()) for known in others)
@@ -120,7 +120,7 @@ class Elements:
         counts = [math.prod(sizes) for sizes in results]
         if not 0 < sum(counts) <= _LARGEST:
             return None
-        numbers = torch.split(torch.arange(sum(counts)), counts)
+        numbers = torch.split(torch.arange(sum(counts), device="cpu"), counts)
         parts = [part.view(sizes) for part, sizes in zip(numbers, results, strict=True)]
         return parts[0] if isinstance(value, Tensor) else parts
 

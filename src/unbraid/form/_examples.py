@@ -129,7 +129,7 @@ def examples(
     if count == 1:
         return Examples(1, False, {})
     found = {s: torch.zeros(g.shape, dtype=torch.int64, device=g.device) for s, g in gradients.items()}
-    numbers = torch.arange(count)
+    numbers = torch.arange(count, device="cpu")
     digit = 1
     while digit < count:
         weighted = pull(torch.exp2(((numbers // digit) % _POWERS - _POWERS // 2).double()))

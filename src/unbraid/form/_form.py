@@ -8,6 +8,7 @@ import torch
 from rich.table import Table
 from rich.tree import Tree
 
+from unbraid._modes import outside_modes
 from unbraid.errors import Refusal
 from unbraid.form._block import Block
 from unbraid.form._device import to_device
@@ -122,11 +123,13 @@ class ResidualForm(Result):
         values = run(self.graph, self.state, self.signature.bind(args, kwargs))
         return self.signature.result(values)
 
+    @outside_modes
     def values(self, args: Any, kwargs: Mapping[str, Any] | None, streams: tuple[str, ...]) -> dict[str, Any]:
         """Run the form without gradients and return the values of some streams."""
         with torch.no_grad():
             return run(self.graph, self.state, self.inputs(args, kwargs), keep=streams)
 
+    @outside_modes
     def tape(self, args: Any, kwargs: Mapping[str, Any] | None = None) -> Tape:
         """Run the form and keep what pulling cotangents back through its segments needs."""
         return record(self.graph, self.state, self.inputs(args, kwargs))
@@ -135,6 +138,7 @@ class ResidualForm(Result):
         """The input streams of a call; `args` and `kwargs` as for `trace`."""
         return self.signature.bind(*as_call(args, kwargs))
 
+    @outside_modes
     def verify(self, args: Any, kwargs: Mapping[str, Any] | None = None) -> Verification:
         """Check the form against the model at an input, and at a further one of another batch size.
 
@@ -147,6 +151,7 @@ class ResidualForm(Result):
         """The same form with its state on a device, and tensors that its code makes made there."""
         return to_device(self, torch.device(device))
 
+    @outside_modes
     def save(self, folder: Path | str) -> Path:
         """Write the form into a folder: graph.pt2 (torch.export's format), weights.safetensors and form.json.
 
@@ -165,6 +170,7 @@ class ResidualForm(Result):
     # ResidualForm.load(folder) reads a saved form; form.load(folder) gives this form the weights of a folder.
     load = Loading()
 
+    @outside_modes
     def without(self, *which: BranchLike) -> "ResidualForm":
         """The form without branches: all of a block's, or one by (block, branch).
 
@@ -184,6 +190,7 @@ class ResidualForm(Result):
         graph = deleted(self.graph, parts, branches)
         return replace(self, graph=graph, deletions=(*self.deletions, *parts), error=float("nan"))
 
+    @outside_modes
     def split(self, into: Split) -> "ResidualForm":
         """The form whose attention branches are split into one branch a head, where the graph shows the heads.
 

@@ -8,13 +8,15 @@ from typing import Any, no_type_check
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 
 @contextmanager
 def written_out() -> Iterator[None]:
-    """Inside, `x.data` is `x.detach()`, and torch.inference_mode is torch.no_grad.
+    """Inside, `x.data` is `x.detach()`, torch.inference_mode is no_grad, and add(x, b, out=y) is y.copy_(add(x, b)).
 
-    Of the first the exporter makes a constant; of the second no tracer keeps anything. To begin with, gradients are on.
+    Of the first the exporter makes a constant; of the second no tracer keeps anything; the third torch refuses where
+    gradients pass. To begin with, gradients are on.
     """
     with _inference_as_no_grad(), torch.enable_grad(), _Data():
         yield
@@ -26,7 +28,24 @@ class _Data(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func == Tensor.data.__get__:  # a new object at each mention
             return args[0].detach()
-        return func(*args, **(kwargs or {}))
+        given = dict(kwargs or {})
+        if "out" in given and _undifferentiable(args, given):
+            made = func(*args, **{name: value for name, value in given.items() if name != "out"})
+            with torch.no_grad():
+                func(*args, **given)  # which gives the tensor its sizes
+            return given["out"].copy_(made)
+        return func(*args, **given)
+
+
+@no_type_check
+def _undifferentiable(args: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether torch would refuse a call with out=, because gradients are on and would have to pass."""
+    out = kwargs.get("out")
+    return (
+        isinstance(out, Tensor)
+        and torch.is_grad_enabled()
+        and any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in pytree.tree_leaves((args, kwargs)))
+    )
 
 
 @contextmanager

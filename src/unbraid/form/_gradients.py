@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from unbraid._modes import outside_modes
 from unbraid.errors import InexactError
 from unbraid.form._aim import explained
 from unbraid.form._alone import alone
@@ -63,6 +64,7 @@ class GradientCheck:
     unchecked: str | None = None
 
 
+@outside_modes
 def gradient_error(
     form: "ResidualForm", args: Any, kwargs: Mapping[str, Any] | None = None, target: Target | None = None
 ) -> float:
@@ -170,7 +172,8 @@ def projected(result: Any) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(0)
     outputs = [tensor for tensor in tensors_in(result) if _continuous(tensor)]
     return [
-        (output, torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)) for output in outputs
+        (output, torch.randn(output.shape, generator=generator, dtype=torch.float64, device="cpu").to(output))
+        for output in outputs
     ]
 
 

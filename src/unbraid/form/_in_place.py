@@ -29,6 +29,7 @@ from torch.fx.node import map_arg
 from unbraid.errors import TraceError
 from unbraid.form._aliases import Unknown, same_object, shares, tried
 from unbraid.form._flat import Flat
+from unbraid.form._signature import sizes
 from unbraid.form._twins import defaults, mutates, twin, written
 from unbraid.form._views import inverse
 from unbraid.graph import is_float, name_of, values_read
@@ -229,8 +230,21 @@ class _Rewriter:
         made.kwargs = {key: value for key, value in made.kwargs.items() if key not in outs}
         for place, value in defaults(target, functional).items():
             made.args = made.args if place < len(made.args) else (*made.args, value)
+        if outs and sizes(before.meta["val"]) != sizes(made.meta["val"]):
+            return self.resized(made, node, argument, before)
         kwargs = {key: value for key, value in node.kwargs.items() if key not in outs}
         return self.as_before(made, node, argument, before, functional, kwargs)
+
+    def resized(self, made: fx.Node, node: fx.Node, argument: fx.Node, before: fx.Node) -> fx.Node:
+        """What is written with out= into a tensor of other sizes, `torch.empty(0)`, takes its place, in its type."""
+        if self.names[argument].tensor.base is not None:
+            raise _unknown(node)
+        dtype = before.meta["val"].dtype
+        try:
+            same = tried(made, made.target)[0].dtype is dtype
+        except Unknown:
+            same = False
+        return made if same else self.emitter(node)(aten.to.dtype, (made, dtype), node.meta["val"])
 
     def on_a_copy(self, node: fx.Node, argument: fx.Node, before: fx.Node) -> fx.Node:
         """An operator without a twin writes into a copy that nobody else sees."""

@@ -62,7 +62,7 @@ class Layout:
             return tensor
         strides = tensor.stride() if self.strides is None else self.strides
         size = tensor.element_size()
-        raw = torch.empty(_reach(tuple(tensor.shape), strides) * size + _ALIGNED, dtype=torch.uint8)
+        raw = torch.empty(_reach(tuple(tensor.shape), strides) * size + _ALIGNED, dtype=torch.uint8, device="cpu")
         begin = (self.shift - raw.data_ptr()) % _ALIGNED
         flat = raw[begin : len(raw) - (len(raw) - begin) % size].view(tensor.dtype)
         return flat.as_strided(tensor.shape, strides).copy_(tensor)

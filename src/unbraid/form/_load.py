@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
 
 import torch
 
+from unbraid._modes import outside_modes
 from unbraid.form._store import load
 from unbraid.form._weights import load_into
 
@@ -32,6 +33,7 @@ class Loading:
         return saved if form is None else partial(weights, form)
 
 
+@outside_modes
 def saved(folder: Path | str, *, stream: bool = False, device: torch.device | str = "cpu") -> "ResidualForm":
     """Read a saved form; the model's code is not needed, and nothing in the folder is run or unpickled.
 
@@ -52,6 +54,7 @@ def saved(folder: Path | str, *, stream: bool = False, device: torch.device | st
     return load(Path(folder), stream=stream).to(device)
 
 
+@outside_modes
 def weights(
     form: "ResidualForm", folder: Path | str, *, stream: bool = False, device: torch.device | str = "cpu"
 ) -> "ResidualForm":

@@ -6,8 +6,9 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, fx, nn
 
+from unbraid._modes import ordinary
 from unbraid.errors import InexactError, ShapeError
-from unbraid.form._trees import Leaf, flatten, leaves_of, mapped
+from unbraid.form._trees import Leaf, flatten, leaves_of, mapped, mapped_tensors, tensors_in
 
 Sizes: TypeAlias = tuple[int | str, ...]
 _SYMBOL = re.compile(r"\b[su]\d+\b")
@@ -207,12 +208,19 @@ def plain_names(placeholders: Iterable[fx.Node]) -> Callable[[Sizes], Sizes]:
 
 
 def as_call(args: Any, kwargs: Mapping[str, Any] | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A bare tensor means (tensor,), and a mapping of tensors given alone means keyword arguments."""
+    """A bare tensor means (tensor,), and a mapping of tensors given alone means keyword arguments.
+
+    Tensors that were made in inference mode become ones that autograd takes.
+    """
     if isinstance(args, Tensor):
-        return (args,), dict(kwargs or {})
-    if isinstance(args, Mapping):
-        return (), {**args, **(kwargs or {})}
-    return tuple(args), dict(kwargs or {})
+        call: tuple[tuple[Any, ...], dict[str, Any]] = (args,), dict(kwargs or {})
+    elif isinstance(args, Mapping):
+        call = (), {**args, **(kwargs or {})}
+    else:
+        call = tuple(args), dict(kwargs or {})
+    if any(tensor.is_inference() for tensor in tensors_in(call)):
+        call = mapped_tensors(ordinary, call)
+    return call
 
 
 def _another_way(decision: Decision, tensor: Tensor, recorded: str) -> InexactError:

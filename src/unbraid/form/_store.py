@@ -248,7 +248,7 @@ def _bare(program: ExportedProgram) -> ExportedProgram:
 
 
 def _empty(tensor: Tensor) -> Tensor:
-    empty = torch.empty(0, dtype=tensor.dtype)
+    empty = torch.empty(0, dtype=tensor.dtype, device="cpu")
     return nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
 
 

@@ -91,8 +91,8 @@ def sweep(
                     step()
                 seen.add(place)
         return {
-            "sums": torch.tensor(sums, dtype=torch.float64),
-            "examples": torch.tensor(batch.size if share.index == 0 else 0),
+            "sums": torch.tensor(sums, dtype=torch.float64, device="cpu"),
+            "examples": torch.tensor(batch.size if share.index == 0 else 0, device="cpu"),
             **_stacked([part for _, part in shares.parts(share)]),
         }
 
@@ -158,7 +158,7 @@ def lesioned(
 
 
 def _number(metric: Metric, output: Any, labels: Any) -> float:
-    value = torch.as_tensor(metric(output, labels))
+    value = torch.as_tensor(metric(output, labels), device="cpu")
     if value.numel() != 1:
         raise ValueError(f"metric: it must give one number for a batch, a scalar tensor; it gave {list(value.shape)}.")
     return float(value)
@@ -167,4 +167,4 @@ def _number(metric: Metric, output: Any, labels: Any) -> float:
 def _stacked(parts: Sequence[Part]) -> dict[str, Tensor]:
     """How many ran together, and how many did not though they are alike; the last part may hold a single variant."""
     stacked, refused = (part.stacked for part in parts), (part.alike and not part.stacked for part in parts)
-    return {"stacked": torch.tensor(sum(stacked)), "refused": torch.tensor(sum(refused))}
+    return {"stacked": torch.tensor(sum(stacked), device="cpu"), "refused": torch.tensor(sum(refused), device="cpu")}

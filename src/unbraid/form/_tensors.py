@@ -88,7 +88,7 @@ class Stored:
             CheckpointError: the file has changed since its header was read, or there is no memory for the tensor.
         """
         try:
-            tensor = torch.empty(self.shape, dtype=self.dtype)
+            tensor = torch.empty(self.shape, dtype=self.dtype, device="cpu")
             if not self.file.unchanged:
                 raise CheckpointError(
                     f"load: {self.path} has changed since {self.name!r} was found in it. Load the form again."

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from unbraid._modes import outside_modes
 from unbraid.errors import NotResidualError, Refusal, TraceError
 from unbraid.form._alone import alone
 from unbraid.form._anatomy import Anatomy, anatomy
+from unbraid.form._bare import bare
 from unbraid.form._block import Block
 from unbraid.form._cache import without_cache
 from unbraid.form._capture import Capture, Tracer, capture
@@ -29,6 +31,7 @@ from unbraid.form._weights import tied
 from unbraid.walk import like
 
 
+@outside_modes
 def trace(
     model: nn.Module,
     args: Any,
@@ -66,7 +69,8 @@ def trace(
     positional, keywords = as_call(args, kwargs)
     if device not in (None, "meta"):
         raise ValueError(f'trace: device is "meta", or None for where the model is; {device!r} came. See form.to(...).')
-    keywords, notes = without_cache(model, positional, keywords)
+    model, taken_off = bare(model)
+    keywords, passed = without_cache(model, positional, keywords)
     with alone(), plain_checkpoints():
         if device is None:
             captured = capture(model, positional, keywords, tracer)
@@ -74,10 +78,11 @@ def trace(
             captured = capture(*on_meta(model, positional, keywords), tracer, free=True)
             captured = replace(captured, state=computed(model, captured.state))
         form = assemble(captured, model, _learned(model))
-        form = replace(form, tolerance=tolerance, notes=(*form.notes, *notes))
+        form = replace(form, tolerance=tolerance, notes=(*form.notes, *taken_off, *passed))
         return _checked(form, positional, keywords)
 
 
+@outside_modes
 def chain(
     model: nn.Module, args: Any, kwargs: Mapping[str, Any] | None = None, *, layers: Sequence[str]
 ) -> ResidualForm:
@@ -96,11 +101,12 @@ def chain(
         TraceError: the computation cannot be captured, or a name is unknown or no stage of the data flow.
     """
     positional, keywords = as_call(args, kwargs)
+    model, taken_off = bare(model)
     names = _children(model, layers)
-    keywords, notes = without_cache(model, positional, keywords)
+    keywords, passed = without_cache(model, positional, keywords)
     with alone(), plain_checkpoints():
         form = assemble(capture(model, positional, keywords), model, _learned(model), names)
-        return _checked(replace(form, notes=(*form.notes, *notes)), positional, keywords)
+        return _checked(replace(form, notes=(*form.notes, *taken_off, *passed)), positional, keywords)
 
 
 def assemble(

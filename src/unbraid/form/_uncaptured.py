@@ -6,6 +6,7 @@ from types import TracebackType
 from torch import nn
 
 from unbraid.errors import TraceError
+from unbraid.form._bare import untraceable
 
 _DISPATCH = "tracer='dispatch' records one real run instead."
 # What to try, by a word of what the tracers said, the likeliest remedy first.
@@ -39,6 +40,10 @@ def _place(model: nn.Module, frames: TracebackType | None) -> str:
 def uncaptured(model: nn.Module, reasons: Mapping[str, str]) -> TraceError:
     """The error that says all of it, without advising what has just failed."""
     told = list(dict.fromkeys(reasons.values()))
+    if cause := untraceable(model):
+        return TraceError(
+            f"{type(model).__name__}: its computation could not be captured as a graph. {cause}", reasons=dict(reasons)
+        )
     advice = [text for sign, text in _ADVICE.items() if any(sign in reason for reason in told)]
     if "dispatch" in reasons:
         advice = [text for text in advice if "dispatch" not in text]

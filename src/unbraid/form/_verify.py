@@ -131,7 +131,9 @@ def _both(
 
 def _comparable(result: Any) -> list[Tensor]:
     """Tensors, and numbers as such."""
-    leaves = [torch.tensor(leaf) if isinstance(leaf, bool | int | float) else leaf for leaf in leaves_of(result)]
+    leaves = [
+        torch.tensor(leaf, device="cpu") if isinstance(leaf, bool | int | float) else leaf for leaf in leaves_of(result)
+    ]
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
@@ -340,14 +342,14 @@ def _another(
 
     def other(tensor: Tensor, growing: frozenset[int]) -> Tensor:
         for dimension in {0, *growing} if tensor.ndim else ():
-            rows = torch.arange(tensor.shape[dimension])
+            rows = torch.arange(tensor.shape[dimension], device="cpu")
             rows = rows.flip(0) if dimension == 0 and not gently else rows
             last = rows[-1:] if gently else torch.zeros_like(rows[:1])
             rows = torch.cat([rows, *([last] * more if dimension in growing else [])])
             tensor = tensor.index_select(dimension, rows.to(tensor.device))
         if not tensor.ndim or not (tensor.is_floating_point() or tensor.is_complex()):
             return tensor
-        drawn = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+        drawn = torch.randn(tensor.shape, generator=generator, dtype=torch.float64, device="cpu")
         return tensor * torch.exp(drawn / 4).to(tensor) if gently else drawn.to(tensor)
 
     pairs = zip(leaves, chosen, strict=True)

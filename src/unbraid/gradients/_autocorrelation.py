@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
 from unbraid.form import Result
 
@@ -77,6 +78,7 @@ class Autocorrelation(Result):
         return autocorrelation(self.values.tolist(), self.band.tolist(), self.spacing, ax=ax)
 
 
+@outside_modes
 def input_autocorrelation(
     networks: Iterable[Callable[[Tensor], Tensor]],
     grid: Float[Tensor, "points *features"] | Sequence[Float[Tensor, "points *features"]],
@@ -135,7 +137,7 @@ def line(
         length: of the line, in distances between the two examples; it is centred halfway between them.
         generator: which draws the two.
     """
-    first, second = torch.randperm(len(inputs), generator=generator)[:2].tolist()
+    first, second = torch.randperm(len(inputs), generator=generator, device="cpu")[:2].tolist()
     start, end = inputs[first], inputs[second]
     along = torch.linspace(0.5 - length / 2, 0.5 + length / 2, points, dtype=inputs.dtype, device=inputs.device)
     return start + along.reshape(-1, *[1] * start.ndim) * (end - start)
@@ -165,6 +167,6 @@ def _autocorrelation(slopes: Float[Tensor, " points"], lags: int, eps: float) ->
     whole = centred.square().sum()
     if whole <= (_ROUNDING * eps) ** 2 * slopes.square().sum():
         # A derivative that is the same everywhere, to rounding: neighbours are as alike as can be.
-        return torch.ones(lags + 1, dtype=slopes.dtype)
+        return torch.ones(lags + 1, dtype=slopes.dtype, device="cpu")
     products = [(centred[: len(centred) - lag] * centred[lag:]).sum() for lag in range(lags + 1)]
     return torch.stack(products) / whole

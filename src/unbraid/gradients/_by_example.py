@@ -61,9 +61,11 @@ def rows_of(batch: Batch, rows: list[int]) -> Batch:
 
 
 def norms_of(gradients: Mapping[str, Tensor]) -> Float[Tensor, " examples"]:
-    return sum((g.abs().double().flatten(1).square().sum(1) for g in gradients.values()), start=torch.zeros(())).sqrt()
+    return sum(
+        (g.abs().double().flatten(1).square().sum(1) for g in gradients.values()), start=torch.zeros((), device="cpu")
+    ).sqrt()
 
 
 def cosines_of(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Float[Tensor, " examples"]:
     products = ((a[name] * b[name].conj()).real.double().flatten(1).sum(1) for name in a)
-    return sum(products, start=torch.zeros(())) / (norms_of(a) * norms_of(b)).clamp_min(EPS)
+    return sum(products, start=torch.zeros((), device="cpu")) / (norms_of(a) * norms_of(b)).clamp_min(EPS)

@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from unbraid._modes import outside_modes
 from unbraid.errors import InexactError
 from unbraid.form import (
     Aim,
@@ -107,6 +108,7 @@ class DerivativeChain(Result):
         return chain(names, largest, smallest, ax=ax)
 
 
+@outside_modes
 def derivative_chain(
     form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = None, *, small: int = _SMALL, steps: int = 24
 ) -> DerivativeChain:
@@ -169,7 +171,7 @@ def _told_apart(
     tape = record(graph, form.state, inputs)
     output = tape.values[form.output]
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
+    drawn = torch.randn(output.shape, generator=generator, dtype=torch.float64, device="cpu").to(output)
     shape = form.streams[form.output].shape
     batch = shape.index("batch") if "batch" in shape else 0
 

@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
 from unbraid.form import Batches, ResidualForm, Result, classification_loss, each_batch
 from unbraid.gradients._by_example import EPS, Loss, gradients_of, norms_of, parameters_by_block, rows_of
@@ -73,6 +74,7 @@ class Coherence(Result):
         return coherence(self.cosine.tolist(), self.ratio.tolist(), ax=ax)
 
 
+@outside_modes
 def example_coherence(
     form: ResidualForm, batches: Batches, *, loss: Loss = classification_loss, chunk: int = 16
 ) -> Coherence:
@@ -95,8 +97,8 @@ def example_coherence(
     if not groups:
         raise ValueError("example_coherence: no block of this form has parameters.")
     names = {name for group in groups.values() for name in group}
-    units = {k: {name: torch.zeros(()) for name in group} for k, group in groups.items()}
-    sums = {k: {name: torch.zeros(()) for name in group} for k, group in groups.items()}
+    units = {k: {name: torch.zeros((), device="cpu") for name in group} for k, group in groups.items()}
+    sums = {k: {name: torch.zeros((), device="cpu") for name in group} for k, group in groups.items()}
     lengths = dict.fromkeys(groups, 0.0)
     examples = 0
     with progress("gradients", how_many(batches)) as step:
@@ -114,9 +116,9 @@ def example_coherence(
             step(int(last))
     if examples < 2:
         raise ValueError(f"example_coherence: compares examples, and {examples} came.")
-    squares = torch.tensor([sum(float(t.square().sum()) for t in units[k].values()) for k in groups])
-    whole = torch.tensor([sum(float(t.square().sum()) for t in sums[k].values()) ** 0.5 for k in groups])
-    each = torch.tensor([lengths[k] for k in groups])
+    squares = torch.tensor([sum(float(t.square().sum()) for t in units[k].values()) for k in groups], device="cpu")
+    whole = torch.tensor([sum(float(t.square().sum()) for t in sums[k].values()) ** 0.5 for k in groups], device="cpu")
+    each = torch.tensor([lengths[k] for k in groups], device="cpu")
     return Coherence(
         tuple(form.blocks[k].name for k in groups),
         (squares - examples) / (examples**2 - examples),

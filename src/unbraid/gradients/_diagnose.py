@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor, nn
 
+from unbraid._modes import outside_modes
 from unbraid.form import Batches, ResidualForm, Result, classification_loss, each_batch, trace
 from unbraid.gradients._autocorrelation import Autocorrelation
 from unbraid.gradients._coherence import Coherence, example_coherence
@@ -120,6 +121,7 @@ class Diagnosis(Result):
         return self.signal.plot(ax=ax)
 
 
+@outside_modes
 def diagnose(
     model: nn.Module | ResidualForm,
     batches: Batches,

@@ -24,7 +24,7 @@ def extreme_singular_values(
     """
     batch = len(like)
     generator = torch.Generator().manual_seed(0)
-    v = _unit(torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like))
+    v = _unit(torch.randn(like.shape, generator=generator, dtype=torch.float64, device="cpu").to(like))
     right, left = [v], list[Tensor]()
     diagonal, above = list[Tensor](), list[Tensor]()
     dimension = like[0].numel()

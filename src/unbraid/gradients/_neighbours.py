@@ -33,7 +33,7 @@ def neighbours(form: ResidualForm, batches: Batches) -> tuple[Autocorrelation | 
         """The outputs with random weights: of probabilities, which sum to one, the sum would have no gradient."""
         output = first_float(form(x) if name is None else form(**{name: x}))
         if not weights:
-            weights[:] = [torch.randn(output.shape[1:], generator=generator)]
+            weights[:] = [torch.randn(output.shape[1:], generator=generator, device="cpu")]
         return output * weights[0].to(output)
 
     try:

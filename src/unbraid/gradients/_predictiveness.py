@@ -7,6 +7,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
 from unbraid.form import Batches, ResidualForm, Result, classification_loss, each_batch
 from unbraid.gradients._by_example import EPS, Loss, cosines_of, gradients_of, norms_of, rows_of
@@ -63,6 +64,7 @@ class Predictiveness(Result):
         return predictiveness(list(self.steps), self.change.tolist(), self.cosine.tolist(), ax=ax)
 
 
+@outside_modes
 def update_predictiveness(
     form: ResidualForm,
     batches: Batches,
@@ -88,7 +90,7 @@ def update_predictiveness(
         ValueError: no batch has two examples.
     """
     learned = {name: form.state[name].detach() for name in sorted(form.learned) if name in form.state}
-    change, cosine = torch.zeros(2, len(steps), dtype=torch.float64)
+    change, cosine = torch.zeros(2, len(steps), dtype=torch.float64, device="cpu")
     pairs = 0
     with progress("steps", how_many(batches)) as moved_on:
         for batch in each_batch(form, batches):

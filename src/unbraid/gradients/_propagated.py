@@ -44,7 +44,10 @@ class Propagated:
     def row(self, batch: Batch) -> Row:
         """Sums over the batch, by "PLACE WHAT"; and the number of the step where nan first appears, if any does."""
         tape = self.form.tape(batch.args, batch.kwargs)
-        row = {"examples": torch.tensor(batch.size), **_sums(0, SOURCE, self._at(tape, self.adds[0].fork, 0))}
+        row = {
+            "examples": torch.tensor(batch.size, device="cpu"),
+            **_sums(0, SOURCE, self._at(tape, self.adds[0].fork, 0)),
+        }
         for place, add in enumerate(self.adds):
             branches = [tape.values[stream] for stream in add.branches if stream is not None]
             branch = _rows(sum(branches[1:], start=branches[0]), self._channels[place])
@@ -53,7 +56,7 @@ class Propagated:
                 skip = self._at(tape, add.skip, place)
                 row |= _sums(place, SKIP, skip) | {f"{place} {PRODUCT}": (skip * branch).sum(1)}
         if (step := _first_not_finite(self.form, tape)) is not None:
-            row[_FORWARD] = torch.tensor(step)
+            row[_FORWARD] = torch.tensor(step, device="cpu")
         if self.loss is not None:
             row |= self._gradients(tape, batch, self.loss)
         return row
@@ -80,13 +83,13 @@ class Propagated:
         norms = [examples.sums(s, g.abs().double().square(), stacked=False).sqrt().mean() for s, g in squares]
         row = {"gradients": batch.size * torch.stack(norms)}
         bad = [add.block for add, g in zip(self.adds, gradients, strict=True) if not bool(g.isfinite().all())]
-        return row | ({_BACKWARD: torch.tensor(bad[-1])} if bad else {})
+        return row | ({_BACKWARD: torch.tensor(bad[-1], device="cpu")} if bad else {})
 
 
 def _sums(place: int, what: str, rows: Tensor) -> dict[str, Tensor]:
     name = f"{place} {what}"
     return {
-        f"{name} count": torch.tensor(rows.shape[1]),
+        f"{name} count": torch.tensor(rows.shape[1], device="cpu"),
         name: rows.sum(1),
         f"{name} squares": rows.square().sum(1),
     }

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
 from unbraid.form import Batches, Brief, Keep, ResidualForm, Result, classification_loss, each_row, finite
 from unbraid.gradients._propagated import BRANCH, PRODUCT, SKIP, SOURCE, SUM, NotFinite, Propagated
@@ -127,6 +128,7 @@ class Signal(Result):
         )
 
 
+@outside_modes
 def signal(
     form: ResidualForm,
     batches: Batches,
@@ -167,7 +169,7 @@ def _signal(of: Propagated, total: Mapping[str, Tensor], bad: NotFinite | None) 
     places = range(len(of.adds))
     found = {what: [_Channels.of(total, p, what) for p in places] for what in (SUM, SKIP, BRANCH)}
     examples = int(total["examples"])
-    no_loss = torch.full((len(of.adds),), torch.nan, dtype=torch.float64)
+    no_loss = torch.full((len(of.adds),), torch.nan, dtype=torch.float64, device="cpu")
     return Signal(
         names=tuple(of.form.blocks[add.block].name for add in of.adds),
         source=_moments([_Channels.of(total, 0, SOURCE)]),
@@ -177,6 +179,7 @@ def _signal(of: Propagated, total: Mapping[str, Tensor], bad: NotFinite | None) 
         correlation=torch.tensor(
             [_correlation(total.get(f"{p} {PRODUCT}"), found[SKIP][p], found[BRANCH][p]) for p in places],
             dtype=torch.float64,
+            device="cpu",
         ),
         gradient=total["gradients"].cpu() / examples if "gradients" in total else no_loss,
         examples=examples,
@@ -206,7 +209,7 @@ class _Channels:
 
 
 def _moments(found: list[_Channels | None]) -> Moments:
-    nan = torch.tensor(torch.nan, dtype=torch.float64)
+    nan = torch.tensor(torch.nan, dtype=torch.float64, device="cpu")
     means = [nan if channels is None else channels.mean.square().mean().cpu() for channels in found]
     variances = [nan if channels is None else channels.variance.mean().cpu() for channels in found]
     return Moments(torch.stack(means), torch.stack(variances))

@@ -7,6 +7,7 @@ import torch
 from rich import box
 from rich.table import Table
 
+from unbraid._modes import outside_modes
 from unbraid.form import Batches, Keep, Metric, ResidualForm, Result, lesioned, refuse_stateful, sweep
 from unbraid.lesion._names import LesionSet, Sets, the_names, the_sets
 from unbraid.lesion._replace import NOTHING, Place, Replacement, means, others
@@ -122,6 +123,7 @@ def _short(part: int | tuple[int, int]) -> str:
     return str(part) if isinstance(part, int) else f"({part[0]}, {part[1]})"
 
 
+@outside_modes
 def lesion(
     form: ResidualForm,
     batches: Batches,

@@ -7,6 +7,7 @@ import torch
 from rich import box
 from rich.table import Table
 
+from unbraid._modes import outside_modes
 from unbraid.form import Batches, Keep, Metric, ResidualForm, Result, refuse_stateful, sweep
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class ReorderStudy(Result):
         return rows
 
 
+@outside_modes
 def reorderings(
     form: ResidualForm,
     batches: Batches,

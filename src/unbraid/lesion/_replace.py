@@ -47,7 +47,7 @@ def means(form: ResidualForm, places: Iterable[Place], batches: Batches) -> Repl
             )
             for stream, value in _branches(form, made, batch).items()
         }
-        return {**totals, _EXAMPLES: torch.tensor(batch.size)}
+        return {**totals, _EXAMPLES: torch.tensor(batch.size, device="cpu")}
 
     with progress("means", how_many(batches)) as step:
         for row in each_row(form, batches, work):
@@ -96,7 +96,7 @@ def others(form: ResidualForm, places: Iterable[Place], generator: torch.Generat
                 "resample: another example's output takes the place of each, so every batch must hold at least 2 "
                 "examples; one holds 1. Drop it, or choose another batch size."
             )
-        order = torch.randperm(batch.size, generator=torch.Generator().manual_seed(seed + batch.number))
+        order = torch.randperm(batch.size, generator=torch.Generator().manual_seed(seed + batch.number), device="cpu")
         whose = torch.empty_like(order)
         whose[order] = order.roll(1)
         values = _branches(form, made, batch)

@@ -7,6 +7,7 @@ import torch
 from rich import box
 from rich.table import Table
 
+from unbraid._modes import outside_modes
 from unbraid.form import Batches, Keep, Metric, ResidualForm, Result, lesioned, refuse_stateful, sweep
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class SubsetStudy(Result):
         ]
 
 
+@outside_modes
 def subsets(
     form: ResidualForm,
     batches: Batches,

@@ -4,6 +4,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from unbraid._modes import outside_modes
 from unbraid._progress import progress
 from unbraid.errors import InexactError
 from unbraid.form import ResidualForm, Split, Target, by_chance, sum_error, tolerance
@@ -16,6 +17,7 @@ _MOST = 2**20
 _BUDGET = 2**21  # numbers that wait at once: 8 MiB in float32, which a cache holds: twice as fast as all at once
 
 
+@outside_modes
 def all_paths(
     form: ResidualForm,
     args: Any,
@@ -61,6 +63,7 @@ def all_paths(
     return _everything(setting, budget)
 
 
+@outside_modes
 def top_paths(
     form: ResidualForm,
     args: Any,

@@ -82,7 +82,7 @@ def effective(share: Float[Tensor, " lengths"], part: float = 0.95) -> tuple[int
 
 def mean_length(share: Float[Tensor, " lengths"]) -> float:
     """Σ_m m · share_m."""
-    return float((torch.arange(len(share)).to(share) * share).sum())
+    return float((torch.arange(len(share), device="cpu").to(share) * share).sum())
 
 
 def per_example(

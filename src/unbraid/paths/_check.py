@@ -142,7 +142,7 @@ def _terms(found: Polynomial | None, like: Tensor, t: float) -> Tensor:
         return torch.zeros_like(like)[None]
     if t == 1:
         return found.stack
-    powers = torch.tensor([t**m for m in range(found.low, found.high)]).to(found.stack)
+    powers = torch.tensor([t**m for m in range(found.low, found.high)], device="cpu").to(found.stack)
     return found.stack * powers.reshape(-1, *[1] * like.ndim)
 
 

@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from unbraid._modes import outside_modes
 from unbraid._progress import progress
 from unbraid.form import BlockLike, ResidualForm, Split, Target, branch_of, index_of
 from unbraid.graph import SKIP
@@ -13,6 +14,7 @@ from unbraid.paths._setting import Setting
 from unbraid.walk import NOT_MET, Chosen, walk
 
 
+@outside_modes
 def chosen_paths(
     form: ResidualForm,
     args: Any,
@@ -57,7 +59,7 @@ def chosen_paths(
         raise ValueError(
             f"chosen_paths: masks are [paths, {len(branches)}], one choice a block; {list(masks.shape)} came."
         )
-    wrong = ((masks < NOT_MET) | (masks >= torch.tensor(branches))).nonzero()
+    wrong = ((masks < NOT_MET) | (masks >= torch.tensor(branches, device="cpu"))).nonzero()
     if len(wrong):
         row, column = wrong[0].tolist()
         raise ValueError(_no_such_choice(setting.blocks[column], branches, masks, row, column))
@@ -68,7 +70,7 @@ def _as_masks(
     setting: Setting, paths: Sequence[Mapping[BlockLike, SupportsIndex | str]]
 ) -> Int[Tensor, "paths blocks"]:
     """The mask of each path that is told by the branches that it passes."""
-    masks = torch.full((len(paths), len(setting.columns)), SKIP)
+    masks = torch.full((len(paths), len(setting.columns)), SKIP, device="cpu")
     for row, choices in enumerate(paths):
         for which, branch in choices.items():
             block = index_of(setting.form, which, "chosen_paths", nested=False)
@@ -85,7 +87,7 @@ def _no_such_choice(block: str, branches: list[int], masks: Tensor, row: int, co
         f"{f'branches 0 to {last}' if last else 'branch 0 alone'}, and path {row} asks for {int(masks[row, column])}."
     )
     older = masks - 1  # what they mean if they are of the old kind: 0 the skip, 1 the first branch
-    if bool(((older >= NOT_MET) & (older < torch.tensor(branches))).all()):
+    if bool(((older >= NOT_MET) & (older < torch.tensor(branches, device="cpu"))).all()):
         said += " In masks of earlier versions branches counted from 1 and the skip was 0: subtract 1 from those."
     return said
 

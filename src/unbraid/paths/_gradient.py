@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from unbraid._modes import outside_modes
 from unbraid.form import TARGET, BlockLike, ResidualForm, Split, Target, aim, gradient_error, said_of
 from unbraid.graph import subgraph
 from unbraid.paths._by_length import ByLength, ends_before, per_example
@@ -77,6 +78,7 @@ class GradientSpectrum(ByLength):
         }
 
 
+@outside_modes
 def gradient_spectrum(
     form: ResidualForm,
     args: Any,
@@ -158,7 +160,7 @@ def _parameter_norms(
     part = subgraph(form.graph, branches, given=(add.fork,))
     inside = [s for s in part.segments if s.role == "branch"]
     names = sorted({n for s in inside for n in s.params if n in form.learned})
-    norms = torch.zeros(lengths, dtype=form.dtype.to_real())
+    norms = torch.zeros(lengths, dtype=form.dtype.to_real(), device="cpu")
     if found is None or not names:
         return norms
     leaves = {name: form.state[name].detach().requires_grad_() for name in names}

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
 from unbraid.form import (
     Batch,
@@ -94,6 +95,7 @@ class MeanSpectrum(ByLength):
         return {"loss": self.loss, **super().scalars()}
 
 
+@outside_modes
 def mean_spectrum(
     form: ResidualForm,
     batches: Batches,
@@ -220,4 +222,4 @@ def _worse(a: float, b: float) -> float:
 
 
 def _number(value: float) -> Tensor:
-    return torch.tensor(value, dtype=torch.float64)
+    return torch.tensor(value, dtype=torch.float64, device="cpu")

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from unbraid._modes import outside_modes
 from unbraid.form import TARGET, BlockLike, ResidualForm, Result, Target, aim, gradient_error, said_of
 from unbraid.paths._by_length import per_example
 from unbraid.paths._check import largest_of, parts_error
@@ -49,7 +50,7 @@ class GradientParts(Result):
     def matrix(self) -> Float[Tensor, "blocks blocks"]:
         """The signed share of each pair of blocks, with single ones on the diagonal; nan where not asked for."""
         place = {block: row for row, block in enumerate(self.blocks)}
-        shares = torch.full((len(place), len(place)), torch.nan, dtype=self.signed.dtype)
+        shares = torch.full((len(place), len(place)), torch.nan, dtype=self.signed.dtype, device="cpu")
         for blocks, share in zip(self.sets, self.signed.tolist(), strict=True):
             row, column = place[blocks[0]], place[blocks[-1]]
             shares[row, column] = shares[column, row] = share
@@ -93,6 +94,7 @@ class GradientParts(Result):
         return parts(list(self.blocks.values()), self.matrix().tolist(), ax=ax)
 
 
+@outside_modes
 def gradient_parts(
     form: ResidualForm,
     args: Any,

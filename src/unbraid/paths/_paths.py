@@ -78,8 +78,12 @@ class Paths(Result):
         rows = []
         for length in range(longest):
             norms = self.norms[self.lengths == length].double()
-            spread = norms.std() / len(norms) ** 0.5 if len(norms) > 1 else torch.tensor(float("nan"))
-            rows.append(torch.stack([norms.mean(), spread.to(norms)]) if len(norms) else torch.full((2,), torch.nan))
+            spread = norms.std() / len(norms) ** 0.5 if len(norms) > 1 else torch.tensor(float("nan"), device="cpu")
+            rows.append(
+                torch.stack([norms.mean(), spread.to(norms)])
+                if len(norms)
+                else torch.full((2,), torch.nan, device="cpu")
+            )
         return torch.stack([row.double() for row in rows])
 
     def table(self) -> Table:

@@ -4,6 +4,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from unbraid._modes import outside_modes
 from unbraid.form import ResidualForm, Split, Target
 from unbraid.graph import SKIP
 from unbraid.paths._chosen import followed
@@ -12,6 +13,7 @@ from unbraid.paths._setting import Setting
 from unbraid.walk import NOT_MET, Counts, walk
 
 
+@outside_modes
 def sample_paths(
     form: ResidualForm,
     args: Any,
@@ -66,7 +68,7 @@ def _draw(setting: Setting, per_length: int, generator: torch.Generator) -> Tens
         if not any(length < len(paths) and paths[length] for paths in begin.values()):
             continue
         for _ in range(per_length):
-            mask = torch.full((len(setting.columns),), NOT_MET, dtype=torch.int8)
+            mask = torch.full((len(setting.columns),), NOT_MET, dtype=torch.int8, device="cpu")
             tally, left = begin, length
             while True:
                 origin = _pick(tally, left, generator)
@@ -85,5 +87,5 @@ def _pick(
 ) -> tuple[int, int] | None:
     """One of the choices, in proportion to the paths of the length that is left; counts can pass 2^63."""
     weights = [paths[left] if left < len(paths) else 0 for paths in tally.values()]
-    shares = torch.tensor([weight / sum(weights) for weight in weights], dtype=torch.float64)
+    shares = torch.tensor([weight / sum(weights) for weight in weights], dtype=torch.float64, device="cpu")
     return list(tally)[int(torch.multinomial(shares, 1, generator=generator))]

@@ -124,8 +124,10 @@ class Setting:
 
     def length_of(self, masks: Tensor) -> Tensor:
         """The number of branches on each path."""
-        total = torch.zeros(len(masks), dtype=torch.int64)
+        total = torch.zeros(len(masks), dtype=torch.int64, device="cpu")
         for block, column in self.columns.items():
-            weights = torch.tensor((0, 0, *self.lengths.weights[block]))  # not met, the skip, the branches
+            weights = torch.tensor(
+                (0, 0, *self.lengths.weights[block]), device="cpu"
+            )  # not met, the skip, the branches
             total += weights[masks[:, column].long() - NOT_MET]
         return total

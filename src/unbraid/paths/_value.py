@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from unbraid._modes import outside_modes
 from unbraid.errors import InexactError
 from unbraid.form import ResidualForm, Result, Split, Target, by_chance, said_of, sum_error, tolerance
 from unbraid.paths._setting import Setting
@@ -84,6 +85,7 @@ class ValueSpectrum(Result):
         return values(self.from_input.mean(1).tolist(), self.from_constants.mean(1).tolist(), ax=ax)
 
 
+@outside_modes
 def value_spectrum(
     form: ResidualForm,
     args: Any,

@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from unbraid._modes import outside_modes
 from unbraid.form import Batches, ResidualForm, Result
 from unbraid.prune._measure import Reading, before_and_after, cosine, follows, read, summed
 
@@ -73,6 +74,7 @@ class AngularDistances(Result):
         return ranking(self.names, self.distances.tolist(), label, least=f"{rest} the stream least", ax=ax)
 
 
+@outside_modes
 def angular_distance(form: ResidualForm, batches: Batches, *, span: int) -> AngularDistances:
     """The angle between the stream before and after each run of n consecutive blocks: d = (1/π) E arccos cos.
 
@@ -103,8 +105,8 @@ def angular_distance(form: ResidualForm, batches: Batches, *, span: int) -> Angu
             readings.append(Reading((*streams[0], streams[1]), lambda *given: _angle(summed(given[:-1]), given[-1])))
             places.append(start)
     means, examples = read(form, batches, readings)
-    distances = torch.full((count - span + 1,), float("nan"), dtype=torch.float64)
-    distances[places] = torch.tensor(means, dtype=torch.float64)
+    distances = torch.full((count - span + 1,), float("nan"), dtype=torch.float64, device="cpu")
+    distances[places] = torch.tensor(means, dtype=torch.float64, device="cpu")
     return AngularDistances(span, tuple(b.name for b in form.blocks[: count - span + 1]), distances, examples)
 
 

@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unbraid._modes import outside_modes
 from unbraid.errors import InexactError
-from unbraid.form import BranchLike, ResidualForm, as_call, part_of
+from unbraid.form import BranchLike, ResidualForm, as_call, bare, part_of
 from unbraid.prune._call import flops, outputs
 from unbraid.prune._pruning import Pruning
 from unbraid.prune._surgery import alike
@@ -50,6 +51,7 @@ def prune(
     return made.model
 
 
+@outside_modes
 def pruning(
     model: nn.Module,
     form: ResidualForm,
@@ -79,6 +81,7 @@ def pruning(
         ValueError: the form was made from another model, is itself without some branches, or keeps no example.
         InexactError: the result's outputs are not those of form.without(...).
     """
+    model, _ = bare(model)
     which = tuple(part_of(form, part, "prune") for part in remove)
     _check_same(model, form)
     example = _example(form, args, kwargs)
@@ -104,6 +107,7 @@ def pruning(
     )
 
 
+@outside_modes
 def layers(model: nn.Module, form: ResidualForm) -> tuple[tuple[int, ...], ...]:
     """The blocks of each layer: those whose additions lie in one member of a list of like modules.
 
@@ -116,6 +120,7 @@ def layers(model: nn.Module, form: ResidualForm) -> tuple[tuple[int, ...], ...]:
     Returns:
         One group of blocks a layer, in order of execution; a block in no such list is a group of its own.
     """
+    model, _ = bare(model)
     where = homes(form)
     like = [member for path, member in members(model) if alike(model.get_submodule(".".join(path)))]
     groups: dict[Path, list[int]] = {}

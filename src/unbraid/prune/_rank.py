@@ -5,6 +5,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
 from unbraid.form import Batches, BranchLike, Metric, ResidualForm, each_batch, lesioned, part_name, part_of, sweep
 from unbraid.graph import differentiable
@@ -24,6 +25,7 @@ from unbraid.prune._ranking import By, Ranking
 from unbraid.walk import detached, run
 
 
+@outside_modes
 def rank(
     form: ResidualForm,
     batches: Batches,
@@ -81,7 +83,7 @@ def rank(
         by=by,
         groups=chosen,
         names=tuple(_name(form, group) for group in chosen),
-        scores=torch.tensor(scores, dtype=torch.float64),
+        scores=torch.tensor(scores, dtype=torch.float64, device="cpu"),
         parameters=tuple(
             sum(blocks[index].parameters for index in {r if isinstance(r, int) else r[0] for r in group})
             for group in chosen

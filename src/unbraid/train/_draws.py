@@ -25,7 +25,7 @@ class Draws:
     def __init__(self, seed: int, device: torch.device) -> None:
         self.shuffle = torch.Generator().manual_seed(seed)
         # Drawn, not `seed` itself: two generators of one seed would give the same numbers.
-        layers = int(torch.randint(2**31, (), generator=self.shuffle))
+        layers = int(torch.randint(2**31, (), generator=self.shuffle, device="cpu"))
         self._device = device
         self._layers = {"cpu": torch.Generator().manual_seed(layers).get_state()}
         if device.type == "cuda":
@@ -41,7 +41,7 @@ class Draws:
                 torch.cuda.set_rng_state(self._layers["cuda"], self._device)
             if world().size > 1:
                 # What is kept moves on alike on all ranks, so that the run can go on with another number of them.
-                seed = int(torch.randint(2**62, ()))
+                seed = int(torch.randint(2**62, (), device="cpu"))
                 self._layers["cpu"] = torch.get_rng_state()
                 torch.default_generator.manual_seed(seed + world().rank)
                 if cuda:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from unbraid._modes import outside_modes
 from unbraid._progress import progress
 from unbraid.data import Dataset, batches
 from unbraid.errors import CheckpointError
@@ -24,6 +25,7 @@ from unbraid.train._shares import check_shares, shared
 __all__ = ["fit"]
 
 
+@outside_modes
 def fit(
     network: nn.Module,
     data: Dataset,

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from unbraid._modes import outside_modes
 from unbraid._progress import progress
 from unbraid.data import Dataset
 from unbraid.errors import CheckpointError
@@ -24,6 +25,7 @@ __all__ = ["train_many"]
 _SHARED = ("epochs", "batch_size", "optimizer")  # of a recipe: what steps taken together must agree in
 
 
+@outside_modes
 def train_many(
     networks: Sequence[nn.Module],
     data: Dataset,

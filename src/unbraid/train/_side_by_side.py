@@ -164,7 +164,10 @@ class SideBySide:
         """The same examples in another order for each network."""
         inputs, labels = self._data.train_inputs, self._data.train_labels
         # As `data.batches` draws it, so that a seed means the same order here and there.
-        orders = [torch.randperm(len(labels), generator=self._draws[trainee.number].shuffle) for trainee in self._alive]
+        orders = [
+            torch.randperm(len(labels), generator=self._draws[trainee.number].shuffle, device="cpu")
+            for trainee in self._alive
+        ]
         for chosen in torch.split(torch.stack(orders).to(self._place), self._recipe.batch_size, dim=1):
             yield inputs[chosen], labels[chosen]
 

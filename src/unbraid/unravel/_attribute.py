@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unbraid._modes import outside_modes
 from unbraid.form import Examples, ResidualForm, Split, Target, examples
 from unbraid.graph import Add, Graph, Segment, Step, makes, reads, subgraph
 from unbraid.unravel._attribution import Attribution, attributed
@@ -15,6 +16,7 @@ from unbraid.unravel._way import CONSTANTS, INPUT, Origin, Way, in_order, names_
 from unbraid.walk import Cotangents, State, constants, freeze, record, walk
 
 
+@outside_modes
 def attribute(
     form: ResidualForm,
     args: Any,

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from unbraid._modes import outside_modes
 from unbraid.errors import InexactError
 from unbraid.form import (
     Block,
@@ -58,6 +59,7 @@ class Term(Brief):
     _stream: str = field(repr=False)
     _origin: Origin = field(repr=False)
 
+    @outside_modes
     def unravel(self) -> "Terms":
         """The input of this block's branch as a sum of terms: the last network transforms an ensemble again.
 
@@ -70,6 +72,7 @@ class Term(Brief):
             )
         return _terms(self._run, _add(self._run, self.block).fork)
 
+    @outside_modes
     def __call__(self, *args: Any, **kwargs: Any) -> Inexact[Tensor, "*stream"]:  # the model's own signature
         """The smaller network of this term at another input."""
         form = self._run.form
@@ -144,6 +147,7 @@ class Terms(Result):
             raise IndexError(f"terms: there is no term {k}; terms are numbered 0 to {len(self) - 1}.")
         return k
 
+    @outside_modes
     def attribute(self, target: Target, *, output: str | int | None = None) -> Attribution:
         """Split a scalar of the output over the terms, the head frozen at this input; see `Attribution`.
 
@@ -163,6 +167,7 @@ class Terms(Result):
         parts = head.examples.dot(self._of, self.values, head.gradient)
         return attributed(form, self._of, self.names, parts, head, head.examples)
 
+    @outside_modes
     def lens(self, scale: str = "recomputed") -> Lens:
         """The head applied to every partial sum of the terms (the logit lens); see `Lens`.
 
@@ -208,6 +213,7 @@ class Terms(Result):
         return {"names": list(self.names), "rms": self.norms.tolist(), "error": self.error}
 
 
+@outside_modes
 def unravel(form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = None, *, split: Split = None) -> Terms:
     """Take apart the stream that reaches the output: y = x + f_1[x] + f_2[x + f_1[x]] + ... (Equation 11.5).
 

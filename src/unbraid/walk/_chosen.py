@@ -43,7 +43,7 @@ class Chosen:
     def seed(self, cotangent: Tensor) -> Rows:
         """Every path begins at the output."""
         count = len(self.masks)
-        return Rows(torch.arange(count), cotangent.expand(count, *cotangent.shape))
+        return Rows(torch.arange(count, device="cpu"), cotangent.expand(count, *cotangent.shape))
 
     def plus(self, a: Rows, b: Rows) -> Rows:
         """The paths of both; a path that arrives twice, by routes that part within a segment, adds up."""
@@ -55,7 +55,7 @@ class Chosen:
 
     def enter(self, add: Add, operand: int, value: Rows) -> Rows:
         """Only the paths that chose this operand."""
-        kept = torch.arange(len(value.rows))
+        kept = torch.arange(len(value.rows), device="cpu")
         if add.block in self.columns:
             kept = (self.masks[value.rows, self.columns[add.block]] == operand).nonzero()[:, 0]
         stream = dict(add.operands)[operand]

@@ -40,7 +40,7 @@ class Masks:
 
     def seed(self, cotangent: Tensor) -> PathStack:
         """One path, which has met no block."""
-        return PathStack(torch.full((1, len(self.columns)), NOT_MET, dtype=torch.int8), cotangent[None])
+        return PathStack(torch.full((1, len(self.columns)), NOT_MET, dtype=torch.int8, device="cpu"), cotangent[None])
 
     def plus(self, a: PathStack, b: PathStack) -> PathStack:
         """The paths of both; routes that made the same choices are one path, and add up."""
@@ -80,11 +80,13 @@ def distinct(masks: Int8[Tensor, "paths blocks"]) -> tuple[Int8[Tensor, "distinc
     base = int(masks.max()) - NOT_MET + 1 if masks.numel() else 1
     if base ** masks.shape[1] >= 2**63:
         return torch.unique(masks, dim=0, return_inverse=True)
-    numbers = torch.zeros(len(masks), dtype=torch.int64)
+    numbers = torch.zeros(len(masks), dtype=torch.int64, device="cpu")
     for column in masks.T:
         numbers.mul_(base).add_(column).sub_(NOT_MET)
     unique, place = torch.unique(numbers, return_inverse=True)
-    first = torch.empty(len(unique), dtype=torch.int64).scatter_(0, place, torch.arange(len(masks)))
+    first = torch.empty(len(unique), dtype=torch.int64, device="cpu").scatter_(
+        0, place, torch.arange(len(masks), device="cpu")
+    )
     return masks[first], place
 
 

@@ -52,6 +52,6 @@ def single(found: "Paths", all_paths: int, said: str, python: str) -> Section:
         for rank, row in enumerate(order[:_SHOWN], start=1)
     ]
     caption = "A path by its choice at each block: a dot for the skip, the branch's number, from 0. Mean over examples."
-    drawn = found[torch.tensor(order[:_SHOWN])]
+    drawn = found[torch.tensor(order[:_SHOWN], device="cpu")]
     figure = Picture(draw.svg(drawn.plot()), "What the largest paths add, one bar a path.", "Bars by length of path.")
     return Section("Single paths", finding, [figure, Table(columns, rows, caption), Code(python)])
