@@ -10,6 +10,7 @@ TYPE_CHECKING = False  # a checker of types takes it for true; to ask `typing` c
 if TYPE_CHECKING:
     from unbraid import data, draw, gradients, nn, train
     from unbraid.errors import (
+        ChanceError,
         CheckpointError,
         DataError,
         InexactError,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Block",
+    "ChanceError",
     "CheckpointError",
     "DataError",
     "DerivativeChain",
@@ -100,7 +102,7 @@ __all__ = [
 # Nothing is imported before it is used: torch alone takes seconds, and a command must be able to stop meanwhile.
 _NAMES = {
     "unbraid.errors": """
-        CheckpointError DataError InexactError NotResidualError RankError ShapeError TargetError
+        ChanceError CheckpointError DataError InexactError NotResidualError RankError ShapeError TargetError
         TraceError UnbraidError
     """,
     "unbraid.form": "Block ResidualForm chain empty_weights trace",

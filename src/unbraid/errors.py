@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 __all__ = [
+    "ChanceError",
     "CheckpointError",
     "DataError",
     "InexactError",
@@ -72,6 +73,10 @@ class InexactError(UnbraidError):
 
 class TargetError(UnbraidError, ValueError):
     """A target does not fit what the model returns: it names what arrived, and the forms that a target has."""
+
+
+class ChanceError(UnbraidError, ValueError):
+    """What is asked for would be mixed with chance, or with the other examples of a batch: it names the operators."""
 
 
 class ShapeError(UnbraidError):

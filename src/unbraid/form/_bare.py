@@ -1,6 +1,7 @@
 """What is around a model and computes nothing itself, taken off; and tensors that autograd would refuse, replaced."""
 
 import copy
+import sys
 from typing import Any
 
 import torch
@@ -24,9 +25,9 @@ def bare(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
         TraceError: it is no Python code, or its parameters have no sizes as yet.
     """
     notes = []
-    while isinstance(model, _SPREADING):
+    while (inner := _inner(model)) is not None:
         notes.append(f"{type(model).__name__} was taken off: it computes what its module does, which was traced.")
-        model = model.module
+        model = inner
     if isinstance(model, torch.jit.ScriptModule):
         raise TraceError(f"{type(model).__name__}: {_SCRIPTED}")
     for name, module in model.named_modules():
@@ -40,6 +41,17 @@ def bare(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
         memo: dict[int, Any] = {id(tensor): ordinary(tensor) for tensor in tensors}
         model = copy.deepcopy(model, memo)
     return model, tuple(notes)
+
+
+def _inner(model: nn.Module) -> nn.Module | None:
+    """The module that another one calls, and nothing else."""
+    dynamo = sys.modules.get("torch._dynamo")  # which takes seconds to import, and is there where anything is compiled
+    inner: nn.Module | None = None
+    if isinstance(model, _SPREADING):
+        inner = model.module
+    elif dynamo is not None and isinstance(model, dynamo.OptimizedModule):  # torch.compile(model)
+        inner = model._orig_mod
+    return inner
 
 
 def untraceable(model: nn.Module) -> str | None:

@@ -105,6 +105,13 @@ def coarsest(graph: Graph, dtype: torch.dtype) -> torch.dtype:
     return max((dtype.to_real() for dtype in found if differentiable(dtype)), key=lambda t: torch.finfo(t).eps)
 
 
+def under_autocast(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The type, or that of autocast where it is switched on and computes in fewer digits."""
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):
+        return dtype
+    return max((dtype, torch.get_autocast_dtype(device.type)), key=lambda t: torch.finfo(t).eps)
+
+
 def _widened(step: Step) -> Step:
     if not isinstance(step, Segment) or not isinstance(step.code, fx.GraphModule):
         return step

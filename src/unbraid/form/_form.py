@@ -12,7 +12,7 @@ from unbraid._modes import outside_modes
 from unbraid.errors import Refusal
 from unbraid.form._block import Block
 from unbraid.form._device import to_device
-from unbraid.form._edit import coarsest, deleted, widened
+from unbraid.form._edit import coarsest, deleted, under_autocast, widened
 from unbraid.form._equation import Equation, equation
 from unbraid.form._heads import Split, by_heads
 from unbraid.form._load import Loading
@@ -25,7 +25,7 @@ from unbraid.form._store import save
 from unbraid.form._verify import Origin, Verification, verify
 from unbraid.form._which import BlockLike, BranchLike, part_of
 from unbraid.graph import Add, Graph, Segment, Stream, differentiable
-from unbraid.walk import Lengths, State, Tape, like, path_counts, record, run
+from unbraid.walk import Lengths, State, Tape, device_of, like, path_counts, record, run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -212,13 +212,17 @@ class ResidualForm(Result):
         graph, blocks = by_heads(self.graph, self.blocks)
         return replace(self, graph=graph, blocks=blocks, heads=True)
 
-    @cached_property
+    @property
     def precision(self) -> torch.dtype:
         """The coarsest type in which anything of the data is computed: bfloat16 in a float32 model under autocast.
 
-        Sums of terms and paths are exact to its rounding.
+        Sums of terms and paths are exact to its rounding. Inside autocast the form computes as the model does there.
         """
-        return torch.float64 if self._double else coarsest(self.graph, self.dtype)
+        return torch.float64 if self._double else under_autocast(self._coarsest, device_of(self.state))
+
+    @cached_property
+    def _coarsest(self) -> torch.dtype:
+        return coarsest(self.graph, self.dtype)
 
     @cached_property
     def _double(self) -> bool:

@@ -21,7 +21,7 @@ from unbraid.form._aim import explained
 from unbraid.form._alone import alone
 from unbraid.form._aside import Draws, drawing
 from unbraid.form._checkpoints import plain_checkpoints
-from unbraid.form._edit import coarsest
+from unbraid.form._edit import coarsest, under_autocast
 from unbraid.form._exactness import relative_error, tolerance
 from unbraid.form._handed import titles
 from unbraid.form._signature import Expected, as_call
@@ -29,7 +29,7 @@ from unbraid.form._stateful import drawn
 from unbraid.form._target import Target
 from unbraid.form._trees import leaves_of, mapped_tensors, tensors_in
 from unbraid.form._untouched import untouched
-from unbraid.walk import Streamed, joined, run
+from unbraid.walk import Streamed, device_of, joined, run
 
 if TYPE_CHECKING:
     from unbraid.form._form import ResidualForm
@@ -339,7 +339,7 @@ def _compared(
         error = _distance(a, b) / scale if scale else _distance(a, b)
         if not error <= worst:
             worst, where, sizes = error, name, (_size(a), _size(b))
-    bound = tolerance("sum", coarsest(form.graph, form.dtype))
+    bound = tolerance("sum", under_autocast(coarsest(form.graph, form.dtype), device_of(form.state)))
     if not worst <= bound:
         raise InexactError(
             f"The form's gradient must be the model's own to {bound:g}; at {where!r} it departs by {worst:.2e}: its "

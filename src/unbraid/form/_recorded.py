@@ -1,7 +1,8 @@
 """A recorded run as a graph without side effects."""
 
+import sys
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -53,9 +54,15 @@ def written_down(
 
 def _traced(function: Callable[..., Any], values: list[Tensor], *, whole: bool) -> fx.GraphModule:
     tracer = make_fx(function, pre_dispatch=whole, record_stack_traces=True, _error_on_data_dependent_ops=False)
-    with written_out():
+    with written_out(), _uncompiled():
         module: fx.GraphModule = tracer(*values)
     return module
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Of what is compiled (torch.compile) the Python code runs: its operators are the ones to write down."""
+    dynamo = sys.modules.get("torch._dynamo")  # which takes seconds to import, and is there where anything is compiled
+    return nullcontext() if dynamo is None else dynamo.config.patch(error_on_nested_fx_trace=False)
 
 
 def _lift_constants(module: fx.GraphModule) -> dict[str, Tensor]:

@@ -3,10 +3,12 @@ from collections.abc import Iterator
 import torch
 from torch import fx
 
+from unbraid.errors import ChanceError
 from unbraid.form._place import where
 from unbraid.graph import Graph, name_of
 
 _NOWHERE = "unknown file:0"  # a saved form keeps no lines of code
+_SWITCHED = ("dropout", "attention", "lstm", "gru", "rnn")  # they draw in train mode alone
 _TRAINING, _RATE = ("train", "training"), ("p", "dropout", "dropout_p")
 
 
@@ -14,10 +16,10 @@ def refuse_stateful(graph: Graph, verb: str) -> None:
     """Refuse a graph in which an example's result depends on chance or on the other examples of its batch.
 
     Raises:
-        ValueError: with the operators, and what to do.
+        ChanceError: with the operators, and what to do.
     """
     if found := sorted({f"{title} ({reason})" for title, reason in _stateful(graph)}):
-        raise ValueError(
+        raise ChanceError(
             f"{verb}: what a block is worth would be mixed with chance, or with the other examples of its batch: the "
             f"graph holds {', '.join(found)}.\n"
             "  Trace the model in eval mode, or accept it with stateful=True."
@@ -33,7 +35,7 @@ def by_chance(graph: Graph) -> str:
     """What an error says of a sum that departs, where two runs of a graph differ; nothing where it draws no numbers."""
     if not (found := drawn(graph)):
         return ""
-    switched = all("dropout" in title for title in found)
+    switched = all(any(word in title for word in _SWITCHED) for title in found)
     remedy = "Trace it in eval mode" if switched else "Let it take what it draws as an input"
     return f"\n  The model draws random numbers, so that no two runs are alike: {', '.join(found)}.\n  {remedy}."
 

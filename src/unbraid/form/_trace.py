@@ -212,6 +212,7 @@ def _checked(form: ResidualForm, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         return form
     checked = form.verify(args, kwargs)
     notes = (*form.notes, f"gradients were not compared: {checked.unchecked}") if checked.unchecked else form.notes
+    notes = (*notes, *filter(None, [checked.otherwise]))
     silent = tuple(form.blocks[k] for k in checked.silent)
     return replace(form, error=checked.error, silent=silent, notes=notes)
 

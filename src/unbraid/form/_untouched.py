@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+import torch
 from torch import nn
 from torch.func import functional_call
 
@@ -11,6 +12,7 @@ from unbraid.form._aside import Aside, Draws
 from unbraid.form._held import Held
 from unbraid.form._restore import process_undo, versions_undo
 from unbraid.form._trees import mapped_tensors, tensors_in
+from unbraid.form._unwarned import unwarned
 
 Run: TypeAlias = Callable[[tuple[Any, ...], Mapping[str, Any], Draws], Any]
 
@@ -41,7 +43,9 @@ def untouched(model: nn.Module, *more: Any) -> Iterator[Aside]:
     aside.everything = held.put_back
     undo = [versions_undo(held.tensors), process_undo()]
     try:
-        yield aside
+        # Compiled parts fire hooks that are registered for all modules, and warn that they do.
+        with unwarned(r"Using `torch\.compile\(module\)`"):
+            yield aside
     finally:
         held.put_back()
         aside.put_back()
@@ -50,11 +54,16 @@ def untouched(model: nn.Module, *more: Any) -> Iterator[Aside]:
 
 
 @contextmanager
-def runs(model: nn.Module, *more: Any) -> Iterator[Run]:
+def runs(model: nn.Module, *more: Any, graded: bool = False) -> Iterator[Run]:
     """Runs of a model, of which all is taken back at the end.
 
     Parameters and buffers begin each run as they are now. What the model's code keeps in attributes goes on from run to
     run, so that a second run shows whether results depend on how often the model was called.
+
+    Args:
+        model: any module.
+        more: what else may be written: the inputs.
+        graded: as where its parameters learn: code may take another way where no gradient is asked for.
 
     Yields:
         What runs it, (args, kwargs, draws) -> what it returns.
@@ -63,10 +72,13 @@ def runs(model: nn.Module, *more: Any) -> Iterator[Run]:
 
         def run(args: tuple[Any, ...], kwargs: Mapping[str, Any], draws: Draws) -> Any:
             aside.watch(tensors_in((args, kwargs)))
-            buffers = {name: buffer.clone() for name, buffer in model.named_buffers(remove_duplicate=False)}
+            own = {name: buffer.clone() for name, buffer in model.named_buffers(remove_duplicate=False)}
+            if graded:
+                parameters = model.named_parameters(remove_duplicate=False)
+                own |= {name: p.detach().requires_grad_() for name, p in parameters if p.is_floating_point()}
             try:
-                with aside.drawing(draws):
-                    made = functional_call(model, buffers, args, dict(kwargs), tie_weights=False)
+                with aside.drawing(draws), torch.set_grad_enabled(graded or torch.is_grad_enabled()):
+                    made = functional_call(model, own, args, dict(kwargs), tie_weights=False)
                     return mapped_tensors(aside.own, made)
             except BaseException:  # half of a run is none: whatever it has set is no sign of anything
                 aside.everything()

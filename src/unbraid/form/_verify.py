@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.fx.node import map_arg
 
-from unbraid.errors import InexactError
+from unbraid.errors import InexactError, TraceError, UnbraidError
 from unbraid.form._alone import alone
 from unbraid.form._aside import Draws, drawing
 from unbraid.form._checkpoints import plain_checkpoints
@@ -21,11 +21,19 @@ from unbraid.form._signature import Expected, as_call
 from unbraid.form._stateful import by_chance
 from unbraid.form._trees import flatten, leaves_of
 from unbraid.form._untouched import Run, runs
+from unbraid.form._unwarned import unwarned
 from unbraid.graph import runnable
 from unbraid.walk import joined, run
 
 if TYPE_CHECKING:
     from unbraid.form._form import ResidualForm
+
+
+_OTHERWISE = (
+    "without gradients the model computes something else (by {:.1e}), and the form is the model as it is with them. "
+    "Where that is the fast path of nn.TransformerEncoder, which leaves padded positions out, "
+    "torch.backends.mha.set_fastpath_enabled(False) switches it off."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +83,7 @@ class Verification:
         gradients: ‖∂form − ∂model‖∞ / ‖∂model‖∞ of a random projection of the outputs, the largest over the inputs and
             parameters, by the model's own autograd; nan where it was not compared.
         unchecked: why it was not; None where it was.
+        otherwise: what the model computes otherwise where no gradient is asked for; empty where it does not.
     """
 
     error: float
@@ -86,6 +95,7 @@ class Verification:
     one_batch: str = ""
     gradients: float = math.nan
     unchecked: str | None = None
+    otherwise: str = ""
 
     @property
     def silent(self) -> tuple[int, ...]:
@@ -99,17 +109,71 @@ def verify(form: "ResidualForm", args: Any, kwargs: Mapping[str, Any] | None = N
         raise ValueError("verify: this form was edited, so there is no model to check it against.")
     positional, keywords = as_call(args, kwargs)
     bound = tolerance("forward", form.dtype) if form.tolerance is None else form.tolerance
-    with alone(), _reference(form, form.origin, positional, keywords) as reference:
-        outputs = _distance(form, reference, positional, keywords)
-        additions, ratios = _additions(form, form.origin, form.inputs(positional, keywords))
-        other, alone_because = _elsewhere(form, reference, positional, keywords)
-    errors = [outputs, *additions, *([] if math.isnan(other) else [other])]
-    checked = Verification(max(errors), outputs, other, additions, ratios, bound, one_batch=alone_because)
+    form.inputs(positional, keywords)  # what does not fit is told before the model is asked
+    checked = _as_with_gradients(form, form.origin, positional, keywords, bound)
     if not checked.error <= bound:
         raise _inexact(form, checked, _departure(form, form.origin, form.inputs(positional, keywords), bound))
     with alone():
         gradients = gradients_against_model(form, *few_examples(form, positional, keywords))
     return replace(checked, gradients=gradients.error, unchecked=gradients.unchecked)
+
+
+def _as_with_gradients(
+    form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any], bound: float
+) -> Verification:
+    """The comparison of values; a model that the form follows only where gradients are asked for is compared so.
+
+    Its tracer asked for them. nn.TransformerEncoder is such a model: without, it leaves padded positions out, and hands
+    back zeros there.
+    """
+    failure = None
+    try:
+        checked = _values(form, origin, args, kwargs, bound)
+    except InexactError as error:
+        failure, apart = error, error.error
+    else:
+        apart = checked.error
+    if not apart <= bound and origin.model is not None:
+        try:
+            graded = _values(form, origin, args, kwargs, bound, graded=True)
+        except UnbraidError:
+            graded = None
+        if graded is not None and graded.error <= bound:
+            return replace(graded, otherwise=_OTHERWISE.format(apart))
+    if failure is not None:
+        raise failure
+    return checked
+
+
+def _values(
+    form: "ResidualForm",
+    origin: Origin,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    bound: float,
+    *,
+    graded: bool = False,
+) -> Verification:
+    nested = unwarned("The PyTorch API of nested tensors")  # of which the fast path of nn.TransformerEncoder makes use
+    with alone(), nested, _reference(form, origin, args, kwargs, graded=graded) as reference:
+        outputs = _distance(form, partial(_at_hand, origin, reference), args, kwargs)
+        additions, ratios = _additions(form, origin, form.inputs(args, kwargs))
+        other, alone_because = _elsewhere(form, reference, args, kwargs)
+    errors = [outputs, *additions, *([] if math.isnan(other) else [other])]
+    return Verification(max(errors), outputs, other, additions, ratios, bound, one_batch=alone_because)
+
+
+def _at_hand(origin: Origin, reference: Run, args: tuple[Any, ...], kwargs: Mapping[str, Any], draws: Draws) -> Any:
+    """The model at an input that somebody gave."""
+    try:
+        return reference(args, kwargs, draws)
+    except UnbraidError:
+        raise
+    except Exception as error:
+        name = "The saved model" if origin.model is None else type(origin.model).__name__
+        raise TraceError(
+            f"{name}: the model itself raises {type(error).__name__} at this input, run without gradients: {error}"
+        ) from error
 
 
 def _distance(form: "ResidualForm", reference: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
@@ -124,8 +188,19 @@ def _both(
     draws = Draws()
     with torch.no_grad():
         there = _comparable(reference(args, kwargs, draws))
-        with drawing(draws.again()):
-            here = form(*args, **kwargs)
+        try:
+            with drawing(draws.again()):
+                here = form(*args, **kwargs)
+        except UnbraidError:
+            raise
+        except Exception as error:
+            other = "export" if form.tracer == "dispatch" else "dispatch"
+            raise InexactError(
+                "The form must follow the model, which runs at this input; the form raises "
+                f"{type(error).__name__} there: {error}\n  Try tracer={other!r}.",
+                where="the output",
+                error=math.inf,
+            ) from error
     return _comparable(here), there
 
 
@@ -153,7 +228,9 @@ def _apart(here: list[Tensor], there: list[Tensor]) -> float:
 
 
 @contextmanager
-def _reference(form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Run]:
+def _reference(
+    form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any], *, graded: bool = False
+) -> Iterator[Run]:
     """Runs of the model itself, of which nothing changes; else of its graph before the cut."""
     if origin.model is None:
         wanted = set(form.signature.streams())
@@ -161,7 +238,10 @@ def _reference(form: "ResidualForm", origin: Origin, args: tuple[Any, ...], kwar
             _uncut(form, origin, form.inputs(args, dict(kwargs)), wanted, draws)
         )
         return
-    with plain_checkpoints(), runs(origin.model, args, kwargs) as model:  # without gradients they would warn
+    with (
+        plain_checkpoints(),
+        runs(origin.model, args, kwargs, graded=graded) as model,
+    ):  # without gradients they would warn
         yield lambda args, kwargs, draws: model(args, form.signature.completed(args, kwargs), draws)
 
 
@@ -272,18 +352,21 @@ def _elsewhere(
     why = "every size is built into the graph"
     sizes: list[Grown | None] = [*_growing(form, args, kwargs)]
     sizes = sizes or ([None] if form.tracer == "dispatch" else [])
+    broken = None
     for grown, gently in product(sizes, (False, True)):
         other = _another(args, kwargs, more=0 if grown is None else 1, grown=grown, gently=gently)
         try:
             here, there = _both(form, partial(_asked, reference), *other)
         except _RefusedError as refusal:
             why = str(refusal)
-        except InexactError as error:  # a recorded run would go another way
-            why = str(error)
+        except InexactError as error:  # a recorded run would go another way, or the form itself fails
+            why, broken = str(error), error if error.__cause__ is not None else broken
         else:
             if any(bool(tensor.isfinite().any()) for tensor in there) or not any(t.numel() for t in there):
                 return _apart(here, there), ""
             why = "the model gives nothing finite at other values"
+    if broken is not None:
+        raise broken
     return math.nan, why
 
 

@@ -10,7 +10,8 @@ from torch.func import grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
-from unbraid.form import Batch, ResidualForm, explained, loss_target
+from unbraid.errors import InexactError
+from unbraid.form import Batch, ResidualForm, by_chance, explained, loss_target
 from unbraid.walk import run
 
 Loss = Callable[[Any, Any], Tensor]
@@ -32,7 +33,11 @@ def parameters_by_block(form: ResidualForm) -> dict[int, tuple[str, ...]]:
 
 
 def gradients_of(form: ResidualForm, batch: Batch, parameters: Mapping[str, Tensor], loss: Loss) -> dict[str, Tensor]:
-    """The gradient of each example's loss by the parameters, [examples, *parameter] each."""
+    """The gradient of each example's loss by the parameters, [examples, *parameter] each.
+
+    Raises:
+        InexactError: an operator cannot be differentiated for one example at a time, or draws random numbers.
+    """
     inputs = form.inputs(batch.args, batch.kwargs)
     # An input that does not begin with the size of the first one has no batch: positions, a matrix of edges.
     begins = {n: form.streams[n].shape[0] for n, value in inputs.items() if isinstance(value, Tensor) and value.ndim}
@@ -47,8 +52,17 @@ def gradients_of(form: ResidualForm, batch: Batch, parameters: Mapping[str, Tens
 
     examples = {name: inputs[name] for name in moving}
     # The fused kernels of attention have no rule for vmap: it would run them example by example, and warn each time.
-    with sdpa_kernel(SDPBackend.MATH):
-        found: dict[str, Tensor] = vmap(grad(of_one), in_dims=(None, 0, 0))(dict(parameters), examples, batch.labels)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            each = vmap(grad(of_one), in_dims=(None, 0, 0))
+            found: dict[str, Tensor] = each(dict(parameters), examples, batch.labels)
+    except RuntimeError as error:
+        recorded = f"\n  The form is one recorded run, because {why}" if (why := form.signature.recorded) else ""
+        raise InexactError(
+            f"gradients of single examples cannot be taken: {str(error).splitlines()[0]}"
+            f"{by_chance(form.graph)}{recorded}",
+            where="the gradient",
+        ) from error
     return found
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from unbraid._modes import outside_modes
+from unbraid.errors import InexactError
 from unbraid.form import Batches, ResidualForm, Result, classification_loss, each_batch, trace
 from unbraid.gradients._autocorrelation import Autocorrelation
 from unbraid.gradients._coherence import Coherence, example_coherence
@@ -175,8 +176,8 @@ def _coherence(
         return None, "there is one example alone."
     try:
         return example_coherence(form, batches, loss=loss), ""
-    except RuntimeError as error:  # an operator that torch.func cannot take one example at a time
-        return None, f"gradients of single examples cannot be taken: {str(error).splitlines()[0]}"
+    except InexactError as error:  # an operator that torch.func cannot take one example at a time
+        return None, str(error).splitlines()[0]
 
 
 def _findings(form: ResidualForm, found: Signal, near: Autocorrelation | None) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
+from unbraid.errors import TargetError
 from unbraid.form import Batches, BranchLike, Metric, ResidualForm, each_batch, lesioned, part_name, part_of, sweep
 from unbraid.graph import differentiable
 from unbraid.prune._measure import (
@@ -179,7 +180,7 @@ def _check(loss: Any) -> None:
         came = list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
         raise ValueError(f"metric: it must give one number for a batch, a scalar tensor; it gave {came}.")
     if not loss.requires_grad:
-        raise ValueError(
+        raise TargetError(
             'rank: by="gradient" needs a metric that can be differentiated, such as the cross-entropy; '
-            "a count of right answers has no gradient."
+            "a count of right answers has no gradient, nor has what the model computes under torch.no_grad."
         )

@@ -45,10 +45,12 @@ class Run:
 
     @cached_property
     def trunk(self) -> tuple[Graph, State]:
-        """The graph with the segments of trunk and skips frozen: on them terms travel linearly."""
+        """The graph up to the stream with the segments of trunk and skips frozen: on them terms travel linearly."""
         top = {block.index for block in self.form.blocks}
-        on_trunk = [s.id for s in self.form.segments if s.role != "branch" and (s.block is None or s.block in top)]
-        return freeze(self.form.graph, self.form.state, self.inputs, on_trunk)
+        forks = (add.fork for add in self.form.adds if add.block in top)
+        graph = subgraph(self.form.graph, tuple(dict.fromkeys((self.form.stream, *forks))))
+        on_trunk = [s.id for s in graph.segments if s.role != "branch" and (s.block is None or s.block in top)]
+        return freeze(graph, self.form.state, self.inputs, on_trunk)
 
     def terms(self, stream: str) -> dict[Origin, Tensor]:
         """The terms of a stream by their origin; they sum to its value.
