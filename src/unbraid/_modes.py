@@ -1,9 +1,11 @@
 """Torch's modes that a caller has switched on, left while unbraid works.
 
 Analyses differentiate what they are given, a stack of cotangents at a time. Under `torch.inference_mode` nothing can be
-differentiated, and anomaly detection reads values, which a stack of cotangents does not let it do. So what a user calls
-leaves both, and comes back into them at the end. Without gradients, and under autocast, the model may well be another:
-these stay as they are.
+differentiated, and anomaly detection reads values, which a stack of cotangents does not let it do; under
+`torch.device("meta")` a model's own code makes tensors without values. So what a user calls leaves these, and comes
+back into them at the end. Without gradients, and under autocast, the model may well be another: there it stays.
+
+unbraid's own tensors are made on devices that it names, so that a default device means the model's code alone.
 
 A tensor that was made in inference mode stays unfit for autograd wherever it goes. Its memory is fit: `ordinary` gives
 another tensor that shows it.
@@ -62,8 +64,28 @@ def left() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def off_meta(*tensors: Tensor) -> Iterator[None]:
+    """Inside `torch.device("meta")`: make tensors where they have values, unless one of these lies there as well."""
+    empty = torch.get_default_device().type == "meta" and not any(tensor.is_meta for tensor in tensors)
+    with torch.device("cpu") if empty else nullcontext():
+        yield
+
+
 def outside_modes(function: Callable[P, R]) -> Callable[P, R]:
-    """For what a user calls: the function leaves inference mode and anomaly detection while it works."""
+    """For what a user calls: it leaves inference mode, anomaly detection and the meta device while it works."""
+    inner = outside_autograd_modes(function)
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        with off_meta():
+            return inner(*args, **kwargs)
+
+    return called
+
+
+def outside_autograd_modes(function: Callable[P, R]) -> Callable[P, R]:
+    """The same for what may well trace a model on the meta device."""
 
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -74,9 +96,9 @@ def outside_modes(function: Callable[P, R]) -> Callable[P, R]:
                 if _UNFIT not in str(error):
                     raise
                 raise DataError(
-                    f"{function.__name__}: what is differentiated holds a tensor made in torch.inference_mode, "
-                    "for which there is no gradient. Use its clone, in a metric, loss or target of your own, say, "
-                    "or make it under torch.no_grad."
+                    f"{function.__name__}: what is differentiated holds a tensor made in torch.inference_mode, for "
+                    "which there is no gradient. Use its clone, in a metric, loss or target of your own, say, or make "
+                    "it under torch.no_grad."
                 ) from error
 
     return called

@@ -31,7 +31,10 @@ def bare(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     if isinstance(model, torch.jit.ScriptModule):
         raise TraceError(f"{type(model).__name__}: {_SCRIPTED}")
     for name, module in model.named_modules():
-        if any(isinstance(tensor, nn.parameter.UninitializedTensorMixin) for tensor in _own(module)):
+        if any(
+            isinstance(tensor, nn.parameter.UninitializedParameter | nn.parameter.UninitializedBuffer)
+            for tensor in _own(module)
+        ):
             raise TraceError(
                 f"{type(model).__name__}: {name!r} has parameters without sizes as yet: run the model once."
             )

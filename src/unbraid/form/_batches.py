@@ -11,6 +11,7 @@ from unbraid.errors import DataError
 from unbraid.form._form import ResidualForm
 from unbraid.form._ledger import ledger
 from unbraid.form._result import Brief
+from unbraid.form._values import refuse_empty_weights
 from unbraid.graph import reads
 from unbraid.ranks import Row, Share, in_order, mark
 from unbraid.walk import device_of
@@ -62,6 +63,7 @@ def each_batch(form: ResidualForm, batches: Batches) -> Iterator[Batch]:
     Raises:
         DataError: there is none, or one is no pair of inputs and labels.
     """
+    refuse_empty_weights(form.state)
     number = -1
     for number, item in enumerate(batches):
         yield _as_batch(form, item, number)
@@ -96,6 +98,7 @@ def each_share(
     Raises:
         CheckpointError: the file is of another job, form or settings, or cannot be read or written.
     """
+    refuse_empty_weights(form.state)
     some = False
     path, job, settings = (keep.path, keep.job, keep.settings) if keep is not None else (None, "", None)
     with ledger(path, job, lambda: (_whole(form), _steps(form), same(), settings)) as kept:
@@ -151,9 +154,13 @@ def _as_batch(form: ResidualForm, item: Any, number: int) -> Batch:
             f"{_described(item)}."
         )
     device = device_of(form.state)
-    inputs, labels = pytree.tree_map(
-        lambda leaf: ordinary(leaf.to(device)) if isinstance(leaf, Tensor) else leaf, (*item,)
-    )
+
+    def placed(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and leaf.is_meta:
+            raise DataError(f"batches: batch {number} lies on the meta device and has no values. Give real tensors.")
+        return ordinary(leaf.to(device)) if isinstance(leaf, Tensor) else leaf
+
+    inputs, labels = pytree.tree_map(placed, (*item,))
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
     if isinstance(inputs, Mapping):

@@ -83,12 +83,12 @@ def capture(
         except Exception as error:
             reasons["export"] = said(model, error)
             if tracer == "export" or _on_meta(args, kwargs):
-                raise uncaptured(model, reasons) from error
+                raise uncaptured(model, (args, dict(kwargs)), reasons) from error
     try:
         recorded = record(model, args, kwargs)
     except Exception as error:
         reasons["dispatch"] = said(model, error)
-        raise uncaptured(model, reasons) from error
+        raise uncaptured(model, (args, dict(kwargs)), reasons) from error
     signature = replace(recorded.signature, recorded=exported_not(reasons))
     return Capture(
         recorded.graph, recorded.state, recorded.names, signature, "dispatch", notes=one_run(signature.recorded)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from rich.table import Table
 from rich.tree import Tree
+from torch import Tensor
 
 from unbraid._modes import outside_modes
 from unbraid.errors import Refusal
@@ -22,6 +23,7 @@ from unbraid.form._result import Result, finite
 from unbraid.form._show import block_row, form_html, form_rows, form_table, form_text, form_tree
 from unbraid.form._signature import Signature, as_call
 from unbraid.form._store import save
+from unbraid.form._values import on_meta, refuse_empty_inputs, refuse_empty_weights
 from unbraid.form._verify import Origin, Verification, verify
 from unbraid.form._which import BlockLike, BranchLike, part_of
 from unbraid.graph import Add, Graph, Segment, Stream, differentiable
@@ -119,9 +121,14 @@ class ResidualForm(Result):
         Raises:
             TypeError: the arguments do not fit the traced signature.
             ShapeError: a tensor's fixed sizes differ from the traced ones.
+            TraceError: the form has no weights, and the inputs have values.
+            DataError: an input has no values, and the weights have.
         """
-        values = run(self.graph, self.state, self.signature.bind(args, kwargs))
-        return self.signature.result(values)
+        inputs = self.signature.bind(args, kwargs)
+        if any(isinstance(value, Tensor) and value.is_meta for value in inputs.values()) != on_meta(self.state):
+            refuse_empty_weights(self.state)
+            refuse_empty_inputs(inputs)
+        return self.signature.result(run(self.graph, self.state, inputs))
 
     @outside_modes
     def values(self, args: Any, kwargs: Mapping[str, Any] | None, streams: tuple[str, ...]) -> dict[str, Any]:
@@ -135,8 +142,18 @@ class ResidualForm(Result):
         return record(self.graph, self.state, self.inputs(args, kwargs))
 
     def inputs(self, args: Any, kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The input streams of a call; `args` and `kwargs` as for `trace`."""
-        return self.signature.bind(*as_call(args, kwargs))
+        """The input streams of a call; `args` and `kwargs` as for `trace`.
+
+        Raises:
+            TypeError: as of a call.
+            ShapeError: as of a call.
+            TraceError: the form has no weights.
+            DataError: an input has no values.
+        """
+        inputs = self.signature.bind(*as_call(args, kwargs))
+        refuse_empty_weights(self.state)
+        refuse_empty_inputs(inputs)
+        return inputs
 
     @outside_modes
     def verify(self, args: Any, kwargs: Mapping[str, Any] | None = None) -> Verification:

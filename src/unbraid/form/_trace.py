@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-from unbraid._modes import outside_modes
+from unbraid._modes import off_meta, outside_autograd_modes
 from unbraid.errors import NotResidualError, Refusal, TraceError
 from unbraid.form._alone import alone
 from unbraid.form._anatomy import Anatomy, anatomy
@@ -26,12 +26,13 @@ from unbraid.form._meta import computed, on_meta
 from unbraid.form._parameters import parameters
 from unbraid.form._place import printable, scope, source
 from unbraid.form._signature import Sizes, as_call, plain_names, sizes
+from unbraid.form._trees import tensors_in
 from unbraid.form._verify import Origin
 from unbraid.form._weights import tied
 from unbraid.walk import like
 
 
-@outside_modes
+@outside_autograd_modes
 def trace(
     model: nn.Module,
     args: Any,
@@ -71,7 +72,7 @@ def trace(
         raise ValueError(f'trace: device is "meta", or None for where the model is; {device!r} came. See form.to(...).')
     model, taken_off = bare(model)
     keywords, passed = without_cache(model, positional, keywords)
-    with alone(), plain_checkpoints():
+    with alone(), plain_checkpoints(), off_meta(*_tensors(model, positional, keywords)):
         if device is None:
             captured = capture(model, positional, keywords, tracer)
         else:
@@ -82,7 +83,7 @@ def trace(
         return _checked(form, positional, keywords)
 
 
-@outside_modes
+@outside_autograd_modes
 def chain(
     model: nn.Module, args: Any, kwargs: Mapping[str, Any] | None = None, *, layers: Sequence[str]
 ) -> ResidualForm:
@@ -104,7 +105,7 @@ def chain(
     model, taken_off = bare(model)
     names = _children(model, layers)
     keywords, passed = without_cache(model, positional, keywords)
-    with alone(), plain_checkpoints():
+    with alone(), plain_checkpoints(), off_meta(*_tensors(model, positional, keywords)):
         form = assemble(capture(model, positional, keywords), model, _learned(model), names)
         return _checked(replace(form, notes=(*form.notes, *taken_off, *passed)), positional, keywords)
 
@@ -219,6 +220,10 @@ def _checked(form: ResidualForm, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 def _saved(model: nn.Module | None, captured: Capture) -> set[str]:
     return set(captured.state) if model is None else set(model.state_dict())
+
+
+def _tensors(model: nn.Module, *given: Any) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers(), *tensors_in(given)]
 
 
 def _learned(model: nn.Module) -> set[str]:

@@ -1,12 +1,15 @@
 """What to say where no tracer can take a model: each one's reason, the module and the line, and what to try."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
+from typing import Any
 
+import torch
 from torch import nn
 
 from unbraid.errors import TraceError
 from unbraid.form._bare import untraceable
+from unbraid.form._trees import tensors_in
 
 _DISPATCH = "tracer='dispatch' records one real run instead."
 # What to try, by a word of what the tracers said, the likeliest remedy first.
@@ -37,10 +40,10 @@ def _place(model: nn.Module, frames: TracebackType | None) -> str:
     return place
 
 
-def uncaptured(model: nn.Module, reasons: Mapping[str, str]) -> TraceError:
+def uncaptured(model: nn.Module, given: Any, reasons: Mapping[str, str]) -> TraceError:
     """The error that says all of it, without advising what has just failed."""
     told = list(dict.fromkeys(reasons.values()))
-    if cause := untraceable(model):
+    if cause := untraceable(model) or _off_device(model, given, told):
         return TraceError(
             f"{type(model).__name__}: its computation could not be captured as a graph. {cause}", reasons=dict(reasons)
         )
@@ -56,6 +59,27 @@ def uncaptured(model: nn.Module, reasons: Mapping[str, str]) -> TraceError:
         "\n".join([f"{type(model).__name__}: its computation could not be captured as a graph.", *tried, *said]),
         reasons=dict(reasons),
     )
+
+
+def _off_device(model: nn.Module, given: Any, told: Iterable[str]) -> str | None:
+    """What lies on the meta device, where the tracers complain of devices."""
+    if not any("device" in reason.lower() for reason in told):
+        return None
+    held = [*model.parameters(), *model.buffers()]
+    if any(tensor.is_meta for tensor in held):
+        return (
+            "Some of its parameters lie on the meta device and have no values: load them, or trace the structure "
+            'alone, device="meta".'
+        )
+    if any(tensor.is_meta for tensor in tensors_in(given)):
+        return "An input lies on the meta device and has no values: give a real tensor."
+    made = torch.get_default_device()
+    if held and made.type not in {tensor.device.type for tensor in held}:
+        return (
+            f"What its code makes lies on {made}, the default device here, and its parameters on {held[0].device}: "
+            f'trace it outside of torch.device("{made}").'
+        )
+    return None
 
 
 def exported_not(reasons: Mapping[str, str]) -> str:
