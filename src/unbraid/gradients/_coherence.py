@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -116,9 +116,13 @@ def example_coherence(
             step(int(last))
     if examples < 2:
         raise ValueError(f"example_coherence: compares examples, and {examples} came.")
-    squares = torch.tensor([sum(float(t.square().sum()) for t in units[k].values()) for k in groups], device="cpu")
-    whole = torch.tensor([sum(float(t.square().sum()) for t in sums[k].values()) ** 0.5 for k in groups], device="cpu")
-    each = torch.tensor([lengths[k] for k in groups], device="cpu")
+
+    def numbers(of: Callable[[int], float]) -> Tensor:
+        return torch.tensor([of(k) for k in groups], dtype=torch.float64, device="cpu")
+
+    squares = numbers(lambda k: sum(float(t.square().sum()) for t in units[k].values()))
+    whole = numbers(lambda k: sum(float(t.square().sum()) for t in sums[k].values()) ** 0.5)
+    each = numbers(lambda k: lengths[k])
     return Coherence(
         tuple(form.blocks[k].name for k in groups),
         (squares - examples) / (examples**2 - examples),
