@@ -6,9 +6,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from networks import F64, error
+from networks import F64, Does, error, lively, mlp, normal
 from plans import EVERY, chain, made, plans
+from unbraid.form import trace
 from unbraid.paths import all_paths, gradient_spectrum, sample_paths, value_spectrum
 from woven import CLASSES, Held, Verbs
 
@@ -154,3 +156,21 @@ def test_a_path_at_the_wrong_choice_is_seen():
     assert error(swapped.sum(0), found.values.sum(0)) < 1e-12
     masks = ordered(form, found.masks, False)
     assert max((swapped[r] - (expected[m][1] * x).sum(1)).abs().max().item() for r, m in enumerate(masks)) > 1e-3
+
+
+@pytest.mark.slow
+def test_a_block_of_more_branches_than_a_byte_counts():
+    """Of 140 branches each is a choice of its own: (140 + 1)·(2 + 1) paths, whose values are the target."""
+
+    def wide(count):
+        def forward(net, x):
+            return sum((branch(x) for branch in net.branches), start=x)
+
+        return Does(forward, branches=nn.ModuleList(mlp(3) for _ in range(count)))
+
+    form = trace(lively(nn.Sequential(wide(140), wide(2))), (normal(2, 3),))
+    assert [len(block.branches) for block in form.blocks] == [140, 2]
+    paths = all_paths(form, normal(2, 3), target=1)
+    wanted = {(first, second) for first in range(-1, 140) for second in range(-1, 2)}
+    assert {tuple(mask) for mask in paths.masks.tolist()} == wanted
+    assert paths.error < 1e-10

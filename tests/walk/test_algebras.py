@@ -21,7 +21,7 @@ def example():
 
 def algebras(example, graph, tape, chunk=None):
     columns = {block: column for column, block in enumerate(sorted(example.weights))}
-    masks = torch.zeros((1, len(columns)), dtype=torch.int8)
+    masks = torch.zeros((1, len(columns)), dtype=torch.int16)
     lengths = Lengths(example.weights)
     return {
         "polynomials": Polynomials(graph, tape, lengths, chunk=chunk),
@@ -68,11 +68,11 @@ def test_where_nothing_arrives_are_zeros_of_the_sources_type(example):
 @pytest.mark.parametrize("columns", [1, 20, 39, 40, 41, 64])
 def test_rows_of_choices_are_told_apart_exactly(columns):
     """Rows are compared as numbers while 63 bits hold them: around that length, and with rows almost alike."""
-    drawn = torch.randint(-2, 1, (30, columns), generator=torch.Generator().manual_seed(columns), dtype=torch.int8)
+    drawn = torch.randint(-2, 1, (30, columns), generator=torch.Generator().manual_seed(columns), dtype=torch.int16)
     changed = drawn.clone()
     changed[:, -1] = torch.where(drawn[:, -1] == 0, -1, 0)
     # Two rows whose numbers in base 3 are 2^64 apart, which 64 bits cannot tell.
-    far, apart = torch.full((2, columns), -2, dtype=torch.int8), 2**64
+    far, apart = torch.full((2, columns), -2, dtype=torch.int16), 2**64
     for place in range(columns):
         far[1, columns - 1 - place] = apart % 3 - 2
         apart //= 3
@@ -86,5 +86,5 @@ def test_rows_of_choices_are_told_apart_exactly(columns):
 
 def test_no_rows_and_no_columns_are_rows_too():
     for shape in ((0, 3), (4, 0)):
-        rows, place = distinct(torch.zeros(shape, dtype=torch.int8))
+        rows, place = distinct(torch.zeros(shape, dtype=torch.int16))
         assert rows[place].shape == shape

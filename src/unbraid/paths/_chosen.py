@@ -63,7 +63,7 @@ def chosen_paths(
     if len(wrong):
         row, column = wrong[0].tolist()
         raise ValueError(_no_such_choice(setting.blocks[column], branches, masks, row, column))
-    return followed(setting, masks.to(torch.int8), chunk)
+    return followed(setting, masks.to(torch.int16), chunk)
 
 
 def _as_masks(

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Int8, Int64
+from jaxtyping import Float, Int16, Int64
 from rich import box
 from rich.table import Table
 from torch import Tensor
@@ -42,7 +42,7 @@ class Paths(Result):
     """
 
     blocks: tuple[str, ...]
-    masks: Int8[Tensor, "paths blocks"]
+    masks: Int16[Tensor, "paths blocks"]
     lengths: Int64[Tensor, " paths"]
     values: Float[Tensor, "paths batch"]
     norms: Float[Tensor, " paths"]
@@ -143,7 +143,7 @@ class Paths(Result):
         }
 
 
-def shown(mask: Int8[Tensor, " blocks"]) -> str:
+def shown(mask: Int16[Tensor, " blocks"]) -> str:
     """A path as text, one character per block; see `Paths.table`."""
     return "".join({SKIP: "·", NOT_MET: " "}.get(choice) or _digit(choice) for choice in mask.tolist())
 

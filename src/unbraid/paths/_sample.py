@@ -68,7 +68,7 @@ def _draw(setting: Setting, per_length: int, generator: torch.Generator) -> Tens
         if not any(length < len(paths) and paths[length] for paths in begin.values()):
             continue
         for _ in range(per_length):
-            mask = torch.full((len(setting.columns),), NOT_MET, dtype=torch.int8, device="cpu")
+            mask = torch.full((len(setting.columns),), NOT_MET, dtype=torch.int16, device="cpu")
             tally, left = begin, length
             while True:
                 origin = _pick(tally, left, generator)

@@ -2,7 +2,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int8, Int64, Shaped
+from jaxtyping import Int16, Int64, Shaped
 from torch import Tensor
 
 from unbraid.graph import Add, Graph, Segment
@@ -37,7 +37,7 @@ class Chosen:
     graph: Graph
     tape: Tape
     columns: Mapping[int, int]
-    masks: Int8[Tensor, "paths blocks"]
+    masks: Int16[Tensor, "paths blocks"]
     chunk: int | None = None
 
     def seed(self, cotangent: Tensor) -> Rows:

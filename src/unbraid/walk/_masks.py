@@ -2,7 +2,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int8, Int64, Shaped
+from jaxtyping import Int16, Int64, Shaped
 from torch import Tensor
 
 from unbraid.graph import Add, Graph, Segment
@@ -20,7 +20,7 @@ class PathStack:
         stack: the cotangents.
     """
 
-    masks: Int8[Tensor, "paths blocks"]
+    masks: Int16[Tensor, "paths blocks"]
     stack: Shaped[Tensor, "paths *stream"]
 
 
@@ -40,7 +40,7 @@ class Masks:
 
     def seed(self, cotangent: Tensor) -> PathStack:
         """One path, which has met no block."""
-        return PathStack(torch.full((1, len(self.columns)), NOT_MET, dtype=torch.int8, device="cpu"), cotangent[None])
+        return PathStack(torch.full((1, len(self.columns)), NOT_MET, dtype=torch.int16, device="cpu"), cotangent[None])
 
     def plus(self, a: PathStack, b: PathStack) -> PathStack:
         """The paths of both; routes that made the same choices are one path, and add up."""
@@ -72,7 +72,7 @@ class Masks:
         return tuple(None if pulled is None else PathStack(masks, pulled) for pulled in self.tape.pull(segment, stacks))
 
 
-def distinct(masks: Int8[Tensor, "paths blocks"]) -> tuple[Int8[Tensor, "distinct blocks"], Int64[Tensor, " paths"]]:
+def distinct(masks: Int16[Tensor, "paths blocks"]) -> tuple[Int16[Tensor, "distinct blocks"], Int64[Tensor, " paths"]]:
     """The different rows in ascending order, and for each row which of them it is.
 
     Rows are compared as numbers where 63 bits hold them: much faster than row by row.
