@@ -132,6 +132,13 @@ def test_an_output_that_is_closed_is_one_line(here, option):
     assert done.stderr.decode() == "unbraid: standard output was closed before all of the result was written.\n"
 
 
+def test_help_that_nobody_gets_is_no_success(here):
+    for asked in ("--help", "trace --help", "--version"):
+        done = _shell(here, "{} " + asked + " >&-")
+        assert done.returncode == 2
+        assert done.stderr.decode() == "unbraid: standard output is closed, so the result has nowhere to go.\n"
+
+
 def test_an_output_of_ascii_gets_letters_that_it_has(here):
     plain, ascii_ = (_shell(here, "{} trace {model}", PYTHONIOENCODING=name) for name in ("utf-8", "ascii"))
     assert plain.returncode == ascii_.returncode == 0

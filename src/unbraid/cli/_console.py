@@ -16,7 +16,7 @@ from rich.console import Console, RenderableType
 
 from unbraid._progress import progress as bar
 
-__all__ = ["JSON", "ClosedOutputError", "flush", "prepare", "progress", "show", "tell"]
+__all__ = ["JSON", "ClosedOutputError", "flush", "prepare", "progress", "show", "tell", "written"]
 
 JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 _LETTERS = {
@@ -37,8 +37,7 @@ _WIDTH_OF_PIPES = 120  # rich takes 80 where there is no terminal, too little fo
 
 def show(result: RenderableType, data: Any, *, as_json: bool) -> None:
     """Print a result on stdout: `data` as JSON, or `result` for people. What was not measured, nan, is null in JSON."""
-    if sys.stdout is None:
-        raise ClosedOutputError("standard output is closed, so the result has nowhere to go.")
+    written()
     if as_json:
         text = json.dumps(_known(data), ensure_ascii=not _is_unicode(sys.stdout.encoding), allow_nan=False, indent=1)
         with _open_output():
@@ -50,6 +49,16 @@ def show(result: RenderableType, data: Any, *, as_json: bool) -> None:
     )
     with _open_output():
         console.print(result)
+
+
+def written() -> None:
+    """Refuse to go on where standard output was closed from the first, so that nothing that is printed is written.
+
+    Raises:
+        ClosedOutputError: it was.
+    """
+    if sys.stdout is None:
+        raise ClosedOutputError("standard output is closed, so the result has nowhere to go.")
 
 
 def prepare() -> None:

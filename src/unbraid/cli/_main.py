@@ -9,13 +9,14 @@ import typer
 
 from unbraid.cli._app import app
 from unbraid.cli._complete import for_bash
-from unbraid.cli._console import ClosedOutputError, flush, prepare, tell
+from unbraid.cli._console import ClosedOutputError, flush, prepare, tell, written
 from unbraid.cli._interrupt import interrupted
 from unbraid.cli._ranks import on_ranks, report_failure
 from unbraid.errors import RankError, UnbraidError
 
 __all__ = ["run"]
 
+_HELP = {"--help", "--version"}  # what typer prints, and does not mind if nobody gets it
 _BAD_INPUT, _FAULT, _INTERRUPTED = 2, 1, 130
 # How the work that was done by then goes on.
 _GOES_ON = {
@@ -44,6 +45,8 @@ def run(arguments: Sequence[str] | None) -> int:
 def _status(rest: list[str], *, debug: bool) -> int:
     try:
         status = _app(rest)
+        if not _HELP.isdisjoint(rest):
+            written()
         flush()
     except KeyboardInterrupt:
         status = _INTERRUPTED
