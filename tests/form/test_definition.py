@@ -94,6 +94,30 @@ BLOCKS = {
         ROWS,
         [("identity", 1, 0)],
     ),
+    "a branch that is spread": (
+        lambda: Does(lambda net, x: x + net.f(x).mean(-1, keepdim=True), f=mlp(6)),
+        ROWS,
+        [("identity", 1, 0)],
+    ),
+    "the same, with expand_as": (
+        lambda: Does(lambda net, x: x + net.f(x).mean(-1, keepdim=True).expand_as(x), f=mlp(6)),
+        ROWS,
+        [("identity", 1, 0)],
+    ),
+    "the first token's attention, spread over all": (
+        lambda: Does(lambda net, x: net.f(x[:, :1]).tanh() + x, f=mlp(6)),
+        WORDS,
+        [("identity", 1, 0)],
+    ),
+    "learned tokens that are spread over the batch": (
+        lambda: Does(
+            lambda net, x: net.tokens + net.f(net.tokens * x.mean(1, keepdim=True)),
+            f=mlp(6),
+            tokens=nn.Parameter(torch.ones(5, 6)),
+        ),
+        WORDS,
+        [("identity", 1, 0)],
+    ),
     "positions mixed": (
         lambda: Does(lambda net, x: x + net.f(x.transpose(1, 2)).transpose(1, 2), f=mlp(4)),
         WORDS,
@@ -173,12 +197,12 @@ BLOCKS = {
     "in place on a slice": (
         lambda: Does(in_place_on_a_slice, stem=nn.Linear(6, 6), f=mlp(6, 6, 4), head=mlp(6)),
         ROWS,
-        [("projection", 1, 0)],
+        [("identity", 1, 0)],
     ),
     "in place on two slices": (
         lambda: Does(twice_on_slices, stem=nn.Linear(6, 6), f=mlp(6, 6, 4), g=mlp(6, 6, 4), head=mlp(6)),
         ROWS,
-        [("projection", 1, 0), ("projection", 1, 0)],
+        [("identity", 1, 0), ("identity", 1, 0)],
     ),
     "parallel, (attn + mlp) + x": (
         lambda: Does(one_norm, norm=nn.LayerNorm(6), attn=mlp(6), mlp=mlp(6)),
@@ -296,8 +320,14 @@ NONE = {
         0,
         None,
     ),
-    "a branch that is spread": (
-        lambda: Does(lambda net, x: x + net.f(x).mean(-1, keepdim=True), f=mlp(6)),
+    "a mean that is spread over f(x)": (
+        lambda: Does(lambda net, x: x.mean(-1, keepdim=True) + net.f(x), f=mlp(6)),
+        ROWS,
+        1,
+        "its operands have different sizes",
+    ),
+    "the same, with expand": (
+        lambda: Does(lambda net, x: x.mean(-1, keepdim=True).expand(-1, 6) + net.f(x), f=mlp(6)),
         ROWS,
         1,
         "its operands have different sizes",

@@ -235,6 +235,31 @@ def test_a_gradient_that_no_tracer_sees_is_seen(forward):
     assert caught.value.error > 0.1
 
 
+@pytest.mark.parametrize(("times", "lost"), [(1.2, False), (3.0, True)])
+def test_in_few_digits_a_gradient_may_depart_by_what_rounding_does_to_it(times, lost, monkeypatch):
+    """x − 63/64·x: what is left of the gradient is wrong by a tenth, as either side rounds for itself."""
+    model = lively(Does(lambda net, x: x + net.f(x), f=nn.Linear(6, 6, bias=False)))
+    model.f.weight.data = -63 / 64 * torch.eye(6, dtype=torch.float64)
+    of_the_model = _gradients._of_the_model
+
+    def other(*given):
+        (values, (of_input, *rest)), leaves = of_the_model(*given)
+        return (values, [times * of_input, *rest]), leaves
+
+    monkeypatch.setattr(_gradients, "_of_the_model", other)
+    if lost:
+        with pytest.raises(InexactError, match=r"gradient must be the model's own to 0\.\d+; at 'x'"):
+            trace(model.bfloat16(), X.bfloat16())
+    else:
+        assert trace(model.bfloat16(), X.bfloat16()).verify(X.bfloat16()).gradients > 5e-2
+
+
+@pytest.mark.parametrize("forward", [lambda net, x: x + Doubled.apply(net.f(x)), hooked])
+def test_what_is_lost_shows_in_few_digits_as_well(forward):
+    with pytest.raises(InexactError, match=r"gradient must be the model's own to 0\.\d+; at 'f\."):
+        trace(lively(Does(forward, f=mlp(6))).bfloat16(), X.bfloat16())
+
+
 def gated(net, x):
     h = net.a(x)
     h[:, :3] += net.f(h.clone())[:, :3]

@@ -81,19 +81,12 @@ class Plan:
         return (*self.blocks, *(self.blocks[k] for k in self.again))
 
 
-# Spellings and steps that unbraid takes wrongly or not at all as yet: `draw` leaves them out unless they are named.
-OPEN = frozenset(
-    """minus reversed_minus negated in_a_slice set_slice in_a_view turned stacked averaged concatenated addcdiv lerp
-    addmm index_add expand_as type_as lazy through around coupling no_grad detached""".split()
-)
-RIGHT = tuple(s for s in SPELLINGS if s not in OPEN)
-RIGHT_STEPS = tuple(s for s in STEPS if s not in OPEN)
 SKIPS = ("identity", "identity", "identity", "projection", "normed")
 AFTER = ("nothing", "nothing", "nothing", "relu", "tanh", "norm", "relu_", "linear", "reshaped")
 DTYPES = ("float64", "float64", "float64", "float32", "bfloat16")
 
 
-def draw(source: Source, spellings: tuple[str, ...] = RIGHT, steps: tuple[str, ...] = RIGHT_STEPS) -> Plan:
+def draw(source: Source, spellings: tuple[str, ...] = SPELLINGS, steps: tuple[str, ...] = STEPS) -> Plan:
     """A random plan; `spellings` and `steps` narrow what it is made of."""
     positions = pick(source, (0, 0, 3))
     batch = pick(source, (1, 2, 2, 3))

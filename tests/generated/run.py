@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:1] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 from generated.judge import judge  # noqa: E402
-from generated.plan import OPEN, Plan, Seeded, draw  # noqa: E402
+from generated.plan import Plan, Seeded, draw  # noqa: E402
 from generated.shrink import shrunk  # noqa: E402
 from generated.spellings import SPELLINGS  # noqa: E402
 from generated.steps import STEPS  # noqa: E402
@@ -29,7 +29,6 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--plan", type=int, help="show and judge this one")
     parser.add_argument("--shrink", action="store_true", help="with --plan: the smallest that fails alike")
-    parser.add_argument("--open", action="store_true", help="also spellings and steps known to be taken wrongly")
     parser.add_argument("--only", nargs="*", default=(), help="spellings and steps: all others are left out")
     parser.add_argument("--without", nargs="*", default=(), help="spellings and steps to leave out")
     parser.add_argument("--each", action="store_true", help="every spelling and every step by itself: what fails where")
@@ -102,8 +101,7 @@ def _words(blocks) -> list[str]:
 
 
 def _plan(seed: int, options: argparse.Namespace) -> Plan:
-    left_out = {*options.without, *(() if options.open or options.only else OPEN)}
-    words = [w for w in (*SPELLINGS, *STEPS) if w not in left_out and (not options.only or w in options.only)]
+    words = [w for w in (*SPELLINGS, *STEPS) if w not in options.without and (not options.only or w in options.only)]
     spellings, steps = tuple(w for w in words if w in SPELLINGS), tuple(w for w in words if w in STEPS)
     return draw(Seeded(seed), spellings or ("left",), steps or ("linear",))
 

@@ -545,6 +545,21 @@ CASES = {
         X,
         C,
     ),
+    "a detached factor beside an activation": (
+        lambda x: torch.tanh(x @ _WEIGHT[0]) * torch.sigmoid(x @ _WEIGHT[1]).detach(),
+        lambda x: x @ _WEIGHT[0] * held(torch.tanh(x @ _WEIGHT[0]) / (x @ _WEIGHT[0]) * torch.sigmoid(x @ _WEIGHT[1])),
+        X,
+    ),
+    "a detached factor beside a linear one": (
+        lambda x: (x @ _WEIGHT[0]).detach() * (x @ _WEIGHT[1]),
+        lambda x: held(x @ _WEIGHT[0]) * (x @ _WEIGHT[1]),
+        X,
+    ),
+    "a detached matrix": (
+        lambda x: torch.relu(x @ _WEIGHT[0]) @ torch.relu(x @ _WEIGHT[1]).mT.detach(),
+        lambda x: x @ _WEIGHT[0] * held((x @ _WEIGHT[0] > 0) * 1.0) @ held(torch.relu(x @ _WEIGHT[1]).mT),
+        X,
+    ),
     "product of three": (
         lambda a, b: torch.linalg.multi_dot([a, b.mT, a]),
         lambda a, b: (a @ held(b.mT @ a) + held(a) @ b.mT @ held(a) + held(a @ b.mT) @ a) / 3,

@@ -307,8 +307,7 @@ MODELS: tuple[Entry, ...] = (
     ),
     _entry(
         "rtdl", "FTTransformer",
-        Known(3, how="2 layers of 2 sums; the last attention, of the class token alone, is spread over all tokens, "
-              "and is refused"),
+        Known(4, how="2 layers of 2 sums; the last attention, of the class token alone, is spread over all tokens"),
         _rtdl("FTTransformer", n_cont_features=3, cat_cardinalities=[4, 5], d_out=2, n_blocks=2, d_block=16,
               attention_n_heads=2, attention_dropout=0.1, ffn_d_hidden=None, ffn_d_hidden_multiplier=2.0,
               ffn_dropout=0.1, residual_dropout=0.0),

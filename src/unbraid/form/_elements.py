@@ -48,7 +48,7 @@ class Elements:
 
     def __init__(self, flow: Dataflow, whole: fx.Node, constant: Constant) -> None:
         self._flow = flow
-        self._whole = whole
+        self.whole = whole
         self._constant_of = constant
         self._moved: dict[fx.Node, Any] = {}
 
@@ -66,18 +66,36 @@ class Elements:
         if first is None or second is None:
             return False
         numbers, others = (([*map(self._known, nodes)]) for nodes in (first, second))
-        if not numbers or not all(isinstance(known, Tensor) for known in numbers + others):
+        if not numbers or not others or not all(isinstance(known, Tensor) for known in numbers + others):
             return False
         taken = torch.zeros(1 + max(int(known.max()) for known in numbers + others), dtype=torch.bool, device="cpu")
         for known in numbers:
             taken[known.flatten()] = True
         return not any(bool(taken[known.flatten()].any()) for known in others)
 
+    def numbers(self, node: fx.Node) -> Any:
+        """The numbers of what a node has of the tensor's elements; None where it has others, or none that are known."""
+        node = unmoved(node)
+        return self._numbers(node) if self._reached(node) else None
+
+    def written(self, node: fx.Node, source: int, numbers: Tensor) -> Tensor | None:
+        """The tensor's numbers after an operator that writes others, those at `source` of its arguments, into them."""
+        whole = self._numbers(self.whole)
+        if not isinstance(whole, Tensor):
+            return None
+        try:
+            others = enumerate(node.args[1:], start=1)
+            rest = [numbers if place == source else map_arg(argument, self._constant) for place, argument in others]
+            result = _called(node, [whole, *rest])
+        except Exception:  # an index that is not known, or sizes that do not fit
+            return None
+        return result if isinstance(result, Tensor) else None
+
     def _read_for(self, end: fx.Node) -> list[fx.Node] | None:
         """The tensors, only moved, that enter what is computed on the ways to a node; None where one holds them all."""
-        below = {*self._flow.region(self._whole, end)}
-        read, picked = list[fx.Node](), {self._whole: not isinstance(self._whole.meta.get("val"), Tensor)}
-        stack = [self._whole]
+        below = {*self._flow.region(self.whole, end)}
+        read, picked = list[fx.Node](), {self.whole: not isinstance(self.whole.meta.get("val"), Tensor)}
+        stack = [self.whole]
         while stack:
             node = stack.pop()
             readers = [user for user in node.users if user in below]
@@ -98,24 +116,24 @@ class Elements:
 
     def _reached(self, node: fx.Node) -> bool:
         """Whether a node's elements were moved here from the tensor."""
-        while node is not self._whole and self._moves(node) and isinstance(node.args[0], fx.Node):
+        while node is not self.whole and self._moves(node) and isinstance(node.args[0], fx.Node):
             node = node.args[0]
-        return node is self._whole
+        return node is self.whole
 
     def _known(self, node: fx.Node) -> Any:
         """The numbers of a node's elements, or of those among which it picks by what is not known."""
-        while node is not self._whole and self._numbers(node) is None and isinstance(node.args[0], fx.Node):
+        while node is not self.whole and self._numbers(node) is None and isinstance(node.args[0], fx.Node):
             node = node.args[0]
         return self._numbers(node)
 
     def _numbers(self, node: fx.Node) -> Any:
         """The numbers of a node's elements, several tensors for several results; None where they are not known."""
         if node not in self._moved:
-            self._moved[node] = self._numbered() if node is self._whole else self._move(node)
+            self._moved[node] = self._numbered() if node is self.whole else self._move(node)
         return self._moved[node]
 
     def _numbered(self) -> Any:
-        value = self._whole.meta.get("val")
+        value = self.whole.meta.get("val")
         results = [[*map(_traced, tensor.shape)] for tensor in _tensors(value)]
         counts = [math.prod(sizes) for sizes in results]
         if not 0 < sum(counts) <= _LARGEST:
@@ -136,7 +154,7 @@ class Elements:
 
     def _comes(self, node: fx.Node) -> bool:
         """Whether a node may come from the tensor; nothing else is asked for its numbers."""
-        return node is self._whole or self._flow.order[node] > self._flow.order[self._whole]
+        return node is self.whole or self._flow.order[node] > self._flow.order[self.whole]
 
     def _constant(self, node: fx.Node) -> Any:
         """The value of an index, a size or a count that is known beforehand."""

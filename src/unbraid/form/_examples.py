@@ -171,7 +171,7 @@ def _owners(numbers: Tensor, gradient: Tensor) -> Owners:
     """By rows along one dimension, where all elements of each row that have a gradient are one example's."""
     some = gradient != 0
     for dimension in sorted(range(numbers.ndim), key=lambda d: numbers.shape[d] == 1):
-        rows, live = (part.movedim(dimension, 0).flatten(1) for part in (numbers, some))
+        rows, live = (part.movedim(dimension, 0)[..., None].flatten(1) for part in (numbers, some))
         highest = torch.where(live, rows, torch.full_like(rows, -1)).amax(1)
         if bool(((rows == highest[:, None]) | ~live).all()):
             return Owners(highest.clamp_min(0), dimension)

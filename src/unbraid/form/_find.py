@@ -28,10 +28,13 @@ from unbraid.form._dataflow import Dataflow, same_shape
 from unbraid.form._elements import Constant, no_constant
 from unbraid.form._found import Found
 from unbraid.form._join import Join, Term, joins
+from unbraid.form._moved import move_aside
 from unbraid.form._place import where
 from unbraid.form._regroup import Group, Regrouping
 from unbraid.form._spelling import unfuse
+from unbraid.form._spread import spread_out, spreads
 from unbraid.form._ways import Step, met, way_up
+from unbraid.form._written import Written
 from unbraid.graph import Carrier, is_float
 
 NEITHER = "neither operand reaches, by shape-only or affine operations, a tensor from which the other is computed"
@@ -65,16 +68,26 @@ def find(flow: Dataflow, constant: Constant = no_constant) -> Finding:
     """
     if unfuse(flow):
         flow = Dataflow(flow.graph, flow.state, flow.learned)
+    spread_out(flow)
+    if move_aside(flow, constant):
+        flow = _tidied(flow)
+    if Written(flow, constant).run():
+        flow = _tidied(flow)
     finder = _Finder(flow, Judge(flow, constant))
     for join in joins(flow.graph):
         if join.head in flow.carries:
             finder.visit(join)
-    flow.graph.eliminate_dead_code(is_impure_node=lambda node: node.op in {"placeholder", "output"})
-    flow = Dataflow(flow.graph, flow.state, flow.learned)
+    flow = _tidied(flow)
     crossed = dict.fromkeys(crossing(flow, finder.blocks.values()))
     refusals = [Refusal(line, CROSSING) for add in crossed for line in finder.lines[add]]
     blocks = tuple(block for add, block in finder.blocks.items() if add not in crossed)
     return Finding(blocks, (*finder.refusals, *refusals), flow)
+
+
+def _tidied(flow: Dataflow) -> Dataflow:
+    """The data flow of the graph without what nobody reads."""
+    flow.graph.eliminate_dead_code(is_impure_node=lambda node: node.op in {"placeholder", "output"})
+    return Dataflow(flow.graph, flow.state, flow.learned)
 
 
 @dataclass(frozen=True)
@@ -122,7 +135,8 @@ class _Finder:
     def _group(self, join: Join, terms: Sequence[Term]) -> Group | str:
         """The operands that make up a block, or why there is none."""
         operands = [term for term in terms if _like(term, join.head)]
-        reason = NEITHER if len(operands) > 1 else SPREAD
+        spread = len(operands) < 2 or any(spreads(_tensor(term)) for term in operands)
+        reason = SPREAD if spread else NEITHER
         # A norm is next to affine: a skip may pass one, and yet beside a scaled skip it makes a branch of a pooling.
         for weakest, held in ((Carrier.SHAPE, True), (Carrier.MIXING, True), (Carrier.MIXING, False)):
             for candidate in self._candidates(operands, weakest, held=held):

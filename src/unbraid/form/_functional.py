@@ -8,7 +8,7 @@ from unbraid.form._flat import Flat, attribute, detach_ungraded, flattened, mark
 from unbraid.form._in_place import without_writes
 from unbraid.form._spelling import spell_out
 from unbraid.form._unwarned import unwarned
-from unbraid.graph import name_of, shape_only
+from unbraid.graph import name_of, shape_only, takes_all
 
 # In eval mode these hand back their very argument, which their schema does not tell.
 _IDLE = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "slice"}
@@ -117,7 +117,8 @@ def _drop_idle(graph: fx.Graph) -> None:
 
 def _copies(node: fx.Node) -> bool:
     """Whether a functional copy writes all of a tensor's elements, of one type, over another's."""
-    if name_of(node) != "copy" or not isinstance(node.args[1], fx.Node):
+    everything = name_of(node) == "slice_scatter" and takes_all(node.args[3:])
+    if not (everything or name_of(node) == "copy") or not isinstance(node.args[1], fx.Node):
         return False
     here, there = node.meta["val"], node.args[1].meta["val"]
     return here.shape == there.shape and here.dtype == there.dtype

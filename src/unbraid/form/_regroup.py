@@ -104,8 +104,13 @@ class Regrouping:
                 home = {place: first if term in met else term for place, term in home.items()}
 
     def _shared_out(self, group: Group) -> dict[Term, list[Term]]:
-        """The constants of the join, each with the branch that it is added to, as a bias is, or else the nearest."""
+        """The constants of the join, each with the branch that it is added to, as a bias is, or else the nearest.
+
+        What the model adds to the block's own sum is none of them: the trunk does that after the block.
+        """
         shared: dict[Term, list[Term]] = {branch: [] for branch in group.branches}
+        if self.join.holder([group.skip, *group.copies, *group.beside, *group.branches], group.unit) is not None:
+            return shared
         with_data = self.with_data
         for term in self.terms:
             if term in with_data or term in (group.skip, *group.copies, *group.beside):

@@ -10,6 +10,7 @@ from torch import fx
 
 from unbraid.form._dataflow import Dataflow
 from unbraid.form._summands import Operand
+from unbraid.graph import values_read
 
 aten = torch.ops.aten
 
@@ -31,8 +32,8 @@ class Writer:
         if math.isclose(factor, 1):
             return node
         if math.isclose(factor, -1):
-            return self._call(aten.neg.default, (node,), like=node)
-        return self._call(aten.mul.Tensor, (node, factor), like=node)
+            return self.call(aten.neg.default, (node,), like=node)
+        return self.call(aten.mul.Tensor, (node, factor), like=node)
 
     def sum(self, operands: Sequence[Operand], *, at: fx.Node | None = None) -> fx.Node:
         """The sum of a tensor and further operands, in this order; it takes the place of the node `at`, if given."""
@@ -43,19 +44,20 @@ class Writer:
             args = (total, operand)
             if at is not None and last:
                 return _become(at, aten.add.Tensor, args)
-            total = self._call(aten.add.Tensor, args, like=self.before)
+            total = self.call(aten.add.Tensor, args, like=self.before)
         return total
 
     def scale(self, node: Operand, factor: float) -> None:
         """Let the node before which new ones are put hold factor·node."""
         _become(self.before, aten.mul.Tensor, (node, factor))
 
-    def _call(self, target: Any, args: tuple[Any, ...], *, like: fx.Node) -> fx.Node:
+    def call(self, target: Any, args: tuple[Any, ...], *, like: fx.Node) -> fx.Node:
+        """An operator whose result has the sizes and the type of another node."""
         with self.flow.graph.inserting_before(self.before):
             node = self.flow.graph.call_function(target, args)
         node.meta = copy.copy(like.meta)
         self._place(node)
-        if not self.flow.carries.isdisjoint(node.all_input_nodes):
+        if not self.flow.carries.isdisjoint(values_read(node)):
             self.flow.carries.add(node)
         return node
 

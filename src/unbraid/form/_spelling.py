@@ -28,6 +28,7 @@ _ALIASES = {
     "concatenate": aten.cat,
 }
 _SIZED_AS = {"expand_as": aten.expand.default, "view_as": aten.view.default, "reshape_as": aten.reshape.default}
+_SHAPED = frozenset({"view", "reshape", "_unsafe_view", "expand"})
 _PRODUCTS = {
     "addmm": aten.mm.default,
     "baddbmm": aten.bmm.default,
@@ -51,6 +52,8 @@ def spell_out(graph: fx.Graph) -> None:
             node.target = getattr(_ALIASES[name], node.target._overloadname, node.target)
         elif name in _SIZED_AS and isinstance(node.meta.get("val"), Tensor):
             _by_sizes(graph, node, _SIZED_AS[name])
+        elif name == "sym_size":
+            _sized(node)
         elif name in {"add", "sub", "addcmul"} and isinstance(node.meta.get("val"), Tensor):
             _by_product(graph, node)
 
@@ -60,7 +63,7 @@ def unfuse(flow: Dataflow) -> bool:
     fused = [node for node in flow.graph.nodes if _fused(flow, node)]
     for node in fused:
         with flow.graph.inserting_before(node):
-            if name_of(node) in _PLACED:
+            if name_of(node) not in _PRODUCTS:
                 base, added = node.args[0], _placed(flow.graph, node)
             else:
                 base = _scaled(flow.graph, node, node.args[0], node.kwargs.get("beta", 1))
@@ -75,11 +78,17 @@ def _fused(flow: Dataflow, node: fx.Node) -> bool:
     if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
         return False
     data = flow.data(node)
-    if name_of(node) not in (*_PRODUCTS, *_PLACED) or node.args[0] not in data or len(data) < 2:
+    fused = name_of(node) in (*_PRODUCTS, *_PLACED) or accumulates(node)
+    if not fused or node.args[0] not in data or len(data) < 2:
         return False
     base: Any = node.args[0]
     same = base.meta["val"].shape == node.meta["val"].shape and base.meta["val"].dtype == node.meta["val"].dtype
     return bool(same)
+
+
+def accumulates(node: fx.Node) -> bool:
+    """Whether an index_put adds to what is there."""
+    return name_of(node) in {"index_put", "_index_put_impl"} and len(node.args) > 3 and bool(node.args[3])
 
 
 def _placed(graph: fx.Graph, node: fx.Node) -> fx.Node:
@@ -116,6 +125,17 @@ def _by_sizes(graph: fx.Graph, node: fx.Node, target: Any) -> None:
                 size = read
             sizes.append(size)
     node.target, node.args, node.kwargs = target, (tensor, sizes), {}
+
+
+def _sized(node: fx.Node) -> None:
+    """A size that was asked for by number is known: nothing has to be shaped for it."""
+    shaped, dimension = node.args
+    if not isinstance(shaped, fx.Node) or name_of(shaped) not in _SHAPED or not isinstance(dimension, int):
+        return
+    sizes: Any = shaped.args[1]
+    size = sizes[dimension]
+    if isinstance(size, fx.Node):
+        node.replace_all_uses_with(size)
 
 
 def _apart(graph: fx.Graph, broadcast: fx.Node) -> None:

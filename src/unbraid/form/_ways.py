@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from unbraid.form._dataflow import Dataflow
+from unbraid.form._spread import spreads
 from unbraid.graph import Carrier, carrier, values_read
 
 
@@ -25,12 +26,15 @@ def way_up(flow: Dataflow, node: fx.Node, *, held: bool) -> list[Step]:
         node: the operand.
         held: whether the way may pass norms, whose scale depends on the data, as if that scale were held.
     """
-    way, strength = [Step(node, Carrier.SHAPE)], Carrier.SHAPE
+    way, strength, spread = [Step(node, Carrier.SHAPE)], Carrier.SHAPE, False
     while node.op == "call_function":
         data = flow.data(node)
         passed = carrier(node, data, held=held)
         carried = data or values_read(node)  # a learned token carries no data, and has a way all the same
         if passed is None or len(carried) != 1 or (not data and passed is not Carrier.SHAPE):
+            break
+        spread |= bool(data) and spreads(node)
+        if spread and passed is not Carrier.SHAPE:  # a part, or a mean, that is spread over others is no skip
             break
         node, strength = carried[0], max(strength, passed)
         way.append(Step(node, strength))

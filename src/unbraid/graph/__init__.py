@@ -6,6 +6,7 @@ It is immutable and does nothing by itself: `unbraid.walk` runs and differentiat
 from unbraid.graph._modules import runnable
 from unbraid.graph._operators import (
     POINTWISE,
+    SHAPE_ONLY,
     Carrier,
     affine,
     carrier,
@@ -14,6 +15,7 @@ from unbraid.graph._operators import (
     mixing,
     name_of,
     shape_only,
+    takes_all,
     values_read,
 )
 from unbraid.graph._types import (
@@ -36,6 +38,7 @@ from unbraid.graph._types import (
 
 __all__ = [
     "POINTWISE",
+    "SHAPE_ONLY",
     "SKIP",
     "Add",
     "Carrier",
@@ -60,5 +63,6 @@ __all__ = [
     "runnable",
     "shape_only",
     "subgraph",
+    "takes_all",
     "values_read",
 ]

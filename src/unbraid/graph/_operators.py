@@ -87,7 +87,7 @@ def shape_only(node: fx.Node) -> bool:
     if name in _DROPOUT:
         return not (len(node.args) > 2 and node.args[2])
     if name == "slice":
-        return _takes_all(node)
+        return takes_all(node.args[2:])
     return name in SHAPE_ONLY
 
 
@@ -186,9 +186,9 @@ def _items(value: Any) -> list[Any]:
 _END = 2**63 - 1
 
 
-def _takes_all(node: fx.Node) -> bool:
-    """Whether a slice takes every element."""
-    start, end, step = [*node.args, None, None, None, None][2:5]
+def takes_all(bounds: Sequence[Any]) -> bool:
+    """Whether start, end and step of a slice take every element."""
+    start, end, step = [*bounds, None, None, None][:3]
     return step in (None, 1) and start in (None, 0) and end in (None, _END)
 
 

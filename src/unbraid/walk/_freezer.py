@@ -109,10 +109,15 @@ class Freezer:
         raise self.refusal(node)
 
     def _level(self, node: fx.Node, name: str, data: list[fx.Node]) -> int:
-        """0 after a mixing operation, 1 after a non-linearity, 2 for a norm's scale: the higher factor is held."""
+        """0 after a mixing operation, 1 after a non-linearity, 2 for a norm's scale, 3 where the model detaches.
+
+        Of a product the higher factor is held.
+        """
         levels = [self.level(argument) for argument in data]
         if not levels:  # whole numbers, rounded from data, are data again
             return 1
+        if name == "detach":
+            return 3
         if name in SCALES:
             return 2
         if name == "mul":
