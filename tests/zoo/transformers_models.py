@@ -138,6 +138,7 @@ MODELS = (
     _experts("Mixtral", num_local_experts=4, **GROUPED),
     _experts(
         "Qwen2Moe",
+        Known(2 * L, branches=3 * L, how="2 L: attention, MLP; each layer adds a shared expert"),
         num_experts=4,
         num_experts_per_tok=2,
         moe_intermediate_size=32,

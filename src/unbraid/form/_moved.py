@@ -1,6 +1,5 @@
 """Movements between sums, which hide that the sums are one, are moved aside.
 
-- h.view(-1).view(2, 4), f[None].squeeze(0): h, f
 - (h + f).view(-1) + g                       h.view(-1) + f.view(-1) + g, where nothing else reads the first sum
 - cat([h[None], f[None], g[None]]).sum(0)    stack([h, f, g]).sum(0)
 - slice_scatter(h, f, 1, 0, 4)[:, 4:]        h[:, 4:]: what is read lies beside what was written
@@ -39,7 +38,7 @@ def move_aside(flow: Dataflow, constant: Constant) -> bool:
     moved = False
     for node in list(flow.graph.nodes):
         if node.op == "call_function" and node in flow.reached:
-            for rewrite in (_past_write, _unstacked, _pushed_down, _undone):
+            for rewrite in (_past_write, _unstacked, _pushed_down):
                 moved |= rewrite(flow, node, constant)
     return moved
 
@@ -85,7 +84,7 @@ def _unstacked(flow: Dataflow, node: fx.Node, constant: Constant) -> bool:
         return False
     order = _order([part.flatten() for part in numbers.unbind(along)], _parts(joined, whole))
     writer = Writer(flow, node)
-    operands = [_reshaped(writer, parts[place], node) for place in order]
+    operands = [_reshaped(writer, _unmoved(flow, parts[place], node, constant), node) for place in order]
     if not operands or None in operands:
         return False
     stack = writer.call(aten.stack.default, (operands,), like=_tensor(node.args[0]))
@@ -189,22 +188,16 @@ def _plain(total: fx.Node) -> bool:
     )
 
 
-def _undone(flow: Dataflow, node: fx.Node, constant: Constant) -> bool:
-    """What was moved and moved back is the tensor itself, if it lies in memory as before."""
-    above, steps = node, 0
+def _unmoved(flow: Dataflow, node: fx.Node, like: fx.Node, constant: Constant) -> fx.Node:
+    """What a node was before it was moved, if it had the sizes and the elements of what is asked for."""
+    above = node
     while _moves(above):
-        above, steps = _tensor(above.args[0]), steps + 1
-        if steps > 1 and _lies(above) == _lies(node) and Elements(flow, above, constant).same(node, above):
-            node.replace_all_uses_with(above)
-            return True
-    return False
-
-
-def _lies(node: fx.Node) -> tuple[str, ...]:
-    value = node.meta.get("val")
-    if not isinstance(value, Tensor):
-        return ()
-    return (str(value.shape), str(value.stride()), str(value.dtype))
+        above = _tensor(above.args[0])
+        same = str(above.meta["val"].shape) == str(like.meta["val"].shape)
+        numbers = Elements(flow, above, constant).numbers(node) if same else None
+        if isinstance(numbers, Tensor) and torch.equal(numbers.flatten(), torch.arange(numbers.numel())):
+            return above
+    return node
 
 
 def _moves(node: fx.Node) -> bool:

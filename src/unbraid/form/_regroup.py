@@ -109,7 +109,7 @@ class Regrouping:
         What the model adds to the block's own sum is none of them: the trunk does that after the block.
         """
         shared: dict[Term, list[Term]] = {branch: [] for branch in group.branches}
-        if self.join.holder([group.skip, *group.copies, *group.beside, *group.branches], group.unit) is not None:
+        if self.join.holder(group.operands, group.unit) is not None:
             return shared
         with_data = self.with_data
         for term in self.terms:
