@@ -487,3 +487,27 @@ def test_weights_that_are_not_compared_learn_all_the_same(form, monkeypatch):
     monkeypatch.setattr(_gradients, "_ROOM", 6)  # numbers: one bias
     assert form.verify(X).gradients <= 1e-12
     assert seen == [set(form.learned)]
+
+
+class Remembers(nn.Module):
+    """As timm's tables of biases do: made at the first call, with the history of that call."""
+
+    def __init__(self):
+        super().__init__()
+        self.f, self.bias, self.cache = mlp(6), nn.Parameter(normal(3, 6)), {}
+
+    def forward(self, x):
+        if "bias" not in self.cache:
+            self.cache["bias"] = self.bias[[0, 2, 1]]
+        return x + self.f(x) * self.cache["bias"]
+
+
+def test_a_history_of_an_earlier_call_is_named_and_without_it_all_is_well():
+    model = lively(Remembers())
+    model(normal(3, 6))
+    with pytest.raises(InexactError, match=r"keeps 'cache' from an earlier call.*\n.*clear it.*torch\.no_grad"):
+        trace(model, normal(3, 6))
+    model.cache.clear()
+    with torch.no_grad():
+        model(normal(3, 6))
+    assert len(trace(model, normal(3, 6)).blocks) == 1

@@ -364,15 +364,39 @@ def _compared(
         sizes = (_size(ours[number]), _size(theirs[number]))
         raise InexactError(
             f"The form's gradient must be the model's own to {bound:g}; at {where!r} it departs by {worst:.2e}: its "
-            f"largest number is {sizes[0]:.3g} in the form, and {sizes[1]:.3g} in the model.\n"
-            "  What the model's values do not show was lost when it was captured: a custom autograd.Function (its "
-            "backward is not seen; torch.utils.checkpoint with use_reentrant=True is one), a hook on a gradient, or a "
-            "region without gradients.\n"
-            "  Write it with torch.no_grad and detach, or with use_reentrant=False.",
+            f"largest number is {sizes[0]:.3g} in the form, and {sizes[1]:.3g} in the model.\n" + _likely(form),
             where=where,
             error=worst,
         )
     return GradientCheck(worst, where)
+
+
+def _likely(form: "ResidualForm") -> str:
+    """Why a gradient may be another one though all values are right, and what to do."""
+    model = form.origin.model if form.origin is not None else None
+    kept = _kept(model) if model is not None else None
+    if kept is not None:
+        return (
+            f"  The model keeps {kept!r} from an earlier call with the history of how it was made: autograd goes on "
+            "into that call, whose graph the form does not have.\n"
+            "  Let it be made without one: clear it, and call the model under torch.no_grad before it is traced."
+        )
+    return (
+        "  What the model's values do not show was lost when it was captured: a custom autograd.Function (its "
+        "backward is not seen; torch.utils.checkpoint with use_reentrant=True is one), a hook on a gradient, or a "
+        "region without gradients.\n"
+        "  Write it with torch.no_grad and detach, or with use_reentrant=False."
+    )
+
+
+def _kept(model: nn.Module) -> str | None:
+    """The name of an attribute whose tensor, or one inside it, has a history."""
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            own = name in {"_parameters", "_modules"}
+            if not own and any(tensor.grad_fn is not None for tensor in tensors_in(value)):
+                return f"{path}.{name}" if path else name
+    return None
 
 
 def _worst(ours: list[Tensor | None], theirs: list[Tensor | None]) -> tuple[float, int]:
