@@ -1,6 +1,7 @@
 import re
 from typing import Any
 
+import torch
 from torch import fx
 from torch.export import ExportedProgram
 
@@ -111,14 +112,32 @@ def _drop_idle(graph: fx.Graph) -> None:
     """Slices that take everything (`x[:, :]`), dropout in eval mode, copies: the same tensor under two names."""
     for node in list(graph.nodes):
         if (name_of(node) in _IDLE and shape_only(node)) or _copies(node):
-            node.replace_all_uses_with(node.args[1] if _copies(node) else node.args[0])
+            node.replace_all_uses_with(_copied(graph, node) if _copies(node) else node.args[0])
             graph.erase_node(node)
 
 
+def _copied(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    """What a functional copy gives, in its type and sizes; the operator itself has no derivative."""
+    base, made = node.args[0], node.args[1]
+    assert isinstance(base, fx.Node)
+    assert isinstance(made, fx.Node)
+    here, there = node.meta["val"], made.meta["val"]
+    with graph.inserting_before(node):
+        if here.dtype != there.dtype:
+            made = graph.call_function(torch.ops.aten.to.dtype, (made, here.dtype))
+            made.meta = {**node.meta, "val": there.to(here.dtype)}
+        if here.shape != there.shape:
+            made = graph.call_function(torch.ops.aten.expand_as.default, (made, base))
+            made.meta = dict(node.meta)
+    return made
+
+
 def _copies(node: fx.Node) -> bool:
-    """Whether a functional copy writes all of a tensor's elements, of one type, over another's."""
-    everything = name_of(node) == "slice_scatter" and takes_all(node.args[3:])
-    if not (everything or name_of(node) == "copy") or not isinstance(node.args[1], fx.Node):
+    """Whether a node gives what was written over all of a tensor: a functional copy, or a slice that takes everything."""
+    if not all(isinstance(argument, fx.Node) for argument in node.args[:2]) or len(node.args) < 2:
         return False
-    here, there = node.meta["val"], node.args[1].meta["val"]
-    return here.shape == there.shape and here.dtype == there.dtype
+    if name_of(node) == "copy":
+        return True
+    here, there = node.meta["val"], node.args[1].meta["val"]  # type: ignore[union-attr]
+    everything = name_of(node) == "slice_scatter" and takes_all(node.args[3:])
+    return everything and here.shape == there.shape and here.dtype == there.dtype

@@ -31,9 +31,11 @@ class _Data(TorchFunctionMode):
         given = dict(kwargs or {})
         if "out" in given and _undifferentiable(args, given):
             made = func(*args, **{name: value for name, value in given.items() if name != "out"})
-            with torch.no_grad():
-                func(*args, **given)  # which gives the tensor its sizes
-            return given["out"].copy_(made)
+            out = given["out"]
+            if out.shape != made.shape:  # torch gives it the sizes of the result
+                with torch.no_grad():
+                    func(*args, **given)
+            return out.copy_(made)
         return func(*args, **given)
 
 

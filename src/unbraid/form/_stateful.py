@@ -36,7 +36,9 @@ def by_chance(graph: Graph) -> str:
     if not (found := drawn(graph)):
         return ""
     switched = all(any(word in title for word in _SWITCHED) for title in found)
-    remedy = "Trace it in eval mode" if switched else "Let it take what it draws as an input"
+    remedy = "Let it take what it draws as an input"
+    if switched:
+        remedy = "Trace it in eval mode; where it draws there, too, let it take what it draws as an input"
     return f"\n  The model draws random numbers, so that no two runs are alike: {', '.join(found)}.\n  {remedy}."
 
 
