@@ -133,7 +133,7 @@ def _copied(graph: fx.Graph, node: fx.Node) -> fx.Node:
 
 
 def _copies(node: fx.Node) -> bool:
-    """Whether a node gives what was written over all of a tensor: a functional copy, or a slice that takes everything."""
+    """Whether a node gives what was written over all of a tensor: by a copy, or by a slice that takes everything."""
     if not all(isinstance(argument, fx.Node) for argument in node.args[:2]) or len(node.args) < 2:
         return False
     if name_of(node) == "copy":
