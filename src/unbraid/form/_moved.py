@@ -57,7 +57,7 @@ def _past_write(flow: Dataflow, node: fx.Node, constant: Constant) -> bool:
         if not isinstance(numbers, Tensor) or not isinstance(before, fx.Node) or not isinstance(whole, Tensor):
             break
         source: Any = write.args[1]
-        marks = torch.full([*map(_traced, source.meta["val"].shape)], -1)
+        marks = torch.full([*map(_traced, source.meta["val"].shape)], -1, device="cpu")
         written = elements.written(write, 1, marks)
         if written is None or bool((written.flatten()[numbers.flatten()] < 0).any()):
             break
@@ -195,7 +195,7 @@ def _unmoved(flow: Dataflow, node: fx.Node, like: fx.Node, constant: Constant) -
         above = _tensor(above.args[0])
         same = str(above.meta["val"].shape) == str(like.meta["val"].shape)
         numbers = Elements(flow, above, constant).numbers(node) if same else None
-        if isinstance(numbers, Tensor) and torch.equal(numbers.flatten(), torch.arange(numbers.numel())):
+        if isinstance(numbers, Tensor) and torch.equal(numbers.flatten(), torch.arange(numbers.numel(), device="cpu")):
             return above
     return node
 
