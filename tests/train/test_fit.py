@@ -1,3 +1,4 @@
+import inspect
 import json
 import math
 
@@ -211,6 +212,6 @@ def test_a_name_cannot_smuggle_markup():
 def test_batches_are_no_data_set():
     """Past the tests' own check of types, which a user has not."""
     batches = [(torch.zeros(4, 40), torch.zeros(4, dtype=torch.int64))]
-    call = getattr(train.fit, "__wrapped__", train.fit)
+    call = inspect.unwrap(train.fit)
     with pytest.raises(DataError, match=r"^fit: data is a Dataset, .*; a list came\. Make one .*data\.from_arrays\("):
         call(network(), batches)
