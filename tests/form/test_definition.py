@@ -498,3 +498,33 @@ def test_a_sum_inside_a_block_is_not_refused():
     """(attn + mlp) + x is one block: the inner sum belongs to it."""
     form = trace(lively(Does(one_norm, norm=nn.LayerNorm(6), attn=mlp(6), mlp=mlp(6))), ROWS)
     assert form.refusals == ()
+
+
+def context(net, x):
+    return torch.tanh(net.f(x)).mean(1, keepdim=True)
+
+
+SPREAD = {
+    "x + f": lambda net, x: x + context(net, x),
+    "f + x": lambda net, x: context(net, x) + x,
+    "in place": lambda net, x: x.clone().add_(context(net, x)),
+    "alpha": lambda net, x: torch.add(x, context(net, x), alpha=2),
+    "minus minus": lambda net, x: x - (-context(net, x)),
+    "lerp": lambda net, x: torch.lerp(2 * x, 2 * context(net, x), 0.5),
+    "addcmul": lambda net, x: torch.addcmul(x, context(net, x), torch.full((6,), 2.0, dtype=x.dtype)),
+    "expand": lambda net, x: x + context(net, x).expand(-1, x.shape[1], -1),
+    "expand_as": lambda net, x: x + context(net, x).expand_as(x),
+    "repeat": lambda net, x: x + context(net, x).repeat(1, x.shape[1], 1),
+    "broadcast_to": lambda net, x: x + torch.broadcast_to(context(net, x), x.shape),
+    "broadcast_tensors": lambda net, x: sum(torch.broadcast_tensors(x, context(net, x))),
+}
+
+
+@pytest.mark.parametrize("name", SPREAD)
+def test_a_branch_that_is_spread_is_one_in_every_spelling(name):
+    model = lively(Does(SPREAD[name], f=nn.Linear(6, 6)))
+    form = trace(model, WORDS)
+    assert [(b.skip, len(b.branches)) for b in form.blocks] == [("identity", 1)]
+    assert not form.refusals
+    assert form.path_counts() == [1, 1]
+    assert error(form.without(0)(WORDS), WORDS) < 1e-12

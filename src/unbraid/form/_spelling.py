@@ -103,11 +103,13 @@ def _by_product(graph: fx.Graph, node: fx.Node) -> None:
     with graph.inserting_before(node):
         if name_of(node) == "addcmul":
             product: Any = _call(graph, node, aten.mul.Tensor, node.args[1:3])
+            first, second = (factor.meta["val"] for factor in product.args)
+            product.meta["val"] = first * second  # which the sum may spread
             scale = node.kwargs.get("value", 1)
         else:
             product, scale = node.args[1], node.kwargs.get("alpha", 1)
         if scale != 1 and isinstance(product, fx.Node):
-            product = _scaled(graph, node, product, scale)
+            product = _scaled(graph, product, product, scale)
     if product is not node.args[1]:
         node.target = aten.sub.Tensor if name_of(node) == "sub" else aten.add.Tensor
         node.args, node.kwargs = (node.args[0], product), {}

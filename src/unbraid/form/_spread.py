@@ -20,7 +20,7 @@ aten = torch.ops.aten
 def spread_out(flow: Dataflow) -> None:
     """Expand each operand of a sum of data to the sum's sizes, learned tokens from which another comes included."""
     for node in list(flow.graph.nodes):
-        if name_of(node) not in {"add", "sub", "rsub"}:
+        if name_of(node) not in {"add", "sub", "rsub", "lerp"}:
             continue
         operands = [tensor for tensor, _ in summands(node) if isinstance(tensor, fx.Node)]
         if len(operands) < 2 or flow.carries.isdisjoint(operands):
