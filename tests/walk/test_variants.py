@@ -329,7 +329,7 @@ def test_other_readers_of_the_batch_follow():
 
         def forward(self, x, mask):
             for f in self.f:
-                x = x + f(x) * mask + torch.zeros(mask.shape[0], 1, dtype=x.dtype)
+                x = x + (f(x) * mask + torch.zeros(mask.shape[0], 1, dtype=x.dtype))
             return x
 
     form = trace(lively(Masked()), (normal(3, 6), normal(3, 1)))
