@@ -95,7 +95,7 @@ def test_a_bar_goes_away_when_the_work_fails(terminal):
 
 def test_a_process_that_another_has_started_draws_nothing(terminal, monkeypatch):
     monkeypatch.setattr(multiprocessing, "parent_process", lambda: object())
-    assert drawn(terminal, "worker", 1, steps=1) == ""
+    assert drawn(terminal, "worker", 1, steps=1, comes=False) == ""
 
 
 @pytest.fixture

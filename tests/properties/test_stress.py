@@ -120,6 +120,7 @@ def test_traces_leave_memory_flat(first, then):
 
 
 def test_memory_that_is_kept_would_be_seen():
-    before, kept = _resident(), [torch.ones(2**20) for _ in range(20)]
-    assert _resident() > before + 70
-    assert len(kept) == 20
+    # Two tensors of 64 MiB: smaller ones may lie where something else was freed, and nothing grows.
+    before, kept = _resident(), [torch.ones(2**24) for _ in range(2)]
+    assert _resident() > before + 100
+    assert len(kept) == 2
