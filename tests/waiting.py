@@ -5,7 +5,7 @@ from collections.abc import Callable
 from subprocess import Popen
 from typing import Any
 
-HANGS = 1800  # seconds that only what hangs takes, on any machine
+HANGS = 900  # seconds that only what hangs takes, on any machine
 
 
 def until(event: Callable[[], object], process: "Popen[Any] | None" = None) -> None:
