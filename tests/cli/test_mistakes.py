@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from cli._run import invoke
+from marks import slow
 
 FACTORY = """
 import torch
@@ -122,7 +123,7 @@ def _shell(here, text, **environment):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("option", ["", " --json"])
+@pytest.mark.parametrize("option", ["", slow(" --json")])
 def test_an_output_that_is_closed_is_one_line(here, option):
     done = _shell(here, "{} trace {model}" + option + " >&-")
     assert done.returncode == 2

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import unbraid.nn as unn
+from marks import slow
 from unbraid import trace
 from unbraid.gradients import signal, theory
 
@@ -42,8 +43,8 @@ def variances(seed: int, depth: int, **options) -> list[float]:
     ("closed", "options"),
     [
         (theory.variance_doubling, {"norm": None, "order": "act linear +"}),
-        (theory.variance_scaled, {"norm": None, "order": "act linear +", "scale": "1/sqrt(K)"}),
-        (theory.variance_fixup, {"norm": None, "order": "act linear +", "scale": "zero"}),
+        slow(theory.variance_scaled, {"norm": None, "order": "act linear +", "scale": "1/sqrt(K)"}),
+        slow(theory.variance_fixup, {"norm": None, "order": "act linear +", "scale": "zero"}),
     ],
 )
 def test_variance_by_depth(closed, options):

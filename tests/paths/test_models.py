@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from marks import quick, slow
 from networks import F64, error
 from real_models import IMAGES, LINEAR, TEXT, real, value
 from unbraid.paths import all_paths, gradient_spectrum, top_paths, value_spectrum
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 MODELS = [*LINEAR, *IMAGES, *TEXT]
 
 
-@pytest.mark.parametrize("dtype", [F64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("dtype", [F64, slow(torch.float32)], ids=["float64", "float32"])
 @pytest.mark.parametrize("name", MODELS)
 def test_values_by_length_sum_to_the_output(name, dtype):
     model, args, kwargs, form, target = real(name, dtype)
@@ -29,7 +30,7 @@ def test_values_by_length_sum_to_the_output(name, dtype):
     assert len(found.counts) == len(found.from_input) == len(form.path_counts())
 
 
-@pytest.mark.parametrize("name", [*IMAGES, LINEAR[-1]])
+@pytest.mark.parametrize("name", quick([*IMAGES, LINEAR[-1]], "resnet18", LINEAR[-1]))
 def test_gradients_by_length_sum_to_the_model_s_gradient(name):
     """Autograd on the untouched model at its input."""
     model, args, kwargs, form, target = real(name)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import unbraid
+from marks import quick, slow
 from networks import error, lively, normal
 from prune._models import LAYERS, first, inputs, made
 from unbraid.errors import CheckpointError
@@ -36,7 +37,7 @@ def slots(cache):
     return len(cache)
 
 
-@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("name", quick(COUNTS, "GPT2", "T5"))
 def test_generate_round_trip_and_cache(name, tmp_path):
     model, _, kwargs, form = made(name)
     transformers = pytest.importorskip("transformers")
@@ -153,7 +154,7 @@ def test_entries_that_follow_from_the_count_follow_it(tmp_path):
 KEEP = r"Keep the form of the pruned model instead: form\.without\({}\)\.save\(folder\)"
 
 
-@pytest.mark.parametrize(("name", "remove"), [("GPT2", [2]), ("Bert", [(1, 0)]), ("OPT", [5]), ("Gemma2", [0])])
+@pytest.mark.parametrize(("name", "remove"), [("GPT2", [2]), ("Bert", [(1, 0)]), slow("OPT", [5]), slow("Gemma2", [0])])
 def test_what_would_be_loaded_with_random_weights_is_not_saved(name, remove, tmp_path):
     """Branches went, and the configuration builds them again: attention alone, an MLP, a branch, a graph."""
     model, _, kwargs, form = made(name)

@@ -7,6 +7,7 @@ from torch import nn
 import unbraid
 import unbraid.nn as unn
 from book_networks import batch, features, images
+from marks import quick, slow
 from networks import Chain, Does, Residual, error, mlp, normal
 from prune._models import LAYERS, first, inputs, made, state
 from unbraid.errors import InexactError
@@ -46,7 +47,11 @@ WHOLE = [
 ]
 
 
-@pytest.mark.parametrize(("name", "layer", "path", "ends"), WHOLE, ids=[case[0] for case in WHOLE])
+@pytest.mark.parametrize(
+    ("name", "layer", "path", "ends"),
+    quick(WHOLE, "GPT2", "T5", "vit_tiny_patch16_224"),
+    ids=[case[0] for case in WHOLE],
+)
 def test_whole_members_go(name, layer, path, ends):
     model, _, _, form = made(name)
     group = layers(model, form)[layer]
@@ -85,7 +90,7 @@ def _zero(module, args, output):
     return (torch.zeros_like(output[0]), *output[1:])
 
 
-@pytest.mark.parametrize("name", ["GPT2", "Llama", "Bert", "T5", "resnet18", "convnext_atto"])
+@pytest.mark.parametrize("name", ["GPT2", slow("Llama"), slow("Bert"), "T5", "resnet18", slow("convnext_atto")])
 def test_removing_nothing_gives_the_same(name):
     model, args, kwargs, form = made(name)
     same = pruning(model, form, [])

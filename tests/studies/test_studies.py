@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from marks import quick
 from waiting import HANGS
 
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -17,7 +18,7 @@ from _study import Rows, grid, markdown, rewrite, spread  # noqa: E402
 NAMES = sorted(path.stem for path in STUDIES.glob("*.py") if not path.stem.startswith("_"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", quick(NAMES, "depth", "shattered"))
 def test_the_quick_variant_prints_a_table(name, tmp_path):
     done = subprocess.run(
         [sys.executable, str(STUDIES / f"{name}.py"), "--quick"],
