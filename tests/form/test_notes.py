@@ -135,14 +135,14 @@ def test_constants_of_the_trace_are_those_of_the_check():
 
 def test_remedies_come_first_and_never_what_has_failed():
     reasons = {"export": "RuntimeError: data-dependent Cache", "dispatch": "RuntimeError: also"}
-    lines = str(_uncaptured.uncaptured(nn.Linear(2, 2), reasons)).splitlines()
+    lines = str(_uncaptured.uncaptured(nn.Linear(2, 2), X, reasons)).splitlines()
     assert lines[1:] == [
         "  Try: Pass use_cache=False.",
         "  export: RuntimeError: data-dependent Cache",
         "  dispatch: RuntimeError: also",
     ]
     alike = {"export, sizes free": "E: one", "export": "E: one"}
-    lines = str(_uncaptured.uncaptured(nn.Linear(2, 2), alike)).splitlines()
+    lines = str(_uncaptured.uncaptured(nn.Linear(2, 2), X, alike)).splitlines()
     assert lines[1:] == [
         "  Try: tracer='dispatch' records one real run instead.",
         "  export, sizes free and export: E: one",

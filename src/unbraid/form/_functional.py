@@ -138,6 +138,7 @@ def _copies(node: fx.Node) -> bool:
         return False
     if name_of(node) == "copy":
         return True
+    if name_of(node) != "slice_scatter" or not takes_all(node.args[3:]):
+        return False
     here, there = node.meta["val"], node.args[1].meta["val"]  # type: ignore[union-attr]
-    everything = name_of(node) == "slice_scatter" and takes_all(node.args[3:])
-    return everything and here.shape == there.shape and here.dtype == there.dtype
+    return bool(here.shape == there.shape and here.dtype == there.dtype)
