@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import unbraid
+from marks import slow
 from unbraid import nn
 from unbraid.report import Page, Section, Subject, Text, page, write
 
@@ -206,7 +207,7 @@ def test_stages_of_a_long_network_open_and_close(chromium, long):
                 assert left["x"] + left["width"] < right["x"], "labels do not touch"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", [slow("light"), "dark"])
 def test_axe_finds_nothing_serious(chromium, axe, small, long, scheme):
     for path in (small[0], long):
         with Opened(chromium, path, scheme=scheme) as opened:

@@ -49,7 +49,6 @@ def test_help_draws_and_writes_nothing_so_it_loads_no_library_for_it():
     assert done.returncode == 0, done.stderr
 
 
-# Through a process of its own, as a user meets it.
 BAD = [
     (["no-such-verb"], "No such command 'no-such-verb'"),
     (["figure"], "Missing command"),
@@ -75,14 +74,24 @@ BAD = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(a) for a, _ in BAD])
-def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path):
-    done = command(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
+def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = invoke(*arguments)
+    assert done.status == 2
     assert done.stdout == ""
     assert done.stderr.startswith("unbraid: ")
     assert done.stderr.count("\n") == 1, done.stderr
     assert message in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD[::9])
+def test_a_process_of_its_own_ends_so_too(arguments, message, tmp_path):
+    done = command(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("unbraid: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert message in done.stderr
 
 
 def test_debug_shows_the_traceback():

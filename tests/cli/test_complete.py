@@ -31,6 +31,7 @@ def test_verbs_options_and_kinds_of_models():
     assert "timm:" in bash("unbraid", "lesion", "t")
 
 
+@pytest.mark.slow
 def test_zsh_and_fish_get_the_same():
     zsh = ask(_UNBRAID_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS="unbraid trace tim")
     assert "timm" in zsh

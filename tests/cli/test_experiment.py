@@ -111,6 +111,7 @@ def test_paths_as_json_are_the_library_s_numbers(folder):
     assert alone["target"] == "the largest output"
 
 
+@pytest.mark.slow
 def test_paths_of_the_loss_on_labels(folder):
     from unbraid import mean_spectrum, trace, train
 
@@ -168,6 +169,7 @@ def test_a_report_on_one_model(folder, tmp_path):
     assert "512 examples of the test part of mnist1d" in said["summary"]
 
 
+@pytest.mark.slow
 def test_a_report_leaves_out_what_is_not_wanted(folder, tmp_path):
     options = ("--skip", "lens,orders", "--data", "mnist1d", "--examples", "64", "-o", str(tmp_path / "a.html"))
     assert invoke("report", str(folder), *options).status == 0

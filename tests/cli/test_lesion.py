@@ -122,6 +122,7 @@ def test_without_a_place_it_says_so_and_works(run, tmp_path, monkeypatch):
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_what_was_kept_serves(run, tmp_path):
     """A limit on the size of files stands in for a full disk."""
     file = tmp_path / "kept.sqlite"

@@ -165,6 +165,7 @@ def test_a_report_on_a_language_model_and_tokens(tmp_path):
     assert "needs the tokenizer" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_report_on_a_vision_model_without_data(tmp_path):
     result = invoke("report", "timm:resnet10t", "--input-shape", "2,3,64,64", "-o", str(tmp_path / "a.html"))
     assert result.status == 0, result.stderr

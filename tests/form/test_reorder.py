@@ -64,7 +64,7 @@ def in_order(model, order, gone=()):
 
 
 permutations = st.permutations(range(5))
-quick = settings(max_examples=25, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+quick = settings(max_examples=10, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 
 
 @quick

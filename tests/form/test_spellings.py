@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from marks import slow
 from networks import Chain, Does, Residual, error, lively, mlp, normal
 from real_models import real
 from spellings import OF_MAPS, OF_SUMS, rewritten
@@ -128,7 +129,7 @@ def test_each_rewrite_finds_its_place(rewrite):
     assert any(rewritten(graph, rewrite)[1] for graph in graphs)
 
 
-@pytest.mark.parametrize("name", ["GPT2", "Gemma2", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("name", ["GPT2", slow("Gemma2"), "vit_tiny_patch16_224"])
 @pytest.mark.parametrize("rewrite", OF_SUMS + OF_MAPS, ids=lambda rewrite: rewrite.__name__)
 def test_other_spellings_of_known_models(name, rewrite):
     model, _, _, form, _ = real(name)

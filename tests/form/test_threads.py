@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from marks import slow
 from waiting import HANGS
 
 
@@ -25,7 +26,7 @@ def test_what_other_threads_write_on_stderr_arrives():
 
 
 @pytest.mark.parametrize(
-    ("what", "said"), [("numbers", "True"), ("forks", "forked True"), ("nested", "1"), ("models", "same True")]
+    ("what", "said"), [("numbers", "True"), ("forks", "forked True"), slow("nested", "1"), slow("models", "same True")]
 )
 def test_others_are_not_disturbed(what, said):
     assert run(what).stdout.startswith(said)

@@ -9,6 +9,7 @@ from torch import nn
 
 import unbraid
 import unbraid.nn as unn
+from marks import slow
 from networks import Chain, Residual, lively, mlp, normal
 from unbraid.gradients import diagnose
 
@@ -108,7 +109,7 @@ def shattered(model, batches):
     return result, [finding for finding in result.findings if finding.what == "shattered gradients"]
 
 
-@pytest.mark.parametrize("kind", ["plain", "residual", "scaled"])
+@pytest.mark.parametrize("kind", ["plain", slow("residual"), "scaled"])
 def test_gradients_shatter_in_a_deep_plain_network_with_batch_norm(kind):
     """Its residual twins keep what neighbours have in common; measured once more by differences of the network."""
     network, inputs = normed(kind)

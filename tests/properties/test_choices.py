@@ -145,7 +145,7 @@ def own_gradient(model, x):
     return torch.autograd.grad(output, leaf, materialize_grads=True)[0]
 
 
-@settings(max_examples=16, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.sampled_from(ADDING + PASSING), min_size=2, max_size=5), st.integers(0, 99))
 def test_every_addition_of_data_is_a_block_or_has_a_reason(functions, seed):
     model = lively(Stages(functions), seed=seed)

@@ -150,7 +150,7 @@ def gradients(model, inputs, seed):
 
 
 # A plan is small enough to be read as it is, and to shrink one costs minutes.
-@settings(max_examples=20, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=10, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(plans(), st.floats(-1.5, 1.5))
 def test_any_residual_network(drawn, t):
     model, inputs = built(drawn)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from marks import quick
 from networks import F64, Chain, Does, Residual, lively, mlp, normal
 from oracles.structure import Marks, Widened, begun, by_length, departure, marked
 from real_models import real
@@ -161,7 +162,7 @@ def named(model, patterns):
     ]
 
 
-@pytest.mark.parametrize("name", ADDED)
+@pytest.mark.parametrize("name", quick(ADDED, "resnet18", "vit_tiny_patch16_224", "GPT2", "Llama", "Bloom"))
 def test_a_real_model(name):
     model, args, kwargs, form, target = real(name)
     modules = named(model, ADDED[name])
@@ -179,7 +180,7 @@ def test_a_real_model(name):
     assert len(spectrum.gradients) == len(modules) + 1
 
 
-@pytest.mark.parametrize("name", OF_THE_ZOO)
+@pytest.mark.parametrize("name", quick(OF_THE_ZOO, "Bert"))
 def test_a_model_of_the_zoo(name):
     pytest.importorskip("torchvision_stub")
     find = pytest.importorskip("zoo.catalogue").find

@@ -19,6 +19,7 @@ NETWORK = ("--depth", "6", "--width", "40", "--data", "digits")
 OPTIONS = (*NETWORK, "--epochs", "24", "--batch-size", "20", "--lr", "0.005", "--json")
 
 
+@pytest.mark.slow
 def test_a_killed_rank_is_told_and_restarted_and_the_run_goes_on(tmp_path):
     """Kill a rank: the agent starts the same command again, which goes on. Kill another: it says so and ends."""
     folder = tmp_path / "run"

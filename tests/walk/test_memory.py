@@ -6,6 +6,8 @@ from os import environ
 from pathlib import Path
 
 import pytest
+
+from marks import slow
 import torch
 
 from unbraid import lesion, nn, trace
@@ -60,7 +62,7 @@ def ran(kept, tensors, *interrupted, **settings):
     return map(int, done.stdout.split())
 
 
-@pytest.mark.parametrize("interrupted", [(), ("interrupted",)], ids=["to the end", "interrupted"])
+@pytest.mark.parametrize("interrupted", [(), slow(("interrupted",))], ids=["to the end", "interrupted"])
 def test_pages_are_taken_once_and_much_is_given_back(interrupted):
     faults, within, after = ran("kept", 6, *interrupted)
     assert faults < 12 * PAGES
@@ -77,7 +79,11 @@ def test_little_stays():
 
 @pytest.mark.parametrize(
     ("kept", "settings"),
-    [("not", {}), ("kept", {"MALLOC_ARENA_MAX": "2"}), ("kept", {"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"})],
+    [
+        ("not", {}),
+        slow("kept", {"MALLOC_ARENA_MAX": "2"}),
+        slow("kept", {"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"}),
+    ],
     ids=["not asked for", "settings of the user's", "tunables of the user's"],
 )
 def test_otherwise_the_c_library_is_left_alone(kept, settings):
