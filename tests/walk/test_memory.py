@@ -6,10 +6,9 @@ from os import environ
 from pathlib import Path
 
 import pytest
-
-from marks import slow
 import torch
 
+from marks import slow
 from unbraid import lesion, nn, trace
 from unbraid.walk import _memory
 
