@@ -22,11 +22,12 @@ report: $(VENV)/.data
 	$(BIN)/unbraid report
 
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --ignore examples
 
-# make test-slow    the rest of the tests
+# make test-slow    the rest of the tests, and the notebooks
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest examples
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 import pytest
 
 from cli._interrupted import interrupted, lifetime
+from marks import slow
 
 MODEL = """
 import torch
@@ -39,7 +40,7 @@ def ends_well(life, part):
     return status, out
 
 
-@pytest.mark.parametrize("part", [0.0, 0.3, 0.6])
+@pytest.mark.parametrize("part", [0.0, slow(0.3), 0.6])
 def test_at_some_moment_of_its_life(life, part):
     while ends_well(life, part)[0] != 130:  # quicker this time than when it was timed: done before the moment came
         assert part

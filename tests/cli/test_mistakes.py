@@ -140,6 +140,7 @@ def test_help_that_nobody_gets_is_no_success(here):
         assert done.stderr.decode() == "unbraid: standard output is closed, so the result has nowhere to go.\n"
 
 
+@pytest.mark.slow
 def test_an_output_of_ascii_gets_letters_that_it_has(here):
     plain, ascii_ = (_shell(here, "{} trace {model}", PYTHONIOENCODING=name) for name in ("utf-8", "ascii"))
     assert plain.returncode == ascii_.returncode == 0

@@ -162,14 +162,14 @@ GROWS = "Scale every branch by 1/√K, or begin every branch with a norm, or beg
     ("model", "what", "helps"),
     [
         (lambda: network(depth=24, scale=1.0), "exploding signal", GROWS),
-        (lambda: network(depth=24, scale=1.0), "exploding gradient", GROWS),
+        slow(lambda: network(depth=24, scale=1.0), "exploding gradient", GROWS),
         (lambda: _wild(network(depth=24)), "exploding signal", "Begin every branch with a norm, or begin training"),
-        (
+        slow(
             lambda: _wild(network(depth=24), 0.2),
             "exploding signal",
             "Begin every branch with a norm, or begin training",
         ),
-        (
+        slow(
             lambda: _wild(network(depth=24, norm="layer", order="norm linear act +")),
             "exploding signal",
             "Begin training",

@@ -55,6 +55,7 @@ def test_variance_by_depth(closed, options):
         within_its_spread([run[k] for run in runs], closed(depth)[k])
 
 
+@pytest.mark.slow
 def test_batch_norm_adds_one_a_block():
     """The stream at the first fork has a variance of its own, v; after k blocks it is v + k."""
     depth, found = 6, []

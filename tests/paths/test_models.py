@@ -15,7 +15,7 @@ MODELS = [*LINEAR, *IMAGES, *TEXT]
 
 
 @pytest.mark.parametrize("dtype", [F64, slow(torch.float32)], ids=["float64", "float32"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", quick(MODELS, *LINEAR, "resnet18", "vit_tiny_patch16_224", "GPT2", "Llama", "Bloom"))
 def test_values_by_length_sum_to_the_output(name, dtype):
     model, args, kwargs, form, target = real(name, dtype)
     found = value_spectrum(form, args, kwargs, target=target)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import fx
 
+from marks import slow
 from networks import Chain, Residual, error, lively, mlp, normal
 from unbraid import gradient_spectrum, trace, train, unravel
 from unbraid.data import from_arrays
@@ -106,7 +107,7 @@ def test_traces_leave_no_object_behind():
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
-@pytest.mark.parametrize(("first", "then"), [(40, 40), pytest.param(300, 1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("first", "then"), [slow(40, 40), slow(300, 1000)])
 def test_traces_leave_memory_flat(first, then):
     """In a process of its own, as pytest keeps what torch logs. Of sizes torch keeps those of the last 256 exports."""
     code = (
