@@ -22,7 +22,7 @@ report: $(VENV)/.data
 	$(BIN)/unbraid report
 
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --ignore examples
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --deselect examples/
 
 # make test-slow    the rest of the tests, and the notebooks
 test-slow: $(VENV)/.dev

@@ -89,6 +89,7 @@ def test_people_see_tables(run):
     assert "accuracy on the test part: before" in result.stdout
 
 
+@pytest.mark.slow
 def test_transformers_are_saved_as_their_own(tmp_path):
     model, _, kwargs, _ = made("GPT2")
     model.save_pretrained(tmp_path / "gpt2")

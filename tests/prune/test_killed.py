@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli._run import invoke
+from marks import slow
 from prune.test_cli import examples, run  # noqa: F401  (fixtures)
 from unbraid.train import _checkpoint
 
@@ -57,7 +58,7 @@ def files(folder):
     }
 
 
-@pytest.mark.parametrize("kind", ["run", "module"])
+@pytest.mark.parametrize("kind", ["run", slow("module")])
 def test_a_kill_at_any_moment_is_gone_on_from(specs, examples, tmp_path, kind):  # noqa: F811
     killed, unbroken = tmp_path / "killed", tmp_path / "unbroken"
     program = Path(__file__).with_name("_killed_prune.py")
