@@ -134,7 +134,7 @@ class Elements:
 
     def _numbered(self) -> Any:
         value = self.whole.meta.get("val")
-        results = [[*map(_traced, tensor.shape)] for tensor in _tensors(value)]
+        results = [[*map(traced_size, tensor.shape)] for tensor in _tensors(value)]
         counts = [math.prod(sizes) for sizes in results]
         if not 0 < sum(counts) <= _LARGEST:
             return None
@@ -160,7 +160,7 @@ class Elements:
         """The value of an index, a size or a count that is known beforehand."""
         value = node.meta.get("val")
         if isinstance(value, int | SymInt):
-            return _traced(value)
+            return traced_size(value)
         if node.op == "placeholder" and (constant := self._constant_of(node.name)) is not None:
             return constant
         if node.op != "call_function" or is_float(node) or _random(node):
@@ -191,7 +191,7 @@ def _random(node: fx.Node) -> bool:
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
-def _traced(size: int | SymInt) -> int:
+def traced_size(size: int | SymInt) -> int:
     """A size at the traced input; 0 where the input's values decide it."""
     if isinstance(size, int):
         return size

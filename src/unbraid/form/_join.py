@@ -98,7 +98,7 @@ def _tree(head: fx.Node) -> list[_Part]:
         part = stack.pop()
         parts.append(part)
         added = _opened(part, head)
-        part.parts = [_Part(node, part.factor * factor, part.alone and _alone(node)) for node, factor in added]
+        part.parts = [_Part(node, part.factor * factor, part.alone and read_once(node)) for node, factor in added]
         stack += reversed(part.parts)
     return parts
 
@@ -114,7 +114,8 @@ def _opened(part: _Part, head: fx.Node) -> list[tuple[Operand, float]]:
     return added if same and part.alone else []
 
 
-def _alone(node: Operand) -> bool:
+def read_once(node: Operand) -> bool:
+    """Whether one operator alone reads the elements of a tensor."""
     return isinstance(node, fx.Node) and sum(node in values_read(user) for user in node.users) == 1
 
 

@@ -10,13 +10,14 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-from torch import SymInt, Tensor, fx
+from torch import Tensor, fx
 
 from unbraid.form._dataflow import Dataflow
-from unbraid.form._elements import Constant, Elements
+from unbraid.form._elements import Constant, Elements, traced_size
+from unbraid.form._join import read_once
 from unbraid.form._rewrite import Writer
 from unbraid.form._summands import summands
-from unbraid.graph import SHAPE_ONLY, name_of, values_read
+from unbraid.graph import SHAPE_ONLY, name_of
 
 aten = torch.ops.aten
 
@@ -57,7 +58,7 @@ def _past_write(flow: Dataflow, node: fx.Node, constant: Constant) -> bool:
         if not isinstance(numbers, Tensor) or not isinstance(before, fx.Node) or not isinstance(whole, Tensor):
             break
         source: Any = write.args[1]
-        marks = torch.full([*map(_traced, source.meta["val"].shape)], -1, device="cpu")
+        marks = torch.full([*map(traced_size, source.meta["val"].shape)], -1, device="cpu")
         written = elements.written(write, 1, marks)
         if written is None or bool((written.flatten()[numbers.flatten()] < 0).any()):
             break
@@ -114,7 +115,7 @@ def _parts(joined: fx.Node, whole: Tensor) -> list[Tensor]:
     tensors: Any = joined.args[0]
     if name_of(joined) == "stack":
         return [part.flatten() for part in whole.unbind(along)]
-    sizes = [_traced(tensor.meta["val"].shape[along]) for tensor in tensors]
+    sizes = [traced_size(tensor.meta["val"].shape[along]) for tensor in tensors]
     starts = [0, *accumulate(sizes)]
     pairs = zip(starts, sizes, strict=False)
     return [whole.narrow(along, start, size).flatten() for start, size in pairs]
@@ -152,10 +153,10 @@ def _pushed_down(flow: Dataflow, node: fx.Node, constant: Constant) -> bool:
     moved = False
     for operand in _data(flow, node):
         chain, total = [], operand
-        while _moves(total) and _alone(total):
+        while _moves(total) and read_once(total):
             chain.append(total)
             total = _tensor(total.args[0])
-        if not chain or not _alone(total) or len(_data(flow, total)) < 2 or not _plain(total):
+        if not chain or not read_once(total) or len(_data(flow, total)) < 2 or not _plain(total):
             continue
         writer, copies = Writer(flow, node), dict[fx.Node, fx.Node]()
         for tensor, _ in summands(total):
@@ -209,14 +210,6 @@ def _data(flow: Dataflow, node: fx.Node) -> list[fx.Node]:
     return [tensor for tensor, _ in summands(node) if isinstance(tensor, fx.Node) and tensor in flow.carries]
 
 
-def _alone(node: fx.Node) -> bool:
-    return sum(node in values_read(user) for user in node.users) == 1
-
-
 def _tensor(argument: Any) -> fx.Node:
     assert isinstance(argument, fx.Node)
     return argument
-
-
-def _traced(size: int | SymInt) -> int:
-    return size if isinstance(size, int) else int(size.node.hint)
