@@ -427,6 +427,37 @@ def test_the_skip_may_carry_a_learned_token(free):
     assert form.path_counts() == [0, 1, 1]
 
 
+class Tied(nn.Module):
+    """Layers with the same parameters, run three times, each of which adds the same learned tensor."""
+
+    def __init__(self, nested, place):
+        super().__init__()
+        self.nested, self.place = nested, place
+        self.p, self.f, self.g = nn.Linear(6, 6), mlp(6), nn.Linear(6, 6)
+        self.bias = nn.Parameter(torch.ones(1, 6))
+
+    def forward(self, x):
+        for _ in range(3):
+            z = self.g(x) if self.nested else x
+            parts = [self.p(z), self.f(z)]
+            parts.insert(self.place, self.bias.expand(z.shape) if self.place else self.bias.expand_as(z))
+            z = parts[0] + parts[1] + parts[2]
+            x = x + torch.tanh(self.g(torch.tanh(z))) if self.nested else torch.tanh(z)
+        return x
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("nested", [False, True], ids=["top level", "nested"])
+def test_a_tensor_that_every_layer_adds_begins_no_block(nested, place):
+    model, x = lively(Tied(nested, place)), normal(2, 6)
+    form = trace(model, x)
+    kinds = [block.skip for block in form.all_blocks]
+    assert kinds == (["identity", "identity", "identity"] if nested else []) + ["projection"] * 3
+    assert form.refusals == ()
+    assert form.path_counts(nested=True) == ([8, 12, 6, 1] if nested else [1, 3, 3, 1])  # (2 + t)³, (1 + t)³
+    assert error(form(x), model(x)) < 1e-12
+
+
 class EncoderDecoder(nn.Module):
     """Two trunks; every block of the decoder attends to the encoder's output."""
 

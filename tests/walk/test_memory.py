@@ -70,9 +70,10 @@ def test_pages_are_taken_once_and_much_is_given_back(interrupted):
 
 
 def test_little_stays():
-    faults, within, after = ran("kept", 3)
-    assert faults < 6 * PAGES
-    assert 160 < within < 256
+    """Two tensors lie in two places, or in three where something small lies between: less than what is given back."""
+    faults, within, after = ran("kept", 2)
+    assert faults < 4 * PAGES
+    assert 96 < within < 224
     assert after > within - 16
 
 

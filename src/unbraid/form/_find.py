@@ -17,6 +17,7 @@ A block's node must hold the plain sum of its operands: where the model has no s
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from torch import fx
 
@@ -135,25 +136,31 @@ class _Finder:
     def _group(self, join: Join, terms: Sequence[Term]) -> Group | str:
         """The operands that make up a block, or why there is none."""
         operands = [term for term in terms if _like(term, join.head)]
-        spread = len(operands) < 2 or any(spreads(_tensor(term)) for term in operands)
+        spread = len(operands) < 2 or any(
+            spreads(_tensor(term)) for term in operands if _tensor(term) in self.flow.carries
+        )
         reason = SPREAD if spread else NEITHER
         # A norm is next to affine: a skip may pass one, and yet beside a scaled skip it makes a branch of a pooling.
-        for weakest, held in ((Carrier.SHAPE, True), (Carrier.MIXING, True), (Carrier.MIXING, False)):
-            for candidate in self._candidates(operands, weakest, held=held):
+        # Whatever carries data comes before a learned token: a bias that tied layers add leads to all earlier ones.
+        strengths = ((Carrier.SHAPE, True), (Carrier.MIXING, True), (Carrier.MIXING, False))
+        for data, (weakest, held) in product((True, False), strengths):
+            for candidate in self._candidates(operands, weakest, data=data, held=held):
                 group = self._judged(candidate, operands, held=held)
                 if isinstance(group, Group):
                     return group
                 reason = group
         return reason
 
-    def _candidates(self, operands: Sequence[Term], weakest: Carrier, *, held: bool) -> list[_Candidate]:
-        """The operands whose way meets another's, the strongest and then the nearest meeting first."""
+    def _candidates(self, operands: Sequence[Term], weakest: Carrier, *, data: bool, held: bool) -> list[_Candidate]:
+        """The operands, with data or without, whose way meets another's, the strongest and nearest meeting first."""
         ways = {}
         for term in operands:
+            if (_tensor(term) in self.flow.carries) is not data:
+                continue
             way = way_up(self.flow, _tensor(term), held=held)
             ways[term] = [step for step in way if step.strength <= weakest]
         marked = dict.fromkeys(step.node for way in ways.values() for step in way)
-        above = met(self.flow, [_tensor(term) for term in operands], marked) if marked else {}
+        above = met(self.flow, [_tensor(term) for term in operands], marked, self.blocks)
         candidates = []
         for skip, way in ways.items():
             meets = {}

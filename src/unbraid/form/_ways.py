@@ -41,13 +41,36 @@ def way_up(flow: Dataflow, node: fx.Node, *, held: bool) -> list[Step]:
     return way
 
 
-def met(flow: Dataflow, ends: Sequence[fx.Node], marked: Collection[fx.Node]) -> Mapping[fx.Node, set[fx.Node]]:
-    """For each end the marked nodes from which it is computed, itself left out."""
+def met(
+    flow: Dataflow, ends: Sequence[fx.Node], marked: Collection[fx.Node], sums: Collection[fx.Node]
+) -> Mapping[fx.Node, set[fx.Node]]:
+    """For each end the marked nodes from which it is computed, itself left out.
+
+    A marked node without data, a parameter, counts only where no way to it has to pass one of `sums`, those of the
+    blocks: what one layer adds to the stream is there in each later layer that adds it again, and begins no block.
+
+    Args:
+        flow: the data flow.
+        ends: the operands.
+        marked: the nodes in question.
+        sums: the sums of blocks.
+    """
+    data = [node for node in marked if node in flow.carries]
+    learned = [node for node in marked if node not in flow.carries]
+    found, near = _met(flow, ends, data, ()), _met(flow, ends, learned, sums)
+    return {end: found[end] | near[end] for end in ends}
+
+
+def _met(
+    flow: Dataflow, ends: Sequence[fx.Node], marked: Collection[fx.Node], closed: Collection[fx.Node]
+) -> Mapping[fx.Node, set[fx.Node]]:
+    if not marked:
+        return {end: set() for end in ends}
     lowest = min(flow.order[node] for node in marked)
-    above, stack = set(ends), list(ends)
+    above, stack = set(ends), [end for end in ends if end not in closed]
     while stack:
         for read in values_read(stack.pop()):
-            if read not in above and flow.order[read] >= lowest:
+            if read not in above and read not in closed and flow.order[read] >= lowest:
                 above.add(read)
                 stack.append(read)
     bits = {node: 1 << place for place, node in enumerate(marked)}
