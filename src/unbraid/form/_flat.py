@@ -49,7 +49,10 @@ class Flat:
 
 
 def flattened(module: fx.GraphModule) -> Flat | None:
-    """A copy of a graph with the bodies of its wrappers in their place; None where an autocast region is in the way."""
+    """A copy of a graph with the bodies of its wrappers in their place.
+
+    None where what happens depends on more than the operators: in an autocast region, inside of torch.vmap.
+    """
     flat = Flat()
     return flat if _copy(module, flat, {}, graded=True) else None
 
@@ -89,7 +92,7 @@ def _copy(module: fx.GraphModule, flat: Flat, values: dict[fx.Node, Any], *, gra
             if not _inline(module, node, flat, values, graded=graded):
                 return False
             continue
-        if node.op == "call_function" and name_of(node).startswith("wrap_with"):
+        if node.op == "call_function" and (name_of(node).startswith("wrap_with") or _transforms(node)):
             return False
         for attribute in node.all_input_nodes:
             if attribute.op == "get_attr":
@@ -103,6 +106,11 @@ def _copy(module: fx.GraphModule, flat: Flat, values: dict[fx.Node, Any], *, gra
         if not graded:
             flat.ungraded.add(copied)
     return True
+
+
+def _transforms(node: fx.Node) -> bool:
+    """Whether a node begins or ends a level of torch.vmap: its operators then mean something else in between."""
+    return getattr(node.target, "__module__", None) == "torch._functorch.predispatch"
 
 
 def _held(module: fx.GraphModule, node: fx.Node, flat: Flat) -> fx.Node:
