@@ -7,7 +7,7 @@ from torch import nn
 import unbraid
 from networks import Chain, Residual, error, lively, mlp, normal
 from unbraid.errors import InexactError
-from unbraid.form import Examples, sum_error, tolerance
+from unbraid.form import Examples, check_error, check_sum, sum_error, tolerance
 from unbraid.walk import Masks, PathStack, Polynomial, Polynomials
 
 
@@ -22,6 +22,19 @@ def test_by_hand():
     assert sum_error(torch.tensor([[1.0], [-0.5]]), torch.tensor([0.0])) == 0.5
     assert sum_error(torch.tensor([[torch.inf], [1.0]]), torch.tensor([1.0])) == torch.inf
     assert sum_error(torch.zeros(2, 0), torch.zeros(0)) == 0
+
+
+@pytest.mark.parametrize("departure", [2e-10, float("inf"), float("nan")])
+def test_what_departs_is_refused_with_its_rule(departure):
+    form = unbraid.trace(Chain(Residual(mlp(3))), normal(2, 3))
+    about = {"precision": torch.float64, "graph": form.graph, "where": "sum_1"}
+    check_sum(1e-10, "terms: they must sum", **about)
+    with pytest.raises(InexactError) as caught:
+        check_sum(departure, "terms: they must sum", **about)
+    assert str(caught.value) == f"terms: they must sum to 1e-10; they depart by {departure:.2e}."
+    assert caught.value.where == "sum_1"
+    with pytest.raises(InexactError, match="it is wrong"):
+        check_error(departure, 1e-10, "it is wrong", where="sum_1")
 
 
 def test_complex_types_have_the_tolerance_of_their_parts():

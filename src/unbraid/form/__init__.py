@@ -11,7 +11,7 @@ from unbraid.form._batches import Batch, Batches, Keep, Metric, each_batch, each
 from unbraid.form._block import Block
 from unbraid.form._channels import channel_dimension
 from unbraid.form._equation import Equation
-from unbraid.form._exactness import relative_error, sum_error, tolerance
+from unbraid.form._exactness import check_error, check_sum, relative_error, sum_error, tolerance
 from unbraid.form._examples import Examples, examples, said_of
 from unbraid.form._form import ResidualForm
 from unbraid.form._gradients import gradient_error
@@ -72,6 +72,8 @@ __all__ = [
     "by_chance",
     "chain",
     "channel_dimension",
+    "check_error",
+    "check_sum",
     "classification_loss",
     "drawing",
     "each_batch",

@@ -6,6 +6,10 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from unbraid.errors import InexactError
+from unbraid.form._stateful import by_chance
+from unbraid.graph import Graph
+
 _TOLERANCES = {
     "forward": {torch.float64: 1e-12, torch.float32: 1e-5},
     "sum": {torch.float64: 1e-10, torch.float32: 1e-4},
@@ -54,6 +58,46 @@ def sum_error(parts: Shaped[Tensor, "parts *shape"], whole: Shaped[Tensor, "*sha
     own, largest = _largest(whole), max(_largest(parts), _largest(whole))
     # relative_error is relative to the whole, and absolute where that is zero.
     return error * (own or 1.0) / largest if largest and math.isfinite(error) else error
+
+
+def check_error(error: float, bound: float, message: str, *, where: str) -> None:
+    """Refuse an error that is more than rounding; nan is.
+
+    Args:
+        error: the relative error.
+        bound: the largest that is accepted.
+        message: what must hold, and how far it does not.
+        where: the block, stream or operator at which it does not hold.
+
+    Raises:
+        InexactError: with the message.
+    """
+    if not error <= bound:
+        raise InexactError(message, where=where, error=error)
+
+
+def check_sum(
+    error: float, rule: str, *, precision: torch.dtype, graph: Graph, where: str, departs: str = "they depart"
+) -> None:
+    """Refuse parts that do not sum to the whole; where the graph draws random numbers, the message says so.
+
+        check_sum(sum_error(terms, stream), "unravel: the terms must sum to the stream", precision=..., ...)
+
+    Args:
+        error: `sum_error` of the parts and the whole, or how far the whole departs otherwise.
+        rule: what must hold: of which analysis what must sum to what.
+        precision: of the form, `ResidualForm.precision`.
+        graph: what was run.
+        where: the stream at which the sum is taken.
+        departs: the subject of the departure, and its verb.
+
+    Raises:
+        InexactError: "<rule> to <bound>; <departs> by <error>."
+    """
+    bound = tolerance("sum", precision)
+    if not error <= bound:
+        said = f"{rule} to {bound:g}; {departs} by {error:.2e}.{by_chance(graph)}"
+        raise InexactError(said, where=where, error=error)
 
 
 def _largest(tensor: Tensor) -> float:

@@ -22,7 +22,7 @@ from unbraid.form._alone import alone
 from unbraid.form._aside import Draws, drawing
 from unbraid.form._checkpoints import plain_checkpoints
 from unbraid.form._edit import coarsest, under_autocast, widened
-from unbraid.form._exactness import relative_error, tolerance
+from unbraid.form._exactness import check_error, relative_error, tolerance
 from unbraid.form._handed import titles
 from unbraid.form._signature import Expected, as_call
 from unbraid.form._stateful import drawn
@@ -288,13 +288,11 @@ def _same_outputs(form: "ResidualForm", here: list[Tensor], there: list[Tensor])
     """A form whose values are others has another gradient, too."""
     bound = tolerance("forward", form.dtype) if form.tolerance is None else form.tolerance
     error = max((relative_error(a, b) for a, b in zip(here, there, strict=True)), default=0.0)
-    if not error <= bound:
-        raise InexactError(
-            f"The form must follow the model to {bound:g}; at this input its output departs by {error:.2e}. "
-            "Was the model changed since it was traced? Trace it again at this input.",
-            where="the output",
-            error=error,
-        )
+    message = (
+        f"The form must follow the model to {bound:g}; at this input its output departs by {error:.2e}. "
+        "Was the model changed since it was traced? Trace it again at this input."
+    )
+    check_error(error, bound, message, where="the output")
 
 
 def _fresh(

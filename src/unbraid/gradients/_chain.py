@@ -11,17 +11,15 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid._modes import outside_modes
-from unbraid.errors import InexactError
 from unbraid.form import (
     Aim,
     Brief,
     Examples,
     ResidualForm,
     Result,
-    by_chance,
+    check_sum,
     gradient_error,
     relative_error,
-    tolerance,
 )
 from unbraid.gradients._lanczos import extreme_singular_values
 from unbraid.graph import Graph, Segment, makes, reads, subgraph
@@ -148,13 +146,14 @@ def derivative_chain(
         cotangent = link.pull(cotangent)
     whole = _Link(exact, inputs, values, streams[0], streams[-1]).pull(torch.ones_like(values[exact.output]))
     error = relative_error(cotangent, whole)
-    if not error <= tolerance("sum", exact.precision):
-        raise InexactError(
-            f"derivative_chain: the product of the factors must be the gradient to "
-            f"{tolerance('sum', exact.precision):g}; it departs by {error:.2e}.{by_chance(exact.graph)}",
-            where=exact.output,
-            error=error,
-        )
+    check_sum(
+        error,
+        "derivative_chain: the product of the factors must be the gradient",
+        precision=exact.precision,
+        graph=exact.graph,
+        where=exact.output,
+        departs="it departs",
+    )
     own = gradient_error(form, args, kwargs)
     error = error if math.isnan(own) else max(error, own)
     return DerivativeChain(tuple(reversed(factors)), cotangent, error, summed)

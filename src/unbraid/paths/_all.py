@@ -6,8 +6,7 @@ from torch import Tensor
 
 from unbraid._modes import outside_modes
 from unbraid._progress import progress
-from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, Split, Target, by_chance, sum_error, tolerance
+from unbraid.form import ResidualForm, Split, Target, check_sum, sum_error
 from unbraid.graph import Step, makes
 from unbraid.paths._paths import Paths
 from unbraid.paths._setting import Setting
@@ -211,14 +210,13 @@ def _joined(parts: list[Ends]) -> Ends:
 def _whole(setting: Setting, parts: list[Ends]) -> Paths:
     made = _paths(setting, parts, exact=True, error=float("nan"))
     error = sum_error(torch.cat([made.values, made.constants[None]]), made.target)
-    bound = tolerance("sum", setting.form.precision)
-    if not error <= bound:
-        raise InexactError(
-            f"all_paths: the {len(made):,} paths and the constants must sum to the target to {bound:g}; "
-            f"they depart by {error:.2e}.{by_chance(setting.form.graph)}",
-            where=setting.form.output,
-            error=error,
-        )
+    check_sum(
+        error,
+        f"all_paths: the {len(made):,} paths and the constants must sum to the target",
+        precision=setting.form.precision,
+        graph=setting.form.graph,
+        where=setting.form.output,
+    )
     return Paths(**{**vars(made), "error": error})
 
 

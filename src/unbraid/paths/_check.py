@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.errors import InexactError
-from unbraid.form import TARGET, ResidualForm, Target, aim, by_chance, relative_error, sum_error, tolerance
+from unbraid.form import TARGET, ResidualForm, Target, aim, check_sum, relative_error, sum_error
 from unbraid.graph import Add, Graph, Segment, Step, Stream, subgraph
 from unbraid.walk import BlockSet, Lengths, Polynomial, Tape, detached, run
 
@@ -42,14 +41,12 @@ def measured(
     like = tape.values[place]
     whole = _gradient(part, form, inputs, like, place, cotangent)
     error = sum_error(_terms(found, like, 1.0), whole)
-    if not error <= tolerance("sum", form.precision):
-        raise _inexact("gradient_spectrum", form, place, error, "sum to the gradient")
+    _check(form, place, error, "gradient_spectrum: the lengths must sum to the gradient")
     if not _alike(found, counts):
         halved = _gradient(weakened(part, lengths, _HALF), form, inputs, like, place, cotangent)
         departs = sum_error(_terms(found, like, _HALF), halved)
-        if not departs <= tolerance("sum", form.precision):
-            rule = "sum, times ½ for each branch, to the gradient with branches halved,"
-            raise _inexact("gradient_spectrum", form, place, departs, rule)
+        rule = "gradient_spectrum: the lengths must sum, times ½ for each branch, to the gradient with branches halved,"
+        _check(form, place, departs, rule)
     return error
 
 
@@ -85,8 +82,7 @@ def parts_error(
         (part - through).abs().max() / plain.abs().max().clamp_min(torch.finfo(plain.dtype).tiny)
     )
     for rule, error in errors.items():
-        if not error <= tolerance("sum", form.precision):
-            raise _inexact("gradient_parts", form, place, error, rule)
+        _check(form, place, error, f"gradient_parts: the parts must {rule}")
     return max(errors.values())
 
 
@@ -159,12 +155,6 @@ def _gradient(
     return gradient
 
 
-def _inexact(call: str, form: ResidualForm, place: str, error: float, rule: str) -> InexactError:
-    bound = tolerance("sum", form.precision)
-    parts = "lengths" if call == "gradient_spectrum" else "parts"
-    return InexactError(
-        f"{call}: the {parts} must {rule} to {bound:g}; at {place!r} they depart by {error:.2e}."
-        f"{by_chance(form.graph)}",
-        where=place,
-        error=error,
-    )
+def _check(form: ResidualForm, place: str, error: float, rule: str) -> None:
+    departs = f"at {place!r} they depart"
+    check_sum(error, rule, precision=form.precision, graph=form.graph, where=place, departs=departs)

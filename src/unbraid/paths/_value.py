@@ -9,8 +9,7 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid._modes import outside_modes
-from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, Result, Split, Target, by_chance, said_of, sum_error, tolerance
+from unbraid.form import ResidualForm, Result, Split, Target, check_sum, said_of, sum_error
 from unbraid.paths._setting import Setting
 from unbraid.walk import Polynomials, path_counts, walk
 
@@ -138,11 +137,6 @@ def value_spectrum(
     from_constants = by_length(setting.fixed)
     from_constants[0] += found_aim.remainder(examples, setting.gradients)
     error = sum_error(torch.cat([from_input, from_constants]), setting.target)
-    if not error <= tolerance("sum", exact.precision):
-        raise InexactError(
-            f"value_spectrum: the lengths must sum to the target to {tolerance('sum', exact.precision):g}; "
-            f"they depart by {error:.2e}.{by_chance(exact.graph)}",
-            where=exact.output,
-            error=error,
-        )
+    rule = "value_spectrum: the lengths must sum to the target"
+    check_sum(error, rule, precision=exact.precision, graph=exact.graph, where=exact.output)
     return ValueSpectrum(from_input, from_constants, setting.target, counts, error, examples.summed)

@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, tolerance
+from unbraid.form import ResidualForm, check_error, tolerance
 from unbraid.prune._call import distance, outputs
 from unbraid.prune._module import FormModule
 from unbraid.prune._pretrained import cached_error, is_pretrained, mend, uniform
@@ -59,8 +58,7 @@ class Task:
         """The candidate's error, where it is rounding alone."""
         bound = tolerance("forward", self.form.dtype) if self.form.tolerance is None else self.form.tolerance
         error = distance(outputs(made.model, *self.example), self.wanted)
-        if not error <= bound:
-            raise InexactError(f"its outputs depart from form.without(...) by {error:.1e}", where="output", error=error)
+        check_error(error, bound, f"its outputs depart from form.without(...) by {error:.1e}", where="output")
         return error
 
     @cached_property
@@ -76,10 +74,8 @@ class Task:
     def check_cache(self, made: Made) -> None:
         """What holds for the model with its cache must hold for the candidate."""
         error = cached_error(made.model, *self.example) if self.caches else 0.0
-        if not error <= tolerance("sum", self.form.dtype):
-            raise InexactError(
-                f"with a key-value cache it departs from itself by {error:.1e}", where="the cache", error=error
-            )
+        message = f"with a key-value cache it departs from itself by {error:.1e}"
+        check_error(error, tolerance("sum", self.form.dtype), message, where="the cache")
 
 
 def ways(task: Task) -> Iterator[tuple[str, Callable[[], Made]]]:

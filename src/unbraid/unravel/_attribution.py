@@ -7,8 +7,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from unbraid.errors import InexactError
-from unbraid.form import Examples, ResidualForm, Result, by_chance, said_of, sum_error, tolerance
+from unbraid.form import Examples, ResidualForm, Result, check_sum, said_of, sum_error
 from unbraid.unravel._head import Head
 
 if TYPE_CHECKING:
@@ -88,13 +87,8 @@ def attributed(
     """The contributions with the head's own, checked against the target."""
     constants, target = (_of(examples, value) for value in (head.constants, head.target))
     error = sum_error(torch.cat([parts, constants[None]]), target)
-    if not error <= tolerance("sum", form.precision):
-        raise InexactError(
-            f"attribute: the contributions must sum to the target to {tolerance('sum', form.precision):g}; "
-            f"they depart by {error:.2e}.{by_chance(form.graph)}",
-            where=stream,
-            error=error,
-        )
+    rule = "attribute: the contributions must sum to the target"
+    check_sum(error, rule, precision=form.precision, graph=form.graph, where=stream)
     return Attribution(names, parts, constants, target, error, examples.summed)
 
 
