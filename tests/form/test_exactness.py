@@ -26,7 +26,7 @@ def test_by_hand():
 
 @pytest.mark.parametrize("departure", [2e-10, float("inf"), float("nan")])
 def test_what_departs_is_refused_with_its_rule(departure):
-    form = unbraid.trace(Chain(Residual(mlp(3))), normal(2, 3))
+    form = unbraid.trace(Chain(Residual(mlp(3))), normal(2, 3, dtype=torch.float32))
     about = {"precision": torch.float64, "graph": form.graph, "where": "sum_1"}
     check_sum(1e-10, "terms: they must sum", **about)
     with pytest.raises(InexactError) as caught:
