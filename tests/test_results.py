@@ -17,8 +17,9 @@ from draw._geometry import assert_readable
 from networks import Chain, Residual, lively, mlp, normal
 from unbraid import data, gradients, paths, train
 from unbraid.errors import UnbraidError
-from unbraid.form import Result, as_html
+from unbraid.form import Result, as_html, as_rows, fill
 from unbraid.prune import angular_distance, pruning
+from unbraid.unravel import Terms
 
 F32 = torch.float32
 
@@ -89,6 +90,7 @@ def kinds(parent):
 
 
 def test_all_results_are_among_these():
+    assert Terms in kinds(Result)  # packages are imported when first used, and this test may be the first
     assert {kind.__name__ for kind in kinds(Result)} == set(MAKE)
 
 
@@ -235,3 +237,14 @@ def test_the_figure_of_many_paths_shows_the_largest(setting):
     found = paths.all_paths(unbraid.trace(network, x), x, target=0)
     assert len(found) == 128
     assert "64 paths" in found.plot().get_suptitle()
+
+
+def test_a_column_says_how_a_row_is_shown():
+    columns = (("name", "{name}"), ("share", "{share:.1%}"), ("from", "{low:+.2f} to {high:+.2f}"))
+    rows = as_rows({"name": ["a {b}"], "share": torch.tensor([0.125]), "low": [-1.0], "high": [2]})
+    assert rows == [{"name": "a {b}", "share": 0.125, "low": -1.0, "high": 2}]
+    table = fill(Table(), columns, rows)
+    assert [list(column.cells) for column in table.columns] == [["a {b}"], ["12.5 %"], ["-1.00 to +2.00"]]
+    assert [column.justify for column in table.columns] == ["left", "right", "right"]
+    with pytest.raises(ValueError, match="shorter"):
+        as_rows({"a": [1, 2], "b": [1]})

@@ -19,7 +19,8 @@ from unbraid.form._heads import Split
 from unbraid.form._log import Log
 from unbraid.form._meta import empty_weights
 from unbraid.form._place import scope
-from unbraid.form._result import Brief, Result, ScalarWriter, as_html, finite
+from unbraid.form._result import Brief, Result, ScalarWriter, finite
+from unbraid.form._rows import Row, as_html, as_rows, fill, numbered, plain
 from unbraid.form._signature import Signature, as_call
 from unbraid.form._stateful import by_chance, refuse_stateful
 from unbraid.form._sweep import Feed, Swept, lesioned, sweep
@@ -58,6 +59,7 @@ __all__ = [
     "Objective",
     "ResidualForm",
     "Result",
+    "Row",
     "ScalarWriter",
     "Signature",
     "Split",
@@ -67,6 +69,7 @@ __all__ = [
     "aim",
     "as_call",
     "as_html",
+    "as_rows",
     "bare",
     "branch_of",
     "by_chance",
@@ -81,6 +84,7 @@ __all__ = [
     "empty_weights",
     "examples",
     "explained",
+    "fill",
     "finite",
     "first_float",
     "gradient_error",
@@ -88,10 +92,12 @@ __all__ = [
     "largest",
     "lesioned",
     "loss_target",
+    "numbered",
     "objective",
     "outputs_read",
     "part_name",
     "part_of",
+    "plain",
     "read_tensors",
     "refuse_stateful",
     "relative_error",

@@ -20,7 +20,7 @@ from unbraid.form._load import Loading
 from unbraid.form._order import interchangeable, reorder
 from unbraid.form._outputs import output_stream
 from unbraid.form._result import Result, finite
-from unbraid.form._show import block_row, form_html, form_rows, form_table, form_text, form_tree
+from unbraid.form._show import block_row, form_rows, form_table, form_text, form_tree
 from unbraid.form._signature import Signature, as_call
 from unbraid.form._store import save
 from unbraid.form._values import on_meta, refuse_empty_inputs, refuse_empty_weights
@@ -355,9 +355,6 @@ class ResidualForm(Result):
 
         found = [self.blocks[index] for index in self.order]
         return blocks([b.name for b in found], [b.parameters for b in found], [b.skip for b in found], ax=ax)
-
-    def _repr_html_(self) -> str:
-        return form_html(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The blocks and the measured error as plain values."""

@@ -1,19 +1,26 @@
-import html
+"""What all results of analyses have in common.
+
+A result is a frozen data class. It declares `columns`, how its rows are shown in a table, and `entries`, which of its
+attributes are its plain values, and says by `rows` what there is to count. The table, the dict, the data frame, what a
+notebook shows and what TensorBoard gets follow from these here.
+"""
+
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from importlib import util
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
+from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from unbraid._figures import Axes, Figure
 from unbraid.errors import UnbraidError
+from unbraid.form._rows import Column, Row, as_html, fill, plain
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from pandas import DataFrame
 
 
@@ -64,22 +71,41 @@ class Result(Brief, ABC):
 
     A table for the terminal and for a notebook, plain values, rows for pandas, a figure, and its single numbers for
     TensorBoard.
+
+    Attributes:
+        columns: of the table: the heading, and how a row is shown under it, in the language of `str.format`.
+        entries: the attributes that are its plain values; all fields where none are named.
     """
 
-    @abstractmethod
-    def table(self) -> Table:
-        """The result as a table for the terminal."""
+    columns: ClassVar[tuple[Column, ...]] = ()
+    entries: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def caption(self) -> str:
+        """What stands below the table: how the numbers were made, and how exact they are."""
+        return ""
 
     @abstractmethod
-    def to_dict(self) -> dict[str, Any]:
-        """The result as plain values."""
-
-    @abstractmethod
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Row]:
         """One dict of plain values for each block, length, path, or what else is counted, with one set of keys."""
 
+    def _table_rows(self) -> Iterable[Row]:
+        """The rows of the table, where they are others than `rows`, stand in another order, or have more entries."""
+        return self.rows()
+
+    def table(self) -> Table:
+        """The result as a table for the terminal."""
+        table = Table(box=box.SIMPLE_HEAD, caption=self.caption or None)
+        table.caption_justify = "left"
+        return fill(table, self.columns, self._table_rows())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain values."""
+        names = self.entries or [field.name for field in fields(self)]  # type: ignore[arg-type]
+        return {name: plain(getattr(self, name)) for name in names}
+
     @abstractmethod
-    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, *, ax: Axes | None = None) -> Figure:
         """The result as a matplotlib figure; drawn into `ax` where one is given, and then the figure that holds it."""
 
     def scalars(self) -> dict[str, float]:
@@ -120,23 +146,3 @@ def finite(values: dict[str, Any]) -> dict[str, float]:
     numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
     kept = {name: float(value) for name, value in numbers.items() if not isinstance(value, bool)}
     return {name.replace("_", " "): value for name, value in kept.items() if math.isfinite(value)}
-
-
-def as_html(table: Table) -> str:
-    """A table of the terminal for a notebook; names come from the model and are escaped."""
-    sides = [' style="text-align:right"' if c.justify == "right" else ' style="text-align:left"' for c in table.columns]
-    head = "".join(
-        f'<th scope="col"{side}>{_text(column.header)}</th>' for column, side in zip(table.columns, sides, strict=True)
-    )
-    rows = zip(*(column.cells for column in table.columns), strict=True)
-    body = "".join(
-        f"<tr>{''.join(f'<td{side}>{_text(cell)}</td>' for cell, side in zip(row, sides, strict=True))}</tr>"
-        for row in rows
-    )
-    said = [text for text in (table.title, table.caption) if text]
-    caption = f"<caption>{'; '.join(map(_text, said))}</caption>" if said else ""
-    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _text(cell: object) -> str:
-    return html.escape(str(cell))

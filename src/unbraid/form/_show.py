@@ -7,7 +7,6 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from unbraid.form._result import as_html
 from unbraid.form._stateful import drawn
 
 if TYPE_CHECKING:
@@ -73,11 +72,6 @@ def _running(form: "ResidualForm") -> list["Block"]:
 
 def _sizes(shape: tuple[int | str, ...]) -> str:
     return "×".join(map(str, shape))
-
-
-def form_html(form: "ResidualForm") -> str:
-    """The table as HTML; names come from the model and are escaped."""
-    return as_html(form_table(form))
 
 
 def form_rows(form: "ResidualForm") -> list[dict[str, Any]]:

@@ -1,24 +1,19 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
-from rich import box
-from rich.table import Table
 from torch import Tensor
 
+from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
-from unbraid.form import Result
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
+from unbraid.form import Result, Row, as_rows
 
 _ROUNDING = 1000.0  # how many units of rounding a derivative through a deep network may carry, relative
+
+_SHOWN = 11  # lags in the table
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,39 +34,33 @@ class Autocorrelation(Result):
     norms: Float[Tensor, " networks"]
     spacing: float
 
-    def table(self) -> Table:
-        """The first lags."""
-        table = Table(
-            box=box.SIMPLE_HEAD, caption=f"{len(self.each)} networks or lines, points {self.spacing:.3g} apart"
-        )
-        table.caption_justify = "left"
-        for column in ("lag", "autocorrelation", "95 % of the mean"):
-            table.add_column(column, justify="right")
-        for lag, (value, (low, high)) in enumerate(zip(self.values[:11], self.band[:11], strict=True)):
-            table.add_row(str(lag), f"{value:+.3f}", f"{low:+.3f} to {high:+.3f}")
-        return table
+    columns = (
+        ("lag", "{lag:d}"),
+        ("autocorrelation", "{autocorrelation:+.3f}"),
+        ("95 % of the mean", "{low:+.3f} to {high:+.3f}"),
+    )
+    entries = ("values", "band", "norms", "spacing")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
-        return {
-            "values": self.values.tolist(),
-            "band": self.band.tolist(),
-            "norms": self.norms.tolist(),
-            "spacing": self.spacing,
-        }
+    @property
+    def caption(self) -> str:
+        """How many networks or lines there were, and how far apart the points."""
+        return f"{len(self.each)} networks or lines, points {self.spacing:.3g} apart"
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One a lag."""
-        return [
-            {"lag": lag, "distance": lag * self.spacing, "autocorrelation": value, "low": low, "high": high}
-            for lag, (value, (low, high)) in enumerate(zip(self.values.tolist(), self.band.tolist(), strict=True))
-        ]
+    def rows(self) -> list[Row]:
+        """One row per lag."""
+        lags = range(len(self.values))
+        distances = [lag * self.spacing for lag in lags]
+        low, high = self.band.unbind(1)
+        return as_rows({"lag": lags, "distance": distances, "autocorrelation": self.values, "low": low, "high": high})
+
+    def _table_rows(self) -> list[Row]:
+        return self.rows()[:_SHOWN]
 
     def scalars(self) -> dict[str, float]:
         """The autocorrelation at lag 1, and the root mean square of dy/dx, a mean over networks."""
         return {"autocorrelation at lag 1": float(self.values[1]), "gradient rms": float(self.norms.mean())}
 
-    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, *, ax: Axes | None = None) -> Figure:
         """The autocorrelation by lag, with its band."""
         from unbraid.draw import autocorrelation
 

@@ -2,14 +2,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float, Inexact
-from rich import box
-from rich.table import Table
 from torch import Tensor
 
+from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid.form import (
     Aim,
@@ -17,6 +16,8 @@ from unbraid.form import (
     Examples,
     ResidualForm,
     Result,
+    Row,
+    as_rows,
     check_sum,
     gradient_error,
     relative_error,
@@ -24,10 +25,6 @@ from unbraid.form import (
 from unbraid.gradients._lanczos import extreme_singular_values
 from unbraid.graph import Graph, Segment, makes, reads, subgraph
 from unbraid.walk import detached, record, run
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _SMALL = 512  # elements of one example's stream up to which its Jacobian is written out
 
@@ -68,41 +65,38 @@ class DerivativeChain(Result):
     error: float
     summed: bool = False
 
-    def table(self) -> Table:
-        """One row a factor, averaged over the batch."""
-        caption = f"the product equals autograd's gradient to {self.error:.1e}"
-        caption += "; examples influence one another: the batch is one example" if self.summed else ""
-        table = Table(box=box.SIMPLE_HEAD, caption=caption)
-        table.caption_justify = "left"
-        for column in ("factor", "largest singular value", "smallest"):
-            table.add_column(column, justify="left" if column == "factor" else "right")
-        for factor in self.factors:
-            table.add_row(factor.name, f"{factor.largest.mean():.4g}", f"{factor.smallest.mean():.4g}")
-        return table
+    columns = (
+        ("factor", "{factor}"),
+        ("largest singular value", "{largest:.4g}"),
+        ("smallest", "{smallest:.4g}"),
+    )
+
+    @property
+    def caption(self) -> str:
+        """How exact the product is."""
+        together = "; examples influence one another: the batch is one example" if self.summed else ""
+        return f"the product equals autograd's gradient to {self.error:.1e}{together}"
 
     def to_dict(self) -> dict[str, Any]:
         """Names, singular values and error as plain values."""
-        return {
-            "factors": [
-                {"name": f.name, "largest": f.largest.tolist(), "smallest": f.smallest.tolist()} for f in self.factors
-            ],
-            "error": self.error,
-            "summed": self.summed,
-        }
+        ends = [{"name": f.name, "largest": f.largest.tolist(), "smallest": f.smallest.tolist()} for f in self.factors]
+        return {"factors": ends, "error": self.error, "summed": self.summed}
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One a factor: its extreme singular values, averaged over the batch."""
-        return [
-            {"factor": f.name, "largest": float(f.largest.mean()), "smallest": float(f.smallest.mean())}
-            for f in self.factors
-        ]
+    def rows(self) -> list[Row]:
+        """One row per factor: its extreme singular values, averaged over the batch."""
+        return as_rows(
+            {
+                "factor": [f.name for f in self.factors],
+                "largest": [float(f.largest.mean()) for f in self.factors],
+                "smallest": [float(f.smallest.mean()) for f in self.factors],
+            }
+        )
 
-    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, *, ax: Axes | None = None) -> Figure:
         """The extreme singular values of the factors, averaged over the batch."""
         from unbraid.draw import chain
 
-        names = [factor.name for factor in self.factors]
-        largest, smallest = ([float(v.mean()) for v in side] for side in zip(*map(_ends, self.factors), strict=True))
+        names, largest, smallest = zip(*(row.values() for row in self.rows()), strict=True)
         return chain(names, largest, smallest, ax=ax)
 
 
@@ -349,7 +343,3 @@ def _put(rows: Tensor, places: Tensor, like: Tensor) -> Tensor:
     made = torch.empty(like.numel(), dtype=rows.dtype, device=rows.device)
     made[places.flatten()] = rows.flatten()
     return made.reshape(like.shape)
-
-
-def _ends(factor: Factor) -> tuple[Tensor, Tensor]:
-    return factor.largest, factor.smallest

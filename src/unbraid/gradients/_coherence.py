@@ -1,21 +1,15 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
-from rich import box
-from rich.table import Table
 from torch import Tensor
 
+from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
-from unbraid.form import Batches, ResidualForm, Result, classification_loss, each_batch
+from unbraid.form import Batches, ResidualForm, Result, Row, as_rows, classification_loss, each_batch
 from unbraid.gradients._by_example import EPS, Loss, gradients_of, norms_of, parameters_by_block, rows_of
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,38 +30,27 @@ class Coherence(Result):
     norms: Float[Tensor, " blocks"]
     examples: int
 
-    def table(self) -> Table:
-        """One row a block."""
-        table = Table(box=box.SIMPLE_HEAD, caption=f"{self.examples:,} examples")
-        table.caption_justify = "left"
-        for column in ("block", "mean cosine", "‖mean‖ / mean ‖·‖", "mean norm"):
-            table.add_column(column, justify="left" if column == "block" else "right")
-        for name, cosine, ratio, norm in zip(self.names, self.cosine, self.ratio, self.norms, strict=True):
-            table.add_row(name, f"{cosine:+.3f}", f"{ratio:.3f}", f"{norm:.3g}")
-        return table
+    columns = (
+        ("block", "{block}"),
+        ("mean cosine", "{cosine:+.3f}"),
+        ("‖mean‖ / mean ‖·‖", "{ratio:.3f}"),
+        ("mean norm", "{norm:.3g}"),
+    )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
-        return {
-            "names": list(self.names),
-            "cosine": self.cosine.tolist(),
-            "ratio": self.ratio.tolist(),
-            "norms": self.norms.tolist(),
-            "examples": self.examples,
-        }
+    @property
+    def caption(self) -> str:
+        """How many examples there were."""
+        return f"{self.examples:,} examples"
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One a block."""
-        columns = zip(self.names, self.cosine.tolist(), self.ratio.tolist(), self.norms.tolist(), strict=True)
-        return [
-            {"block": name, "cosine": cosine, "ratio": ratio, "norm": norm} for name, cosine, ratio, norm in columns
-        ]
+    def rows(self) -> list[Row]:
+        """One row per block."""
+        return as_rows({"block": self.names, "cosine": self.cosine, "ratio": self.ratio, "norm": self.norms})
 
     def scalars(self) -> dict[str, float]:
         """The mean cosine at the first block and at the last."""
         return {"cosine, first block": float(self.cosine[0]), "cosine, last block": float(self.cosine[-1])}
 
-    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, *, ax: Axes | None = None) -> Figure:
         """Mean cosine and ratio by block."""
         from unbraid.draw import coherence
 

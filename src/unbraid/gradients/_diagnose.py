@@ -1,25 +1,20 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from rich import box
-from rich.table import Table
 from torch import Tensor, nn
 
+from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid.errors import InexactError
-from unbraid.form import Batches, ResidualForm, Result, classification_loss, each_batch, trace
+from unbraid.form import Batches, ResidualForm, Result, Row, classification_loss, each_batch, plain, trace
 from unbraid.gradients._autocorrelation import Autocorrelation
 from unbraid.gradients._coherence import Coherence, example_coherence
 from unbraid.gradients._neighbours import neighbours
 from unbraid.gradients._remedies import Build
 from unbraid.gradients._signal import Signal, signal
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # Beyond these a number is a finding. Each is a rule of thumb, printed with the number that passes it.
 _FOLD = 100.0  # growth or decay of variance, or of gradients, from one end to the other
@@ -69,6 +64,14 @@ class Diagnosis(Result):
     left_out: str = ""
     neighbours: Autocorrelation | None = None
 
+    columns = (("finding", "{what}"), ("in words", "{words}"), ("what usually helps", "{helps}"))
+
+    @property
+    def caption(self) -> str:
+        """How much was looked at, and what was not looked for."""
+        about = f"{len(self.signal.names)} blocks, {self.signal.examples:,} examples"
+        return "; ".join(filter(None, [about, self._not_looked_for]))
+
     @property
     def _not_looked_for(self) -> str:
         return f"not looked for: shattering, as {self.left_out}" if self.left_out and self.neighbours is None else ""
@@ -78,33 +81,22 @@ class Diagnosis(Result):
         said = said or [f"{len(self.signal.names)} blocks: nothing stands out."]
         return "\n".join(filter(None, [*said, self._not_looked_for]))
 
-    def table(self) -> Table:
-        """One row a finding."""
-        about = f"{len(self.signal.names)} blocks, {self.signal.examples:,} examples"
-        caption = "; ".join(filter(None, [about, self._not_looked_for]))
-        table = Table(box=box.SIMPLE_HEAD, caption=caption)
-        table.caption_justify = "left"
-        for column in ("finding", "in words", "what usually helps"):
-            table.add_column(column)
-        for found in self.findings:
-            table.add_row(found.what, found.words, found.helps)
-        if not self.findings:
-            table.add_row("nothing stands out", "", "")
-        return table
-
     def to_dict(self) -> dict[str, Any]:
         """Findings, signal and coherence as plain values."""
         return {
-            "findings": [vars(found) for found in self.findings],
+            "findings": plain(self.findings),
             "signal": self.signal.to_dict(),
             "coherence": None if self.coherence is None else self.coherence.to_dict(),
             "left_out": self.left_out,
             "neighbours": None if self.neighbours is None else self.neighbours.to_dict(),
         }
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One a finding; none where nothing stands out."""
+    def rows(self) -> list[Row]:
+        """One row per finding; none where nothing stands out."""
         return [dict(vars(found)) for found in self.findings]
+
+    def _table_rows(self) -> list[Row]:
+        return self.rows() or [{"what": "nothing stands out", "words": "", "helps": ""}]
 
     def scalars(self) -> dict[str, float]:
         """Growth of variance, first gradient over last, the loudest branch over its skip, the number of findings."""
@@ -117,7 +109,7 @@ class Diagnosis(Result):
             "findings": float(len(self.findings)),
         }
 
-    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, *, ax: Axes | None = None) -> Figure:
         """The signal by depth."""
         return self.signal.plot(ax=ax)
 

@@ -1,15 +1,9 @@
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import final
 
-from rich import box
-from rich.table import Table
-
-from unbraid.form import Log
+from unbraid._figures import Axes, Figure
+from unbraid.form import Log, Row
 from unbraid.gradients._diagnose import Diagnosis, diagnose
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 @final
@@ -24,20 +18,24 @@ class DiagnosisLog(Log[Diagnosis]):
     A writer gets the growth of variance, the gradients' ratio, the loudest branch, and the number of findings.
     """
 
+    columns = (
+        ("step", "{step:d}"),
+        ("variance grows", "{variance grows:.3g}"),
+        ("gradient first / last", "{gradient first over last:.3g}"),
+        ("loudest branch / skip", "{loudest branch over skip:.3g}"),
+        ("findings", "{found}"),
+    )
+
     def take(self) -> Diagnosis:
         """The diagnosis of this moment."""
         return diagnose(self.form, self.batches, loss=self.loss)
 
-    def table(self) -> Table:
-        """One row a record."""
-        table = Table(box=box.SIMPLE_HEAD)
-        for column in ("step", "variance grows", "gradient first / last", "loudest branch / skip", "findings"):
-            table.add_column(column, justify="left" if column == "findings" else "right")
-        for step, found in self.records:
-            numbers = [f"{value:.3g}" for name, value in found.scalars().items() if name != "findings"]
-            table.add_row(str(step), *numbers, ", ".join(dict.fromkeys(f.what for f in found.findings)) or "none")
-        return table
+    def _table_rows(self) -> list[Row]:
+        rows = self.rows()
+        for row, (_, diagnosis) in zip(rows, self.records, strict=True):
+            row["found"] = ", ".join(dict.fromkeys(finding.what for finding in diagnosis.findings)) or "none"
+        return rows
 
-    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, *, ax: Axes | None = None) -> Figure:
         """The last record: variance and gradient by depth."""
         return self.records[-1][1].plot(ax=ax)

@@ -1,20 +1,14 @@
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
-from rich import box
-from rich.table import Table
 from torch import Tensor
 
+from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
-from unbraid.form import Batches, ResidualForm, Result, classification_loss, each_batch
+from unbraid.form import Batches, ResidualForm, Result, Row, as_rows, classification_loss, each_batch
 from unbraid.gradients._by_example import EPS, Loss, cosines_of, gradients_of, norms_of, rows_of
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -33,31 +27,18 @@ class Predictiveness(Result):
     cosine: Float[Tensor, " steps"]
     pairs: int
 
-    def table(self) -> Table:
-        """One row a step size."""
-        table = Table(box=box.SIMPLE_HEAD, caption=f"{self.pairs:,} pairs of examples")
-        table.caption_justify = "left"
-        for column in ("step", "relative change", "cosine"):
-            table.add_column(column, justify="right")
-        for step, change, cosine in zip(self.steps, self.change, self.cosine, strict=True):
-            table.add_row(f"{step:g}", f"{change:.3g}", f"{cosine:+.3f}")
-        return table
+    columns = (("step", "{step:g}"), ("relative change", "{change:.3g}"), ("cosine", "{cosine:+.3f}"))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
-        return {
-            "steps": list(self.steps),
-            "change": self.change.tolist(),
-            "cosine": self.cosine.tolist(),
-            "pairs": self.pairs,
-        }
+    @property
+    def caption(self) -> str:
+        """How many pairs of examples there were."""
+        return f"{self.pairs:,} pairs of examples"
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One a step size."""
-        columns = zip(self.steps, self.change.tolist(), self.cosine.tolist(), strict=True)
-        return [{"step": step, "change": change, "cosine": cosine} for step, change, cosine in columns]
+    def rows(self) -> list[Row]:
+        """One row per step size."""
+        return as_rows({"step": self.steps, "change": self.change, "cosine": self.cosine})
 
-    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, *, ax: Axes | None = None) -> Figure:
         """Relative change by step size."""
         from unbraid.draw import predictiveness
 

@@ -1,22 +1,29 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from rich import box
-from rich.table import Table
 from torch import Tensor
 
+from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
-from unbraid.form import Batches, Brief, Keep, ResidualForm, Result, classification_loss, each_row, finite
+from unbraid.form import (
+    Batches,
+    Brief,
+    Keep,
+    ResidualForm,
+    Result,
+    Row,
+    as_rows,
+    classification_loss,
+    each_row,
+    finite,
+    numbered,
+)
 from unbraid.gradients._propagated import BRANCH, PRODUCT, SKIP, SOURCE, SUM, NotFinite, Propagated
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,56 +66,45 @@ class Signal(Result):
     examples: int
     not_finite: NotFinite | None
 
+    columns = (
+        ("", "{number:d}"),
+        ("block", "{block}"),
+        ("mean²", "{mean²:.3g}"),
+        ("variance", "{variance:.3g}"),
+        ("skip", "{skip:.3g}"),
+        ("branch", "{branch:.3g}"),
+        ("correlation", "{correlation:.3g}"),
+        ("‖gradient‖", "{gradient:.3g}"),
+    )
+    entries = ("names", "source", "sum", "skip", "branch", "correlation", "gradient", "examples", "not_finite")
+
+    @property
+    def caption(self) -> str:
+        """How many examples there were, and where nan or infinity first appears."""
+        said = "all values are finite" if self.not_finite is None else f"not finite first at {self.not_finite.where}"
+        return f"{self.examples:,} examples; {said}"
+
     @property
     def ratio(self) -> Float[Tensor, " blocks"]:
         """√(variance of the branch / variance of the skip): how loud each branch is beside its skip."""
         return (self.branch.variance / self.skip.variance).sqrt()
 
-    def table(self) -> Table:
-        """One row a block."""
-        said = "all values are finite" if self.not_finite is None else f"not finite first at {self.not_finite.where}"
-        table = Table(box=box.SIMPLE_HEAD, caption=f"{self.examples:,} examples; {said}")
-        table.caption_justify = "left"
-        columns = ("", "block", "mean²", "variance", "skip", "branch", "correlation", "‖gradient‖")
-        for column in columns:
-            table.add_column(column, justify="left" if column == "block" else "right")
-        for k, name in enumerate(self.names):
-            moments = (self.sum.squared_mean, self.sum.variance, self.skip.variance, self.branch.variance)
-            numbers = [f"{row[k]:.3g}" for row in (*moments, self.correlation, self.gradient)]
-            table.add_row(str(k), name, *numbers)
-        return table
+    def rows(self) -> list[Row]:
+        """One row per block."""
+        return as_rows(
+            {
+                "block": self.names,
+                "mean²": self.sum.squared_mean,
+                "variance": self.sum.variance,
+                "skip": self.skip.variance,
+                "branch": self.branch.variance,
+                "correlation": self.correlation,
+                "gradient": self.gradient,
+            }
+        )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
-        parts = {"source": self.source, SUM: self.sum, SKIP: self.skip, BRANCH: self.branch}
-        moments = {
-            name: {"squared_mean": found.squared_mean.tolist(), "variance": found.variance.tolist()}
-            for name, found in parts.items()
-        }
-        bad = self.not_finite and {"where": self.not_finite.where, "way": self.not_finite.way}
-        return {
-            "names": list(self.names),
-            **moments,
-            "correlation": self.correlation.tolist(),
-            "gradient": self.gradient.tolist(),
-            "examples": self.examples,
-            "not_finite": bad,
-        }
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One a block."""
-        columns = {
-            "mean²": self.sum.squared_mean,
-            "variance": self.sum.variance,
-            "skip": self.skip.variance,
-            "branch": self.branch.variance,
-            "correlation": self.correlation,
-            "gradient": self.gradient,
-        }
-        return [
-            {"block": name, **{what: float(values[k]) for what, values in columns.items()}}
-            for k, name in enumerate(self.names)
-        ]
+    def _table_rows(self) -> list[Row]:
+        return numbered(self.rows())
 
     def scalars(self) -> dict[str, float]:
         """The variance of the stream at its two ends, and the norm of the gradient at the first and last sum."""
@@ -116,7 +112,7 @@ class Signal(Result):
         found |= {"gradient, first block": self.gradient[0], "gradient, last block": self.gradient[-1]}
         return finite({name: float(value) for name, value in found.items()})
 
-    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, *, ax: Axes | None = None) -> Figure:
         """Variance of sum, skip and branch, and the gradient, by depth."""
         from unbraid.draw import signal as figure
 

@@ -1,20 +1,16 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeGuard
 
 import torch
-from rich import box
 from rich.table import Table
 
+from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
-from unbraid.form import Batches, Keep, Metric, ResidualForm, Result, lesioned, refuse_stateful, sweep
+from unbraid.form import Batches, Keep, Metric, ResidualForm, Result, Row, as_rows, lesioned, refuse_stateful, sweep
 from unbraid.lesion._names import LesionSet, Sets, the_names, the_sets
 from unbraid.lesion._replace import NOTHING, Place, Replacement, means, others
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _SAID = {
     "zero": "output left out",
@@ -47,6 +43,8 @@ class LesionStudy(Result):
     examples: int
     stacked: bool
 
+    columns = (("without", "{without}"), ("", "{name}"), ("metric", "{metric:.4g}"), ("change", "{change:+.4g}"))
+
     @cached_property
     def delta(self) -> tuple[float, ...]:
         """By how much each lesion changes the metric."""
@@ -58,16 +56,14 @@ class LesionStudy(Result):
         return tuple(sorted(range(len(self.sets)), key=lambda number: -abs(self.delta[number])))
 
     def table(self) -> Table:
-        """One row a lesion, those that change the metric most first."""
-        table = Table(box=box.SIMPLE_HEAD, caption=self.caption)
-        table.caption_justify = "left"
-        table.add_column("without")
-        table.add_column("", overflow="fold")
-        for column in ("metric", "change"):
-            table.add_column(column, justify="right")
-        for row in self._cells():
-            table.add_row(*row)
+        """One row per lesion, those that change the metric most first."""
+        table = super().table()
+        table.columns[1].overflow = "fold"
         return table
+
+    def _table_rows(self) -> list[Row]:
+        rows = self.rows()
+        return [rows[number] for number in self.ranked]
 
     @property
     def caption(self) -> str:
@@ -77,46 +73,37 @@ class LesionStudy(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """The metric of each lesion as plain values."""
+        columns = {"without": map(list, self.sets), "name": self.names, "metric": self.metrics, "change": self.delta}
         return {
             "whole": self.whole,
-            "lesions": [
-                {"without": list(which), "name": name, "metric": metric, "change": change}
-                for which, name, metric, change in zip(self.sets, self.names, self.metrics, self.delta, strict=True)
-            ],
+            "lesions": as_rows(columns),
             "replace": self.replace,
             "identity": list(self.identity),
             "examples": self.examples,
             "stacked": self.stacked,
         }
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One a lesion, in the order asked for."""
-        columns = zip(self.sets, self.names, self.metrics, self.delta, strict=True)
-        return [
-            {"without": ", ".join(map(_short, which)), "name": name, "metric": metric, "change": change}
-            for which, name, metric, change in columns
-        ]
+    def rows(self) -> list[Row]:
+        """One row per lesion, in the order asked for."""
+        return as_rows({"without": self._labels, "name": self.names, "metric": self.metrics, "change": self.delta})
 
-    def plot(self, quantity: str = "metric", *, ax: "Axes | None" = None) -> "Figure":
+    @property
+    def _labels(self) -> list[str]:
+        return [", ".join(map(_short, which)) for which in self.sets]
+
+    def plot(self, quantity: str = "metric", *, ax: Axes | None = None) -> Figure:
         """The metric without each block, pairs as a map; `quantity` says what it is, with its unit."""
-        from unbraid import draw  # matplotlib is imported where a figure is wanted
+        from unbraid import draw
 
-        pairs = [tuple(part for part in which if isinstance(part, int)) for which in self.sets]
-        if len(pairs) > 1 and all(len(which) == len(pair) == 2 for which, pair in zip(self.sets, pairs, strict=True)):
+        pairs = [which for which in self.sets if _is_pair(which)]
+        if len(self.sets) == len(pairs) > 1:
             return draw.lesion_pairs(self.whole, pairs, self.metrics, quantity, ax=ax)
-        labels = [", ".join(map(_short, which)) for which in self.sets]
-        return draw.lesions(self.whole, labels, self.names, self.metrics, quantity, ax=ax)
+        return draw.lesions(self.whole, self._labels, self.names, self.metrics, quantity, ax=ax)
 
-    def _cells(self) -> list[tuple[str, str, str, str]]:
-        return [
-            (
-                ", ".join(map(_short, self.sets[number])),
-                self.names[number],
-                f"{self.metrics[number]:.4g}",
-                f"{self.delta[number]:+.4g}",
-            )
-            for number in self.ranked
-        ]
+
+def _is_pair(which: LesionSet) -> TypeGuard[tuple[int, int]]:
+    """Whether two whole blocks were deleted together."""
+    return len(which) == 2 and all(isinstance(part, int) for part in which)
 
 
 def _short(part: int | tuple[int, int]) -> str:

@@ -1,20 +1,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from rich import box
-from rich.table import Table
 
+from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
-from unbraid.form import Batches, Keep, Metric, ResidualForm, Result, refuse_stateful, sweep
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-_COLUMNS = ("swaps", "orders", "mean τ", "mean metric", "least", "most")
+from unbraid.form import Batches, Keep, Metric, ResidualForm, Result, Row, as_rows, refuse_stateful, sweep
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,15 +32,14 @@ class ReorderStudy(Result):
     examples: int
     stacked: bool
 
-    def table(self) -> Table:
-        """One row for each number of swaps."""
-        table = Table(box=box.SIMPLE_HEAD, caption=self.caption)
-        table.caption_justify = "left"
-        for column in _COLUMNS:
-            table.add_column(column, justify="right")
-        for row in self._cells():
-            table.add_row(*row)
-        return table
+    columns = (
+        ("swaps", "{swaps:d}"),
+        ("orders", "{orders:d}"),
+        ("mean τ", "{tau:.4g}"),
+        ("mean metric", "{mean:.4g}"),
+        ("least", "{least:.4g}"),
+        ("most", "{most:.4g}"),
+    )
 
     @property
     def caption(self) -> str:
@@ -56,36 +48,42 @@ class ReorderStudy(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Every order with its τ and its metric as plain values."""
-        rows = zip(self.swaps, self.orders, self.tau, self.metrics, strict=True)
+        columns = {"swaps": self.swaps, "order": map(list, self.orders), "tau": self.tau, "metric": self.metrics}
         return {
             "whole": self.whole,
-            "orders": [
-                {"swaps": swaps, "order": list(order), "tau": tau, "metric": metric}
-                for swaps, order, tau, metric in rows
-            ],
+            "orders": as_rows(columns),
             "examples": self.examples,
             "stacked": self.stacked,
         }
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One an order."""
-        columns = zip(self.swaps, self.tau, self.metrics, strict=True)
-        return [{"swaps": swaps, "tau": tau, "metric": metric} for swaps, tau, metric in columns]
+    def rows(self) -> list[Row]:
+        """One row per order."""
+        return as_rows({"swaps": self.swaps, "tau": self.tau, "metric": self.metrics})
 
-    def plot(self, quantity: str = "metric", *, ax: "Axes | None" = None) -> "Figure":
+    def _table_rows(self) -> list[Row]:
+        """One row for each number of swaps."""
+        rows = self.rows()
+        return [_together(count, [row for row in rows if row["swaps"] == count]) for count in sorted(set(self.swaps))]
+
+    def plot(self, quantity: str = "metric", *, ax: Axes | None = None) -> Figure:
         """The metric against Kendall's τ; `quantity` says what it is, with its unit."""
-        from unbraid import draw  # matplotlib is imported where a figure is wanted
+        from unbraid import draw
 
         return draw.reorderings(self.tau, self.metrics, self.whole, quantity, ax=ax)
 
-    def _cells(self) -> list[tuple[str, ...]]:
-        rows = []
-        for count in sorted(set(self.swaps)):
-            chosen = [number for number, swaps in enumerate(self.swaps) if swaps == count]
-            tau, metrics = [self.tau[n] for n in chosen], [self.metrics[n] for n in chosen]
-            numbers = (sum(tau) / len(tau), sum(metrics) / len(metrics), min(metrics), max(metrics))
-            rows.append((str(count), str(len(chosen)), *(f"{number:.4g}" for number in numbers)))
-        return rows
+
+def _together(swaps: int, rows: list[Row]) -> Row:
+    """The rows of one number of swaps as one."""
+    taus, metrics = [row["tau"] for row in rows], [row["metric"] for row in rows]
+    tau, mean = sum(taus) / len(taus), sum(metrics) / len(metrics)
+    return {
+        "swaps": swaps,
+        "orders": len(rows),
+        "tau": tau,
+        "mean": mean,
+        "least": min(metrics),
+        "most": max(metrics),
+    }
 
 
 @outside_modes

@@ -1,21 +1,15 @@
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from rich import box
-from rich.table import Table
 
+from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
-from unbraid.form import Batches, Keep, Metric, ResidualForm, Result, lesioned, refuse_stateful, sweep
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from unbraid.form import Batches, Keep, Metric, ResidualForm, Result, Row, as_rows, lesioned, refuse_stateful, sweep
 
 _MOST = 16
-_COLUMNS = ("blocks kept", "subnetworks", "mean metric", "least", "most")
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,20 +32,18 @@ class SubsetStudy(Result):
     examples: int
     stacked: bool
 
+    columns = (
+        ("blocks kept", "{blocks:d}"),
+        ("subnetworks", "{subnetworks:,}"),
+        ("mean metric", "{mean:.4g}"),
+        ("least", "{least:.4g}"),
+        ("most", "{most:.4g}"),
+    )
+
     @property
     def means(self) -> dict[int, float]:
         """The mean of the metric by the number of blocks that are kept."""
         return {count: sum(found) / len(found) for count, found in self._by_number().items()}
-
-    def table(self) -> Table:
-        """One row for each number of blocks."""
-        table = Table(box=box.SIMPLE_HEAD, caption=self.caption)
-        table.caption_justify = "left"
-        for column in _COLUMNS:
-            table.add_column(column, justify="right")
-        for row in self._cells():
-            table.add_row(*row)
-        return table
 
     @property
     def caption(self) -> str:
@@ -63,24 +55,20 @@ class SubsetStudy(Result):
         """Every subnetwork with its metric, and the means, as plain values."""
         return {
             "whole": self.whole,
-            "subnetworks": [
-                {"kept": list(kept), "metric": metric} for kept, metric in zip(self.kept, self.metrics, strict=True)
-            ],
+            "subnetworks": as_rows({"kept": map(list, self.kept), "metric": self.metrics}),
             "means": {str(count): mean for count, mean in self.means.items()},
             "examples": self.examples,
             "stacked": self.stacked,
         }
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One a subnetwork."""
-        return [
-            {"kept": ", ".join(map(str, kept)), "blocks": len(kept), "metric": metric}
-            for kept, metric in zip(self.kept, self.metrics, strict=True)
-        ]
+    def rows(self) -> list[Row]:
+        """One row per subnetwork."""
+        names = [", ".join(map(str, kept)) for kept in self.kept]
+        return as_rows({"kept": names, "blocks": map(len, self.kept), "metric": self.metrics})
 
-    def plot(self, quantity: str = "metric", *, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, quantity: str = "metric", *, ax: Axes | None = None) -> Figure:
         """Mean, median and range by the number of blocks; `quantity` says what the metric is, with its unit."""
-        from unbraid import draw  # matplotlib is imported where a figure is wanted
+        from unbraid import draw
 
         return draw.subsets([len(kept) for kept in self.kept], self.metrics, self.whole, quantity, ax=ax)
 
@@ -90,11 +78,18 @@ class SubsetStudy(Result):
             found.setdefault(len(kept), []).append(metric)
         return dict(sorted(found.items()))
 
-    def _cells(self) -> list[tuple[str, ...]]:
-        return [
-            (str(count), f"{len(found):,}", *(f"{v:.4g}" for v in (sum(found) / len(found), min(found), max(found))))
-            for count, found in self._by_number().items()
-        ]
+    def _table_rows(self) -> list[Row]:
+        """One row for each number of blocks."""
+        found = self._by_number()
+        return as_rows(
+            {
+                "blocks": found,
+                "subnetworks": map(len, found.values()),
+                "mean": self.means.values(),
+                "least": map(min, found.values()),
+                "most": map(max, found.values()),
+            }
+        )
 
 
 @outside_modes

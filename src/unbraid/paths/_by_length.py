@@ -1,14 +1,9 @@
-from typing import TYPE_CHECKING, Any
-
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from unbraid.form import Examples, Result
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from unbraid._figures import Axes, Figure
+from unbraid.form import Examples, Result, Row, as_rows
 
 
 class ByLength(Result):
@@ -23,6 +18,14 @@ class ByLength(Result):
     norms: Float[Tensor, " lengths"]
     signed: Float[Tensor, " lengths"]
     counts: tuple[int, ...]
+
+    columns = (
+        ("length", "{length:d}"),
+        ("paths", "{paths:,}"),
+        ("norm", "{norm:.4g}"),
+        ("share", "{share:.2%}"),
+        ("signed share", "{signed:+.2%}"),
+    )
 
     @property
     def share(self) -> Float[Tensor, " lengths"]:
@@ -40,22 +43,33 @@ class ByLength(Result):
         """The shortest interval of lengths that holds 95 % of Σ norm (the effective paths of Veit et al. 2016)."""
         return effective(self.share)
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One a length."""
-        columns = zip(self.counts, self.norms.tolist(), self.share.tolist(), self.signed.tolist(), strict=True)
-        return [
-            {"length": length, "paths": count, "norm": norm, "share": share, "signed": signed}
-            for length, (count, norm, share, signed) in enumerate(columns)
-        ]
+    @property
+    def most_of_the_norm(self) -> str:
+        """Between which lengths most of the norm lies, in words."""
+        low, high = self.effective
+        return ends_before(self.norms) or f"95 % of the norm in lengths {low} to {high}"
+
+    def rows(self) -> list[Row]:
+        """One row per length."""
+        lengths = range(len(self.counts))
+        return as_rows(
+            {
+                "length": lengths,
+                "paths": self.counts,
+                "norm": self.norms,
+                "share": self.share,
+                "signed": self.signed,
+            }
+        )
 
     def scalars(self) -> dict[str, float]:
         """The mean length, and the lengths between which 95 % of the norm lies."""
         low, high = self.effective
         return {"mean length": self.mean_length, "95 % from": float(low), "95 % to": float(high)}
 
-    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, *, ax: Axes | None = None) -> Figure:
         """Share of the gradient and share of the paths, by length."""
-        from unbraid.draw import spectrum  # matplotlib is imported where a figure is wanted
+        from unbraid.draw import spectrum
 
         return spectrum(self.counts, self.share.tolist(), self.effective, ax=ax)
 

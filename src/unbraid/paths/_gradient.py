@@ -4,14 +4,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Inexact
-from rich import box
-from rich.table import Table
 from torch import Tensor
 
 from unbraid._modes import outside_modes
 from unbraid.form import TARGET, BlockLike, ResidualForm, Split, Target, aim, gradient_error, said_of
 from unbraid.graph import subgraph
-from unbraid.paths._by_length import ByLength, ends_before, per_example
+from unbraid.paths._by_length import ByLength, per_example
 from unbraid.paths._check import largest_of, measured, model_error
 from unbraid.paths._place import add_of, block_of, place_of
 from unbraid.walk import Polynomial, Polynomials, Tape, joined, path_counts, run, walk
@@ -46,36 +44,20 @@ class GradientSpectrum(ByLength):
     summed: bool = False
     target: float = float("nan")
 
+    entries = (
+        *("counts", "norms", "share", "signed", "parameter_norms", "mean_length", "effective"),
+        *("error", "model_error", "summed", "target"),
+    )
+
+    @property
+    def caption(self) -> str:
+        """Between which lengths the gradient travels, and how exact the sum is."""
+        spread = self.most_of_the_norm
+        return f"{spread}; the sum equals autograd's gradient to {self.error:.1e}{said_of(self.summed)}"
+
     def total(self) -> Inexact[Tensor, "*source"]:
         """The sum over all lengths: the gradient."""
         return self.gradients.sum(0)
-
-    def table(self) -> Table:
-        """One row a length: paths, norm and share."""
-        table = Table(box=box.SIMPLE_HEAD, caption=_caption(self))
-        table.caption_justify = "left"
-        for column in ("length", "paths", "norm", "share", "signed share"):
-            table.add_column(column, justify="right")
-        rows = zip(self.counts, self.norms, self.share, self.signed, strict=True)
-        for length, (count, norm, share, signed) in enumerate(rows):
-            table.add_row(str(length), f"{count:,}", f"{norm:.4g}", f"{100 * share:.2f} %", f"{100 * signed:+.2f} %")
-        return table
-
-    def to_dict(self) -> dict[str, Any]:
-        """Counts, norms, shares and errors as plain values."""
-        return {
-            "counts": list(self.counts),
-            "norms": self.norms.tolist(),
-            "share": self.share.tolist(),
-            "signed": self.signed.tolist(),
-            "parameter_norms": None if self.parameter_norms is None else self.parameter_norms.tolist(),
-            "mean_length": self.mean_length,
-            "effective": list(self.effective),
-            "error": self.error,
-            "model_error": self.model_error,
-            "summed": self.summed,
-            "target": self.target,
-        }
 
 
 @outside_modes
@@ -173,9 +155,3 @@ def _parameter_norms(
         pulled = torch.autograd.grad(results, list(leaves.values()), seeds, retain_graph=True, allow_unused=True)
         norms[length] = sum(float(g.abs().double().square().sum()) for g in pulled if g is not None) ** 0.5
     return norms
-
-
-def _caption(spectrum: GradientSpectrum) -> str:
-    low, high = spectrum.effective
-    spread = ends_before(spectrum.norms) or f"95 % of the norm in lengths {low} to {high}"
-    return f"{spread}; the sum equals autograd's gradient to {spectrum.error:.1e}{said_of(spectrum.summed)}"

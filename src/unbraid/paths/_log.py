@@ -1,15 +1,9 @@
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import final
 
-from rich import box
-from rich.table import Table
-
-from unbraid.form import BlockLike, Log
+from unbraid._figures import Axes, Figure
+from unbraid.form import BlockLike, Log, Row
 from unbraid.paths._mean import MeanSpectrum, mean_spectrum
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 @final
@@ -29,22 +23,25 @@ class SpectrumLog(Log[MeanSpectrum]):
 
     at: BlockLike = "source"
 
+    columns = (
+        ("step", "{step:d}"),
+        ("loss", "{loss:.4g}"),
+        ("mean length", "{mean length:.2f}"),
+        ("95 % of the norm in", "{95 % from:.0f} to {95 % to:.0f}"),
+        ("longest path", "{longest:d}"),
+    )
+
     def take(self) -> MeanSpectrum:
         """The spectrum of this moment."""
         return mean_spectrum(self.form, self.batches, loss=self.loss, at=self.at, check=False)
 
-    def table(self) -> Table:
-        """One row a record."""
-        table = Table(box=box.SIMPLE_HEAD)
-        for column in ("step", "loss", "mean length", "95 % of the norm in", "longest path"):
-            table.add_column(column, justify="right")
-        for step, found in self.records:
-            low, high = found.effective
-            cells = f"{found.loss:.4g}", f"{found.mean_length:.2f}", f"{low} to {high}", str(len(found.counts) - 1)
-            table.add_row(str(step), *cells)
-        return table
+    def _table_rows(self) -> list[Row]:
+        rows = self.rows()
+        for row, (_, spectrum) in zip(rows, self.records, strict=True):
+            row["longest"] = len(spectrum.counts) - 1
+        return rows
 
-    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, *, ax: Axes | None = None) -> Figure:
         """Share by length against time."""
         from unbraid.draw import spectra
 

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -5,8 +6,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from rich import box
-from rich.table import Table
 from torch import Tensor
 
 from unbraid._modes import outside_modes
@@ -23,7 +22,7 @@ from unbraid.form import (
     loss_target,
     said_of,
 )
-from unbraid.paths._by_length import ByLength, ends_before
+from unbraid.paths._by_length import ByLength
 from unbraid.paths._gradient import GradientSpectrum, counts_of, gradient_spectrum
 from unbraid.paths._place import block_of
 from unbraid.ranks import Row
@@ -57,38 +56,23 @@ class MeanSpectrum(ByLength):
     error: float
     summed: bool = False
 
-    def table(self) -> Table:
-        """One row a length: paths, norm with its standard error, and shares."""
-        low, high = self.effective
-        spread = ends_before(self.norms) or f"95 % of the norm in lengths {low} to {high}"
-        caption = f"{self.examples:,} examples, loss {self.loss:.4g}; {spread}"
-        caption += said_of(self.summed)
-        table = Table(box=box.SIMPLE_HEAD, caption=caption)
-        table.caption_justify = "left"
-        for column in ("length", "paths", "norm", "share", "signed share"):
-            table.add_column(column, justify="right")
-        rows = zip(self.counts, self.norms, self.spread, self.share, self.signed, strict=True)
-        for length, (count, norm, spread, share, signed) in enumerate(rows):
-            shown = f"{norm:.4g}" if spread.isnan() else f"{norm:.4g} ± {spread:.1g}"
-            table.add_row(str(length), f"{count:,}", shown, f"{100 * share:.2f} %", f"{100 * signed:+.2f} %")
-        return table
+    columns = (*ByLength.columns[:2], ("norm", "{norm ± spread:s}"), *ByLength.columns[3:])
+    entries = (
+        *("counts", "norms", "spread", "share", "signed", "parameter_norms", "mean_length", "effective"),
+        *("loss", "examples", "error", "summed"),
+    )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
-        return {
-            "counts": list(self.counts),
-            "norms": self.norms.tolist(),
-            "spread": self.spread.tolist(),
-            "share": self.share.tolist(),
-            "signed": self.signed.tolist(),
-            "parameter_norms": None if self.parameter_norms is None else self.parameter_norms.tolist(),
-            "mean_length": self.mean_length,
-            "effective": list(self.effective),
-            "loss": self.loss,
-            "examples": self.examples,
-            "error": self.error,
-            "summed": self.summed,
-        }
+    @property
+    def caption(self) -> str:
+        """How many examples there were, their loss, and between which lengths the gradient travels."""
+        return f"{self.examples:,} examples, loss {self.loss:.4g}; {self.most_of_the_norm}{said_of(self.summed)}"
+
+    def _table_rows(self) -> list[dict[str, Any]]:
+        rows = self.rows()
+        for row, spread in zip(rows, self.spread.tolist(), strict=True):
+            norm = f"{row['norm']:.4g}"
+            row["norm ± spread"] = norm if math.isnan(spread) else f"{norm} ± {spread:.1g}"
+        return rows
 
     def scalars(self) -> dict[str, float]:
         """The loss, the mean length, and the lengths between which 95 % of the norm lies."""

@@ -1,24 +1,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Inexact
-from rich import box
-from rich.table import Table
 from torch import Tensor
 
+from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
-from unbraid.form import TARGET, BlockLike, ResidualForm, Result, Target, aim, gradient_error, said_of
+from unbraid.form import TARGET, BlockLike, ResidualForm, Result, Row, Target, aim, as_rows, gradient_error, said_of
 from unbraid.paths._by_length import per_example
 from unbraid.paths._check import largest_of, parts_error
 from unbraid.paths._place import place_of
 from unbraid.walk import BlockSet, Marks, walk
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,6 +42,14 @@ class GradientParts(Result):
     error: float
     summed: bool = False
 
+    columns = (("through", "{through}"), ("norm", "{norm:.4g}"), ("signed share", "{signed:+.2%}"))
+    entries = ("blocks", "sets", "norms", "signed", "error", "summed")
+
+    @property
+    def caption(self) -> str:
+        """How exact the parts are."""
+        return f"parts overlap; autograd gives the same to {self.error:.1e}{said_of(self.summed)}"
+
     def matrix(self) -> Float[Tensor, "blocks blocks"]:
         """The signed share of each pair of blocks, with single ones on the diagonal; nan where not asked for."""
         place = {block: row for row, block in enumerate(self.blocks)}
@@ -56,38 +59,16 @@ class GradientParts(Result):
             shares[row, column] = shares[column, row] = share
         return shares
 
-    def table(self) -> Table:
-        """One row a set, the largest norm first."""
-        caption = f"parts overlap; autograd gives the same to {self.error:.1e}{said_of(self.summed)}"
-        table = Table(box=box.SIMPLE_HEAD, caption=caption)
-        table.caption_justify = "left"
-        for column in ("through", "norm", "signed share"):
-            table.add_column(column, justify="left" if column == "through" else "right")
-        for row in self.norms.argsort(descending=True).tolist():
-            names = " and ".join(self.blocks[block] for block in self.sets[row])
-            table.add_row(names, f"{self.norms[row]:.4g}", f"{100 * self.signed[row]:+.2f} %")
-        return table
+    def rows(self) -> list[Row]:
+        """One row per set of blocks."""
+        names = [" and ".join(map(self.blocks.__getitem__, blocks)) for blocks in self.sets]
+        return as_rows({"through": names, "norm": self.norms, "signed": self.signed})
 
-    def to_dict(self) -> dict[str, Any]:
-        """Sets, norms, shares and error as plain values."""
-        return {
-            "blocks": dict(self.blocks),
-            "sets": [list(blocks) for blocks in self.sets],
-            "norms": self.norms.tolist(),
-            "signed": self.signed.tolist(),
-            "error": self.error,
-            "summed": self.summed,
-        }
+    def _table_rows(self) -> list[Row]:
+        rows = self.rows()
+        return [rows[number] for number in self.norms.argsort(descending=True).tolist()]
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One a set of blocks."""
-        columns = zip(self.sets, self.norms.tolist(), self.signed.tolist(), strict=True)
-        return [
-            {"through": " and ".join(self.blocks[block] for block in blocks), "norm": norm, "signed": signed}
-            for blocks, norm, signed in columns
-        ]
-
-    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, *, ax: Axes | None = None) -> Figure:
         """The signed share of each block; of each pair as a matrix, where there are pairs."""
         from unbraid.draw import parts
 

@@ -1,24 +1,19 @@
 import string
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int16, Int64
-from rich import box
-from rich.table import Table
 from torch import Tensor
 
-from unbraid.form import Result, said_of
+from unbraid._figures import Axes, Figure
+from unbraid.form import Result, Row, as_rows, said_of
 from unbraid.graph import SKIP
 from unbraid.walk import NOT_MET
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-
 _DRAWN = 64
 _DIGITS = string.digits + string.ascii_letters
+
+_SHOWN = 100  # paths in the table
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,6 +48,13 @@ class Paths(Result):
     error: float
     summed: bool = False
 
+    columns = (("path", "{path}"), ("length", "{length:d}"), ("value", "{value:+.4g}"), ("norm", "{norm:.4g}"))
+
+    @property
+    def caption(self) -> str:
+        """How many paths there are, and of which linearisation."""
+        return f"{len(self):,} paths; {self.linearize} linearisation{said_of(self.summed)}"
+
     def __len__(self) -> int:
         return len(self.masks)
 
@@ -86,61 +88,30 @@ class Paths(Result):
             )
         return torch.stack([row.double() for row in rows])
 
-    def table(self) -> Table:
-        """The first hundred paths: choices, length, value averaged over the batch, norm.
+    def rows(self) -> list[Row]:
+        """One row per path: its choices as text, length, value averaged over the batch, and norm.
 
-        A path has one character per block: a dot for the skip, a digit (from 10 on a letter) for the branch, a blank
-        where it does not meet the block.
+        The text of a path has one character per block: a dot for the skip, a digit (from 10 on a letter) for the
+        branch, a blank where it does not meet the block. The table has the first hundred paths.
         """
-        table = Table(box=box.SIMPLE_HEAD, caption=self._caption)
-        table.caption_justify = "left"
-        for column in ("path", "length", "value", "norm"):
-            table.add_column(column, justify="left" if column == "path" else "right")
-        rows = zip(self.masks[:100], self.lengths, self.values.mean(1), self.norms, strict=False)
-        for mask, length, value, norm in rows:
-            table.add_row(shown(mask), str(int(length)), f"{value:+.4g}", f"{norm:.4g}")
-        return table
+        shown_paths = map(shown, self.masks)
+        return as_rows({"path": shown_paths, "length": self.lengths, "value": self.values.mean(1), "norm": self.norms})
 
-    @property
-    def _caption(self) -> str:
-        return f"{len(self):,} paths; {self.linearize} linearisation{said_of(self.summed)}"
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One a path: its choices as text (see `table`), length, value averaged over the batch, and norm."""
-        columns = zip(self.masks, self.lengths.tolist(), self.values.mean(1).tolist(), self.norms.tolist(), strict=True)
-        return [
-            {"path": shown(mask), "length": length, "value": value, "norm": norm}
-            for mask, length, value, norm in columns
-        ]
+    def _table_rows(self) -> list[Row]:
+        return self[:_SHOWN].rows()
 
     def scalars(self) -> dict[str, float]:
         """The mean of the target, what no path from a source adds to it, and the error where it is known."""
         found = {"target": float(self.target.mean()), "constants": float(self.constants.mean()), "error": self.error}
         return {name: value for name, value in found.items() if value == value}
 
-    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, *, ax: Axes | None = None) -> Figure:
         """One bar a path, the 64 largest where there are more, averaged over the batch."""
         from unbraid.draw import paths
 
         means = self.values.mean(1)
         chosen = means.abs().argsort(descending=True)[:_DRAWN]
         return paths(self.lengths[chosen.cpu()].tolist(), means[chosen].tolist(), ax=ax)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain lists."""
-        return {
-            "blocks": list(self.blocks),
-            "masks": self.masks.tolist(),
-            "lengths": self.lengths.tolist(),
-            "values": self.values.tolist(),
-            "norms": self.norms.tolist(),
-            "constants": self.constants.tolist(),
-            "target": self.target.tolist(),
-            "linearize": self.linearize,
-            "exact": self.exact,
-            "error": self.error,
-            "summed": self.summed,
-        }
 
 
 def shown(mask: Int16[Tensor, " blocks"]) -> str:

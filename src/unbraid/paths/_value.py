@@ -1,21 +1,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from rich import box
-from rich.table import Table
 from torch import Tensor
 
+from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
-from unbraid.form import ResidualForm, Result, Split, Target, check_sum, said_of, sum_error
+from unbraid.form import ResidualForm, Result, Row, Split, Target, as_rows, check_sum, said_of, sum_error
 from unbraid.paths._setting import Setting
 from unbraid.walk import Polynomials, path_counts, walk
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,45 +34,29 @@ class ValueSpectrum(Result):
     error: float
     summed: bool = False
 
+    columns = (
+        ("length", "{length:d}"),
+        ("paths", "{paths:,}"),
+        ("from the input", "{from input:+.4g}"),
+        ("from constants", "{from constants:+.4g}"),
+    )
+
+    @property
+    def caption(self) -> str:
+        """How exact the sum is."""
+        return f"the lengths sum to the target to {self.error:.1e}{said_of(self.summed)}"
+
     def total(self) -> Float[Tensor, " batch"]:
         """The sum over all paths: the target."""
         return (self.from_input + self.from_constants).sum(0)
 
-    def table(self) -> Table:
-        """One row a length, averaged over the batch."""
-        table = Table(box=box.SIMPLE_HEAD, caption=self._caption)
-        table.caption_justify = "left"
-        for column in ("length", "paths", "from the input", "from constants"):
-            table.add_column(column, justify="right")
-        rows = zip(self.counts, self.from_input.mean(1), self.from_constants.mean(1), strict=True)
-        for length, (count, moving, fixed) in enumerate(rows):
-            table.add_row(str(length), f"{count:,}", f"{moving:+.4g}", f"{fixed:+.4g}")
-        return table
+    def rows(self) -> list[Row]:
+        """One row per length, averaged over the batch."""
+        lengths = range(len(self.counts))
+        parts = {"from input": self.from_input.mean(1), "from constants": self.from_constants.mean(1)}
+        return as_rows({"length": lengths, "paths": self.counts, **parts})
 
-    @property
-    def _caption(self) -> str:
-        return f"the lengths sum to the target to {self.error:.1e}{said_of(self.summed)}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """All values as plain lists."""
-        return {
-            "from_input": self.from_input.tolist(),
-            "from_constants": self.from_constants.tolist(),
-            "target": self.target.tolist(),
-            "counts": list(self.counts),
-            "error": self.error,
-            "summed": self.summed,
-        }
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One a length, averaged over the batch."""
-        columns = zip(self.counts, self.from_input.mean(1).tolist(), self.from_constants.mean(1).tolist(), strict=True)
-        return [
-            {"length": length, "paths": count, "from input": moving, "from constants": fixed}
-            for length, (count, moving, fixed) in enumerate(columns)
-        ]
-
-    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, *, ax: Axes | None = None) -> Figure:
         """The two parts by length, averaged over the batch."""
         from unbraid.draw import values
 

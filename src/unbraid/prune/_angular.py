@@ -1,20 +1,15 @@
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float64
-from rich import box
-from rich.table import Table
 from torch import Tensor
 
+from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
-from unbraid.form import Batches, ResidualForm, Result
+from unbraid.form import Batches, ResidualForm, Result, Row, as_rows
 from unbraid.prune._measure import Reading, before_and_after, cosine, follows, read, summed
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,40 +29,45 @@ class AngularDistances(Result):
     distances: Float64[Tensor, " starts"]
     examples: int
 
+    columns = (
+        ("blocks", "{first:d} to {last:d}"),
+        ("begins with", "{begins with}"),
+        ("angular distance", "{distance:.4g}"),
+    )
+
+    @property
+    def caption(self) -> str:
+        """What a distance is, over how many examples, and which run turns the stream least."""
+        best = f"; blocks {self.best[0]} to {self.best[-1]} turn the stream least" if self.best else ""
+        return f"(1/π) E arccos cos over {self.span} blocks; {self.examples:,} examples{best}"
+
     @property
     def best(self) -> tuple[int, ...]:
         """The blocks of the run that turns the stream least, for `form.without` and `prune`; none where none can go."""
         known = [(distance, start) for start, distance in enumerate(self.distances.tolist()) if distance == distance]
         return tuple(range(min(known)[1], min(known)[1] + self.span)) if known else ()
 
-    def table(self) -> Table:
-        """One row a run."""
-        table = Table(box=box.SIMPLE_HEAD, caption=_caption(self))
-        table.caption_justify = "left"
-        for column in ("blocks", "begins with", "angular distance"):
-            table.add_column(column, justify="left" if column == "begins with" else "right")
-        for start, (name, distance) in enumerate(zip(self.names, self.distances.tolist(), strict=True)):
-            table.add_row(f"{start} to {start + self.span - 1}", name, f"{distance:.4g}")
-        return table
-
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values; None where a run has no distance."""
+        distances = [None if math.isnan(distance) else distance for distance in self.distances.tolist()]
         return {
             "span": self.span,
             "names": list(self.names),
-            "distances": [None if math.isnan(distance) else distance for distance in self.distances.tolist()],
+            "distances": distances,
             "best": list(self.best),
             "examples": self.examples,
         }
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One a run of blocks, by its first."""
-        pairs = enumerate(zip(self.names, self.distances.tolist(), strict=True))
-        return [{"first": start, "begins with": name, "distance": distance} for start, (name, distance) in pairs]
+    def rows(self) -> list[Row]:
+        """One row per run of blocks, by its first."""
+        return as_rows({"first": range(len(self.names)), "begins with": self.names, "distance": self.distances})
 
-    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+    def _table_rows(self) -> list[Row]:
+        return [{**row, "last": row["first"] + self.span - 1} for row in self.rows()]
+
+    def plot(self, *, ax: Axes | None = None) -> Figure:
         """The distance of each run, by its first block."""
-        from unbraid.draw import ranking  # matplotlib is imported where a figure is wanted
+        from unbraid.draw import ranking
 
         label = f"angular distance over {self.span} blocks, in units of π"
         rest = f"and the next {self.span - 1} turn" if self.span > 1 else "turns"
@@ -113,8 +113,3 @@ def angular_distance(form: ResidualForm, batches: Batches, *, span: int) -> Angu
 def _angle(before: Tensor, after: Tensor) -> Tensor:
     pair = [stream[:, -1] if stream.ndim == 3 else stream.flatten(1) for stream in (before, after)]
     return torch.arccos(cosine(pair[0], pair[1])) / math.pi
-
-
-def _caption(found: AngularDistances) -> str:
-    best = f"; blocks {found.best[0]} to {found.best[-1]} turn the stream least" if found.best else ""
-    return f"(1/π) E arccos cos over {found.span} blocks; {found.examples:,} examples{best}"

@@ -1,20 +1,16 @@
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from torch import nn
 
-from unbraid.form import Result, finite
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from unbraid._figures import Axes, Figure
+from unbraid.form import Result, Row, as_rows, finite
 
 How: TypeAlias = Literal["members", "branches", "graph"]
 
+_FLOPS = "FLOPs of the example"
 _SAID = {
     "members": "whole members of its lists were taken out",
     "branches": "modules of the branches were replaced by ones that add nothing",
@@ -51,33 +47,30 @@ class Pruning(Result):
     error: float
     refused: tuple[str, ...]
 
-    def table(self) -> Table:
-        """Parameters and operations before and after; how it was done below."""
-        table = Table(box=box.SIMPLE_HEAD, caption=_caption(self))
-        table.caption_justify = "left"
-        for column in ("", "before", "after", "left"):
-            table.add_column(column, justify="left" if not column else "right")
-        for name, (before, after) in {"parameters": self.parameters, "FLOPs of the example": self.flops}.items():
-            table.add_row(name, f"{before:,}", f"{after:,}", f"{100 * after / before:.1f} %" if before else "-")
-        return table
+    columns = (("", "{what}"), ("before", "{before:,}"), ("after", "{after:,}"), ("left", "{left:s}"))
+    entries = ("how", "removed", "modules", "configuration", "parameters", "flops", "error", "refused")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything but the model as plain values."""
-        return {
-            "how": self.how,
-            "removed": [list(item) if isinstance(item, tuple) else item for item in self.removed],
-            "modules": list(self.modules),
-            "configuration": list(self.configuration),
-            "parameters": list(self.parameters),
-            "flops": list(self.flops),
-            "error": self.error,
-            "refused": list(self.refused),
-        }
+    @property
+    def caption(self) -> str:
+        """How it was done, how exact the smaller model is, and what was tried before."""
+        lines = [
+            f"{len(self.removed)} removed; {_SAID[self.how]}; equals form.without(...) to {self.error:.1e}",
+            *self.configuration,
+            *(f"not {reason}" for reason in self.refused),
+        ]
+        return "\n".join(lines)
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One for the parameters and one for the operations."""
-        counted = {"parameters": self.parameters, "FLOPs": self.flops}
-        return [{"what": what, "before": before, "after": after} for what, (before, after) in counted.items()]
+    def rows(self) -> list[Row]:
+        """One row for the parameters and one for the operations."""
+        before, after = zip(self.parameters, self.flops, strict=True)
+        return as_rows({"what": ("parameters", "FLOPs"), "before": before, "after": after})
+
+    def _table_rows(self) -> list[Row]:
+        rows = self.rows()
+        rows[1]["what"] = _FLOPS
+        for row in rows:
+            row["left"] = f"{100 * row['after'] / row['before']:.1f} %" if row["before"] else "-"
+        return rows
 
     def scalars(self) -> dict[str, float]:
         """What is left of parameters and operations, as shares, and the error."""
@@ -85,11 +78,11 @@ class Pruning(Result):
         shares = {name: after / before for name, (before, after) in left.items() if before}
         return finite({**shares, "error": self.error})
 
-    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, *, ax: Axes | None = None) -> Figure:
         """What is left of parameters and operations, in percent."""
-        from unbraid.draw import left  # matplotlib is imported where a figure is wanted
+        from unbraid.draw import left
 
-        return left(["parameters", "FLOPs of the example"], [self.parameters, self.flops], ax=ax)
+        return left(["parameters", _FLOPS], [self.parameters, self.flops], ax=ax)
 
     def __repr__(self) -> str:
         before, after = self.parameters
@@ -100,12 +93,3 @@ class Pruning(Result):
         console = Console(file=io.StringIO(), width=120, markup=False)
         console.print(self.table())
         return str(console.file.getvalue()) if isinstance(console.file, io.StringIO) else ""
-
-
-def _caption(pruning: Pruning) -> str:
-    lines = [
-        f"{len(pruning.removed)} removed; {_SAID[pruning.how]}; equals form.without(...) to {pruning.error:.1e}",
-        *pruning.configuration,
-        *(f"not {reason}" for reason in pruning.refused),
-    ]
-    return "\n".join(lines)

@@ -1,18 +1,13 @@
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from jaxtyping import Float64
-from rich import box
-from rich.table import Table
 from torch import Tensor
 
-from unbraid.form import Result
+from unbraid._figures import Axes, Figure
+from unbraid.form import Result, Row, as_rows, numbered, plain
 from unbraid.prune._measure import Removal
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 By: TypeAlias = Literal["influence", "lesion", "gradient"]
 
@@ -47,6 +42,19 @@ class Ranking(Result):
     whole: float
     examples: int
 
+    columns = (
+        ("", "{number:d}"),
+        ("what", "{name}"),
+        ("score", "{score:.4g}"),
+        ("parameters", "{parameters:,}"),
+    )
+
+    @property
+    def caption(self) -> str:
+        """What a score is, and over how many examples it is a mean."""
+        whole = "" if math.isnan(self.whole) else f"; the whole model's metric is {self.whole:.4g}"
+        return f"{_LABELS[self.by]}; {self.examples:,} examples{whole}"
+
     @property
     def order(self) -> tuple[int, ...]:
         """The numbers of the groups, least important first, those without a score last; block indices by default."""
@@ -64,21 +72,11 @@ class Ranking(Result):
             raise ValueError(f"least: {len(known)} of {len(self.groups)} have a score; {count} were asked for.")
         return tuple(removal for k in known[:count] for removal in self.groups[k])
 
-    def table(self) -> Table:
-        """One row a group, least important first."""
-        table = Table(box=box.SIMPLE_HEAD, caption=_caption(self))
-        table.caption_justify = "left"
-        for column in ("", "what", "score", "parameters"):
-            table.add_column(column, justify="left" if column == "what" else "right")
-        for k in self.order:
-            table.add_row(str(k), self.names[k], f"{float(self.scores[k]):.4g}", f"{self.parameters[k]:,}")
-        return table
-
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values; None where there is no number."""
         return {
             "by": self.by,
-            "groups": [[list(r) if isinstance(r, tuple) else r for r in group] for group in self.groups],
+            "groups": plain(self.groups),
             "names": list(self.names),
             "scores": [None if math.isnan(score) else score for score in self.scores.tolist()],
             "order": list(self.order),
@@ -87,18 +85,16 @@ class Ranking(Result):
             "examples": self.examples,
         }
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One a group, in order of execution."""
-        columns = zip(self.names, self.scores.tolist(), self.parameters, strict=True)
-        return [{"name": name, "score": score, "parameters": count} for name, score, count in columns]
+    def rows(self) -> list[Row]:
+        """One row per group, in order of execution."""
+        return as_rows({"name": self.names, "score": self.scores, "parameters": self.parameters})
 
-    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+    def _table_rows(self) -> list[Row]:
+        rows = numbered(self.rows())
+        return [rows[number] for number in self.order]
+
+    def plot(self, *, ax: Axes | None = None) -> Figure:
         """The scores in order of execution."""
-        from unbraid.draw import ranking  # matplotlib is imported where a figure is wanted
+        from unbraid.draw import ranking
 
         return ranking(self.names, self.scores.tolist(), _LABELS[self.by], ax=ax)
-
-
-def _caption(ranking: Ranking) -> str:
-    whole = "" if math.isnan(ranking.whole) else f"; the whole model's metric is {ranking.whole:.4g}"
-    return f"{_LABELS[ranking.by]}; {ranking.examples:,} examples{whole}"

@@ -10,13 +10,11 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from unbraid.form import Result, finite
+from unbraid._figures import Axes, Figure
+from unbraid.form import Result, Row, fill, finite
 from unbraid.train._recipe import Recipe
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
     from unbraid.data import Dataset
 
 __all__ = ["Epoch", "Run"]
@@ -72,6 +70,15 @@ class Run(Result):
     folder: Path | None
     data_facts: Mapping[str, Any] = field(default_factory=dict)
 
+    columns = (
+        ("epoch", "{epoch:d}"),
+        ("learning rate", "{lr:.3g}"),
+        ("train loss", "{train_loss:.4f}"),
+        ("train error, %", "{train_error:.1f}"),
+        ("test error, %", "{test_error:.1f}"),
+        ("seconds", "{seconds:.2f}"),
+    )
+
     @property
     def test_error(self) -> float:
         """The test error after the last epoch, in %; nan where the run diverged or has not begun."""
@@ -105,15 +112,10 @@ class Run(Result):
         return read_again(self)
 
     def table(self) -> Table:
-        """One row for each epoch."""
+        """One row per epoch."""
         title = f"{self.data}, seed {self.seed}: {self.summary}"
         table = Table(title=Text(title))  # as it is: a file's name may hold what rich takes for markup
-        for heading in ("epoch", "learning rate", "train loss", "train error, %", "test error, %", "seconds"):
-            table.add_column(heading, justify="right")
-        for row in self.history:
-            errors = f"{row.train_error:.1f}", f"{row.test_error:.1f}"
-            table.add_row(f"{row.epoch}", f"{row.lr:.3g}", f"{row.train_loss:.4f}", *errors, f"{row.seconds:.2f}")
-        return table
+        return fill(table, self.columns, self.rows())
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the network, ready for JSON: None stands where a number is not finite."""
@@ -127,8 +129,8 @@ class Run(Result):
             "folder": None if self.folder is None else str(self.folder),
         }
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One an epoch."""
+    def rows(self) -> list[Row]:
+        """One row per epoch."""
         return [asdict(epoch) for epoch in self.history]
 
     def scalars(self) -> dict[str, float]:
@@ -136,9 +138,9 @@ class Run(Result):
         last = asdict(self.history[-1]) if self.history else {}
         return finite({name: last.get(name) for name in ("test_error", "train_error", "train_loss")})
 
-    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, *, ax: Axes | None = None) -> Figure:
         """Train and test error by epoch, in %."""
-        from unbraid.draw import epochs  # here, because it takes longer to import than all of unbraid
+        from unbraid.draw import epochs
 
         train, test = [row.train_error for row in self.history], [row.test_error for row in self.history]
         return epochs(train, test, f"{self.data}: {self.summary}", ax=ax)

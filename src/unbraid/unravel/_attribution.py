@@ -1,18 +1,13 @@
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
-from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from unbraid.form import Examples, ResidualForm, Result, check_sum, said_of, sum_error
+from unbraid._figures import Axes, Figure
+from unbraid.form import Examples, ResidualForm, Result, Row, as_rows, check_sum, said_of, sum_error
 from unbraid.unravel._head import Head
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,45 +30,34 @@ class Attribution(Result):
     error: float
     summed: bool = False
 
+    columns = (("term", "{term}"), ("contribution", "{value:+.4g}"))
+
+    @property
+    def caption(self) -> str:
+        """How exact the sum is."""
+        return f"the contributions sum to the target to {self.error:.1e}{said_of(self.summed)}"
+
     def total(self) -> Float[Tensor, " batch"]:
         """The sum of all contributions."""
         return self.values.sum(0) + self.constants
 
     def table(self) -> Table:
         """Mean contribution of each term over the batch."""
-        table = Table(box=box.SIMPLE_HEAD, caption=self._caption)
-        for column in ("term", "contribution"):
-            table.add_column(column, justify="left" if column == "term" else "right")
-        for name, value in zip((*self.names, "head"), (*self.values.mean(1), self.constants.mean()), strict=True):
-            table.add_row(name, f"{value:+.4g}")
+        table = super().table()
+        table.caption_justify = "center"
         return table
 
-    @property
-    def _caption(self) -> str:
-        return f"the contributions sum to the target to {self.error:.1e}{said_of(self.summed)}"
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One a term and one for the head: what it adds, averaged over the batch."""
+    def rows(self) -> list[Row]:
+        """One row per term and one for the head: what it adds, averaged over the batch."""
         means = [*self.values.mean(1).tolist(), float(self.constants.mean())]
-        return [{"term": name, "value": value} for name, value in zip((*self.names, "head"), means, strict=True)]
+        return as_rows({"term": (*self.names, "head"), "value": means})
 
-    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, *, ax: Axes | None = None) -> Figure:
         """What each term and the head add, averaged over the batch."""
         from unbraid.draw import contributions
 
-        means = [*self.values.mean(1).tolist(), float(self.constants.mean())]
-        return contributions((*self.names, "head"), means, ax=ax)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All contributions as plain values."""
-        return {
-            "names": list(self.names),
-            "values": self.values.tolist(),
-            "constants": self.constants.tolist(),
-            "target": self.target.tolist(),
-            "error": self.error,
-            "summed": self.summed,
-        }
+        names, means = zip(*(row.values() for row in self.rows()), strict=True)
+        return contributions(names, means, ax=ax)
 
 
 def attributed(

@@ -1,21 +1,15 @@
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Inexact
-from rich import box
-from rich.table import Table
 from torch import Tensor
 
+from unbraid._figures import Axes, Figure
 from unbraid.errors import InexactError
-from unbraid.form import Result, by_chance
+from unbraid.form import Result, Row, as_rows, by_chance
 from unbraid.graph import subgraph
 from unbraid.unravel._push import Run
 from unbraid.walk import freeze, run
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -33,6 +27,18 @@ class Lens(Result):
     outputs: Float[Tensor, "terms *output"]
     scale: str
 
+    columns = (
+        ("up to", "{up to}"),
+        ("same prediction", "{agreement:.1%}"),
+        ("divergence in nats", "{divergence:.4g}"),
+    )
+    entries = ("names", "agreement", "divergence", "scale")
+
+    @property
+    def caption(self) -> str:
+        """What the head's norms measure."""
+        return f"the head's scale is {self.scale}"
+
     @property
     def agreement(self) -> Float[Tensor, " terms"]:
         """The share of predictions, the classes of the largest output, that are the model's own."""
@@ -45,36 +51,16 @@ class Lens(Result):
         logs = self.outputs.double().log_softmax(-1)
         return (logs[-1].exp() * (logs[-1] - logs)).sum(-1).flatten(1).mean(1)
 
-    def table(self) -> Table:
-        """One row a partial sum."""
-        table = Table(box=box.SIMPLE_HEAD, caption=f"the head's scale is {self.scale}")
-        table.caption_justify = "left"
-        for column in ("up to", "same prediction", "divergence in nats"):
-            table.add_column(column, justify="left" if column == "up to" else "right")
-        for name, share, far in zip(self.names, self.agreement, self.divergence, strict=True):
-            table.add_row(name, f"{100 * share:.1f} %", f"{far:.4g}")
-        return table
-
-    def to_dict(self) -> dict[str, Any]:
-        """Names, agreement and divergence as plain values."""
-        return {
-            "names": list(self.names),
-            "agreement": self.agreement.tolist(),
-            "divergence": self.divergence.tolist(),
-            "scale": self.scale,
-        }
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One a partial sum, by its last term."""
-        numbers = zip(self.names, self.agreement.tolist(), self.divergence.tolist(), strict=True)
-        return [{"up to": name, "agreement": share, "divergence": far} for name, share, far in numbers]
+    def rows(self) -> list[Row]:
+        """One row per partial sum, by its last term."""
+        return as_rows({"up to": self.names, "agreement": self.agreement, "divergence": self.divergence})
 
     def scalars(self) -> dict[str, float]:
         """After how many terms half of the predictions are the model's, and how far the first term is from it."""
         half = next(k for k, share in enumerate(self.agreement.tolist()) if share >= 0.5)
         return {"terms to half agreement": float(half), "divergence of the first": float(self.divergence[0])}
 
-    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, *, ax: Axes | None = None) -> Figure:
         """Agreement and divergence by term."""
         from unbraid.draw import agreement
 

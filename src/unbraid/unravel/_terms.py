@@ -1,14 +1,13 @@
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float, Inexact
-from rich import box
-from rich.table import Table
 from torch import Tensor
 
+from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid.errors import InexactError
 from unbraid.form import (
@@ -17,10 +16,13 @@ from unbraid.form import (
     Brief,
     ResidualForm,
     Result,
+    Row,
     Split,
     Target,
+    as_rows,
     by_chance,
     index_of,
+    numbered,
     sum_error,
     tolerance,
 )
@@ -31,10 +33,6 @@ from unbraid.unravel._lens import Lens, lens
 from unbraid.unravel._push import Run
 from unbraid.unravel._way import CONSTANTS, INPUT, Origin, in_order, names_of
 from unbraid.walk import run
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -107,6 +105,18 @@ class Terms(Result):
     _origins: tuple[Origin, ...] = field(repr=False)
     _run: Run = field(repr=False)
     _of: str = field(repr=False)
+
+    columns = (
+        ("", "{number:d}"),
+        ("term", "{term}"),
+        ("rms", "{rms:.4g}"),
+        ("rms / rms of the stream", "{share:.3f}"),
+    )
+
+    @property
+    def caption(self) -> str:
+        """How exact the sum is."""
+        return f"the terms sum to the stream to {self.error:.1e}"
 
     def total(self) -> Inexact[Tensor, "*stream"]:
         """The sum of the terms."""
@@ -185,24 +195,19 @@ class Terms(Result):
         """The root mean square of each term over all its elements."""
         return self.values.flatten(1).abs().square().mean(1).sqrt()
 
-    def table(self) -> Table:
-        """Size and share of each term."""
-        norms = self.norms
-        table = Table(box=box.SIMPLE_HEAD, caption=f"the terms sum to the stream to {self.error:.1e}")
-        table.caption_justify = "left"
-        for column in ("", "term", "rms", "rms / rms of the stream"):
-            table.add_column(column, justify="left" if column == "term" else "right")
-        whole = self.stream.abs().square().mean().sqrt()
-        for k, (name, norm) in enumerate(zip(self.names, norms, strict=True)):
-            table.add_row(str(k), name, f"{norm:.4g}", f"{norm / whole:.3f}")
-        return table
+    def rows(self) -> list[Row]:
+        """One row per term, with its root mean square."""
+        blocks = [_place(origin)[0] for origin in self._origins]
+        return as_rows({"term": self.names, "rms": self.norms, "block": blocks})
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One a term, with its root mean square."""
-        pairs = zip(self.names, self.norms.tolist(), strict=True)
-        return [{"term": name, "rms": norm, "block": self[k].block} for k, (name, norm) in enumerate(pairs)]
+    def _table_rows(self) -> list[Row]:
+        shares = self.norms / self.stream.abs().square().mean().sqrt()
+        rows = numbered(self.rows())
+        for row, share in zip(rows, shares.tolist(), strict=True):
+            row["share"] = share
+        return rows
 
-    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, *, ax: Axes | None = None) -> Figure:
         """The root mean square of each term."""
         from unbraid.draw import terms
 
