@@ -7,10 +7,20 @@ from torch import nn
 from networks import error, lively, normal
 from real_models import real
 from unbraid import ResidualForm, attribute, trace, unravel
-from unbraid.paths import all_paths, gradient_spectrum, mean_spectrum, sample_paths, top_paths, value_spectrum
+from unbraid.paths import (
+    all_paths,
+    chosen_paths,
+    gradient_spectrum,
+    mean_spectrum,
+    sample_paths,
+    top_paths,
+    value_spectrum,
+)
+from unbraid.unravel._way import taken_by
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+BY_PATHS = [gradient_spectrum, value_spectrum, mean_spectrum, all_paths, top_paths, sample_paths, chosen_paths]
 ATTENTION = ["GPT2", "Llama", "Bloom", "vit_tiny_patch16_224"]
 
 
@@ -27,7 +37,7 @@ def entering(module, model, args, kwargs):
 def test_heads_of_gpt2_are_slices_of_its_projection():
     """W_i o_i, with W the rows of `c_proj` that read head i; the bias is the constant."""
     model, args, kwargs, form, _ = real("GPT2")
-    terms = unravel(form, args, kwargs, split="heads")
+    terms = unravel(form, args, kwargs, by="head")
     assert terms.error < 1e-12
     for layer, block in enumerate(model.transformer.h):
         projection = block.attn.c_proj
@@ -43,7 +53,7 @@ def test_heads_of_gpt2_are_slices_of_its_projection():
 
 def test_heads_of_a_vision_transformer_are_slices_of_its_projection():
     model, args, kwargs, form, _ = real("vit_tiny_patch16_224")
-    terms = unravel(form, args, kwargs, split="heads")
+    terms = unravel(form, args, kwargs, by="head")
     projection = model.blocks[1].attn.proj
     merged = entering(projection, model, args, kwargs)
     for head in range(2):
@@ -55,13 +65,13 @@ def test_heads_of_a_vision_transformer_are_slices_of_its_projection():
 @pytest.mark.parametrize("name", ATTENTION)
 def test_heads_sum_to_the_block(name):
     _, args, kwargs, form, target = real(name)
-    terms, heads = unravel(form, args, kwargs), unravel(form, args, kwargs, split="heads")
+    terms, heads = unravel(form, args, kwargs), unravel(form, args, kwargs, by="head")
     for block in form.blocks:
         whole = terms.values[terms.names.index(block.name)]
         parts = [heads.values[k] for k in range(len(heads)) if heads[k].block == block.index]
         assert error(sum(parts), whole) < 1e-10
     assert error(heads.total(), terms.total()) < 1e-12
-    contributions = attribute(form, args, kwargs, target=target, split="heads")
+    contributions = attribute(form, args, kwargs, target=target, by="head")
     assert contributions.names == heads.names
     assert contributions.error < 1e-10
 
@@ -70,11 +80,11 @@ def test_heads_sum_to_the_block(name):
 def test_spectra_by_head_keep_their_sum(name):
     """One branch of a block a path: heads are routes side by side, so lengths and the sum by length stay."""
     _, args, kwargs, form, target = real(name)
-    whole, heads = (gradient_spectrum(form, args, kwargs, target=target, split=s) for s in (None, "heads"))
+    whole, heads = (gradient_spectrum(form.split(s), args, kwargs, target=target) for s in (None, "heads"))
     assert error(heads.gradients, whole.gradients) < 1e-10
     assert heads.counts == tuple(form.split("heads").path_counts())
     assert sum(heads.counts) > sum(whole.counts)
-    values, by_head = (value_spectrum(form, args, kwargs, target=target, split=s) for s in (None, "heads"))
+    values, by_head = (value_spectrum(form.split(s), args, kwargs, target=target) for s in (None, "heads"))
     assert error(by_head.from_input, values.from_input) < 1e-10
     assert error(by_head.from_constants, values.from_constants) < 1e-10
 
@@ -83,20 +93,20 @@ def test_spectra_by_head_keep_their_sum(name):
 def test_paths_by_head_gather_into_those_by_branch(linearize):
     _, args, kwargs, form, target = real("GPT2")
     whole = all_paths(form, args, kwargs, target=target, linearize=linearize)
-    heads = all_paths(form, args, kwargs, target=target, linearize=linearize, split="heads")
+    heads = all_paths(form.split("heads"), args, kwargs, target=target, linearize=linearize)
     assert len(heads) == 3 * 2 * 3 * 2  # skip or one of two heads, skip or MLP, twice
     passed = heads.masks.clamp(max=0)
     for mask, value in zip(whole.masks, whole.values, strict=True):
         same = (passed == mask).all(1)
         assert error(heads.values[same].sum(0), value) < 1e-10
-    best = top_paths(form, args, kwargs, target=target, linearize=linearize, split="heads", k=3)
+    best = top_paths(form.split("heads"), args, kwargs, target=target, linearize=linearize, k=3)
     assert best.values.abs().mean(1).tolist() == heads.values.abs().mean(1).topk(3).values.tolist()
 
 
 def test_sampled_paths_pass_single_heads():
     _, args, kwargs, form, target = real("GPT2")
-    drawn = sample_paths(form, args, kwargs, target=target, per_length=4, split="heads")
-    every = all_paths(form, args, kwargs, target=target, linearize="jacobian", split="heads")
+    drawn = sample_paths(form.split("heads"), args, kwargs, target=target, per_length=4)
+    every = all_paths(form.split("heads"), args, kwargs, target=target, linearize="jacobian")
     known = {tuple(mask): norm for mask, norm in zip(every.masks.tolist(), every.norms.tolist(), strict=True)}
     assert {1} <= {choice for mask in drawn.masks.tolist() for choice in mask}
     for mask, norm in zip(drawn.masks.tolist(), drawn.norms.tolist(), strict=True):
@@ -106,12 +116,12 @@ def test_sampled_paths_pass_single_heads():
 def test_mean_spectra_by_head():
     _, args, _, form, _ = real("vit_tiny_patch16_224")
     batches = [(args[0], torch.tensor([0, 1]))]
-    assert mean_spectrum(form, batches, split="heads").counts == tuple(form.split("heads").path_counts())
+    assert mean_spectrum(form.split("heads"), batches).counts == tuple(form.split("heads").path_counts())
 
 
 def test_a_head_is_a_term_to_call():
     _, args, kwargs, form, _ = real("GPT2")
-    terms = unravel(form, args, kwargs, split="heads")
+    terms = unravel(form, args, kwargs, by="head")
     k = terms.names.index("transformer.h.1.attn head 1")
     assert (terms[k].block, terms[k].branch, terms[k].substituted) == (2, 1, True)
     assert error(terms[k](*args, **kwargs), terms.values[k]) < 1e-12
@@ -187,9 +197,52 @@ def test_what_has_no_heads_says_why():
     x = normal(2, 4, 6)
     with pytest.raises(ValueError, match=r"no branch of this graph shows attention heads: layer_norm comes after"):
         trace(lively(Normed()), x).split("heads")
-    _, args, kwargs, form, target = real("resnet18")
+    _, args, kwargs, form, _ = real("resnet18")
     with pytest.raises(ValueError, match=r"split: no branch of this graph shows attention heads"):
-        gradient_spectrum(form, args, kwargs, target=target, split="heads")
+        unravel(form, args, kwargs, by="head")
     gpt2 = real("GPT2")[3]
     with pytest.raises(ValueError, match="split first and delete then"):
         gpt2.without(0).split("heads")
+
+
+@pytest.mark.parametrize(
+    ("call", "instead"),
+    [
+        *[(call, 'give form.split("heads") instead of the form') for call in BY_PATHS],
+        *[(call, 'give by="head"') for call in (unravel, attribute)],
+    ],
+    ids=lambda given: getattr(given, "__name__", ""),
+)
+def test_split_is_told_what_to_give_instead(call, instead):
+    with pytest.raises(TypeError) as caught:
+        call(real("GPT2")[3], (), split="heads")
+    assert str(caught.value) == f"{call.__name__}: split= is gone; {instead}."
+
+
+def test_branches_side_by_side_are_terms_by_branch():
+    """Each term is what the branch's last module gives, and the two of a block sum to the block's term."""
+
+    class Parallel(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(5, 5), nn.Linear(5, 5)
+
+        def forward(self, x):
+            return x + self.a(x).relu() + self.b(x).tanh()
+
+    network, x = lively(nn.Sequential(Parallel(), Parallel(), nn.Linear(5, 3))), normal(2, 5)
+    form = trace(network, x)
+    whole, parts = unravel(form, x), unravel(form, x, by="branch")
+    assert len(whole) == 3
+    assert parts.names == ("input", *(name for block in form.blocks for name in block.branches))
+    first, second, _ = network
+    h = first(x)
+    wanted = [first.a(x).relu(), first.b(x).tanh(), second.a(h).relu(), second.b(h).tanh()]
+    for value, expected in zip(parts.values[1:], wanted, strict=True):
+        assert error(value, expected.detach()) < 1e-12
+    streamed = attribute(form, x, target=1, by="branch")
+    assert streamed.names == parts.names
+    assert error(streamed.values, parts.attribute(1).values) < 1e-12
+    assert error(streamed.values[1:3].sum(0), attribute(form, x, target=1).values[1]) < 1e-12
+    with pytest.raises(ValueError, match=r'unravel: by is "block", "branch" or "head"; \'heads\' came'):
+        taken_by(form, "heads", "unravel")  # the hook that checks types in the tests refuses it sooner elsewhere

@@ -88,7 +88,7 @@ def _each(output, labels):
 ANALYSES = {
     "unravel": lambda form: unravel(form, (), CALL).values,
     "attribute": lambda form: attribute(form, (), CALL, target=(5, 7)).values,
-    "attribute by head": lambda form: attribute(form, (), CALL, target=(5, 7), split="heads").values,
+    "attribute by head": lambda form: attribute(form, (), CALL, target=(5, 7), by="head").values,
     "gradient spectrum": lambda form: gradient_spectrum(form, (), CALL, target=(5, 7)).gradients,
     "of parameters": lambda form: gradient_spectrum(form, (), CALL, target=(5, 7), at=2).parameter_norms,
     "value spectrum": lambda form: value_spectrum(form, (), CALL, target=(5, 7)).from_constants,

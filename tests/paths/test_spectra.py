@@ -13,6 +13,7 @@ from paths.test_brute_force import Verbs, brute, ordered
 from plans import EVERY, chain, made
 from unbraid import trace
 from unbraid.errors import InexactError
+from unbraid.form import Linearised
 from unbraid.paths import (
     GradientSpectrum,
     all_paths,
@@ -24,7 +25,6 @@ from unbraid.paths import (
 )
 from unbraid.paths._all import beam_search
 from unbraid.paths._by_length import effective
-from unbraid.paths._setting import Setting
 from unbraid.walk import Lengths, Polynomial, Polynomials
 
 
@@ -310,10 +310,10 @@ def test_beam_search_finds_most_of_the_best_paths_where_both_run():
     recalls = []
     for seed in range(3):
         _, x, form = made(chain(8), seed=seed)
-        setting = Setting.of(form, x, None, 1, "frozen", False)
+        linear = Linearised.at(form, x, None, 1, frozen=True)
         every = all_paths(form, x, target=1)
         rows = {tuple(mask): row for row, mask in enumerate(every.masks.tolist())}
-        found = beam_search(setting, 64)
+        found = beam_search(linear, 64)
         assert not found.exact
         for mask, value in zip(found.masks.tolist(), found.values, strict=True):
             assert error(value, every.values[rows[tuple(mask)]]) < 1e-9  # whatever it finds is a path, with its value
@@ -321,7 +321,7 @@ def test_beam_search_finds_most_of_the_best_paths_where_both_run():
         best = {tuple(every.masks[row].tolist()) for row in order}
         recalls.append(len(best & set(map(tuple, found.masks.tolist()))) / 10)
     assert sum(recalls) / 3 > 0.6, recalls
-    assert len(beam_search(setting, 2**8)) == 2**8  # a beam as wide as the tree loses nothing
+    assert len(beam_search(linear, 2**8)) == 2**8  # a beam as wide as the tree loses nothing
 
 
 def test_too_many_paths_are_refused_and_searched():
@@ -418,18 +418,18 @@ def test_a_branch_that_passes_no_gradient_is_no_error():
 
 
 def test_a_lost_constant_is_seen(monkeypatch):
-    from unbraid.paths import _setting
+    from unbraid.form import _linearised
 
     _, x, form = made(chain(3))
-    every = _setting.constants
-    monkeypatch.setattr(_setting, "constants", lambda *args: list(every(*args))[1:])
+    every = _linearised.constants
+    monkeypatch.setattr(_linearised, "constants", lambda *args: list(every(*args))[1:])
     with pytest.raises(InexactError, match="they depart by"):
         value_spectrum(form, x, target=1)
 
 
 def test_a_gate_left_live_is_seen(monkeypatch):
     """True derivatives in place of held factors: values no longer sum to the target."""
-    from unbraid.paths import _setting
+    from unbraid.form import _linearised
 
     _, x, form = made(chain(3))
     live = form.values(x, None, (form.output,))
@@ -438,7 +438,7 @@ def test_a_gate_left_live_is_seen(monkeypatch):
         seen(form.output, live[form.output])
         return graph, state
 
-    monkeypatch.setattr(_setting, "freeze", left)
+    monkeypatch.setattr(_linearised, "freeze", left)
     with pytest.raises(InexactError, match="they depart by"):
         value_spectrum(form, x, target=1)
     with pytest.raises(InexactError, match="must sum to the target"):

@@ -10,8 +10,8 @@ from torch.nn.functional import cross_entropy
 from book_networks import LINEAR, Reader, batch, features, images, observed
 from networks import F64, Chain, Residual, error, lively, mlp, normal
 from unbraid.errors import InexactError
-from unbraid.form import objective, trace
-from unbraid.unravel import _head, unravel
+from unbraid.form import _linearised, scalar, trace
+from unbraid.unravel import attribute, unravel
 
 
 def _loss(output):
@@ -90,7 +90,7 @@ def test_a_list_holds_a_target_for_every_example():
     assert error(found.total(), torch.stack([output[0, 0, 1], output[1, 4, 2], output[2, -1, 0]])) < 1e-10
     assert error(found.values[:, 1], terms.attribute((4, 2)).values[:, 1]) < 1e-14
     scores = normal(3, 4)
-    assert torch.equal(objective(scores, [2, 0, -1]).values, objective(scores, torch.tensor([2, 0, -1])).values)
+    assert torch.equal(scalar(scores, [2, 0, -1]), scalar(scores, torch.tensor([2, 0, -1])))
 
 
 def test_a_loss_leaves_its_remainder_to_the_constants():
@@ -134,17 +134,23 @@ def test_in_float32():
         ([0, 1, 4], (3, 4), r"values below 4; 4 came"),
         ((5, 1), (3, 5, 4), r"position 5 and class 1 must lie within 5 positions and 4 classes"),
         (lambda y: y.mean(), (3, 4), r"one number per example, a tensor \[3\]; it gave \[\] for an output \[3, 4\]"),
-        (lambda y: torch.zeros(3), (3, 4), r"a differentiable function of the output, and this one is constant"),
     ],
 )
 def test_a_target_that_does_not_fit_says_which_would(target, shape, message):
     with pytest.raises(ValueError, match=message):
-        objective(normal(*shape), target)
+        scalar(normal(*shape), target)
+
+
+def test_a_target_that_is_constant_is_refused():
+    network = features()
+    x = batch(network)
+    with pytest.raises(ValueError, match=r"a differentiable function of the output, and this one is constant"):
+        attribute(trace(network, x), x, target=lambda y: torch.zeros(len(y)))
 
 
 def test_the_check_sees_a_head_left_live(monkeypatch):
     """Leave the head's ReLU and norm as they are: the head at zero is not what the frozen head adds."""
-    monkeypatch.setattr(_head, "freeze", lambda graph, state, inputs: (graph, state))
+    monkeypatch.setattr(_linearised, "freeze", lambda graph, state, inputs, segments, seen: (graph, state))
     network = lively(Reader())
     x = normal(3, 5, 6)
     with pytest.raises(InexactError, match="attribute: the contributions must sum to the target to 1e-10; they depart"):

@@ -29,8 +29,8 @@ def test_contributions_are_those_of_the_terms(name):
 @pytest.mark.parametrize("name", ["GPT2", "Llama"])
 def test_heads_are_branches_of_their_own(name):
     _, args, kwargs, form, target = real(name)
-    found = attribute(form, args, kwargs, target=target, split="heads")
-    wanted = unravel(form, args, kwargs, split="heads").attribute(target)
+    found = attribute(form, args, kwargs, target=target, by="head")
+    wanted = unravel(form, args, kwargs, by="head").attribute(target)
     assert found.names == wanted.names
     assert error(found.values, wanted.values) < 1e-12
 

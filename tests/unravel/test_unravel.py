@@ -14,8 +14,9 @@ from book_networks import CONV, LINEAR, batch, features, images, observed, seque
 from networks import F64, Chain, Does, Residual, error, lively, mlp, normal
 from unbraid.errors import InexactError
 from unbraid.form import chain, trace
-from unbraid.graph import Add
+from unbraid.graph import Add, makes
 from unbraid.unravel import _push, unravel
+from unbraid.walk import run
 
 NETWORKS = {
     **{f"mlp {order}": (features, {"order": order}) for order in LINEAR},
@@ -211,12 +212,12 @@ def test_many_blocks_do_not_exhaust_the_stack():
     network = lively(Does(forward, block=Residual(nn.Linear(2, 2))), scale=0.01)
     x = normal(2, 2).abs()
     form = trace(network, x)
-    run = _push.Run.of(form, form.inputs(x))
-    assert len(run.trunk[0].steps) > 240
+    trunk = _push.FrozenTrunk.of(form, form.inputs(x))
+    assert len(trunk.graph.steps) > 240
     limit = sys.getrecursionlimit()
     try:
         sys.setrecursionlimit(len(inspect.stack()) + 100)
-        terms = run.terms(form.stream)
+        terms = trunk.terms(form.stream)
     finally:
         sys.setrecursionlimit(limit)
     assert len(terms) == 121
@@ -260,12 +261,12 @@ def test_norms_and_table_say_how_large_each_term_is():
 
 def test_the_check_sees_a_lost_term(monkeypatch):
     """Drop the second block's branch from the sum: unravel must refuse, and name the block."""
-    real = _push.Run._sum
+    real = _push.FrozenTrunk._sum
 
     def lossy(self, add, skip):
         return skip if add.block == 1 else real(self, add, skip)
 
-    monkeypatch.setattr(_push.Run, "_sum", lossy)
+    monkeypatch.setattr(_push.FrozenTrunk, "_sum", lossy)
     network = features()
     with pytest.raises(InexactError, match=r"depart by .*, first at block 1 \('blocks\.1'\)") as caught:
         unravel(trace(network, batch(network)), batch(network))
@@ -274,7 +275,13 @@ def test_the_check_sees_a_lost_term(monkeypatch):
 
 def test_the_check_sees_a_gate_left_live(monkeypatch):
     """Push terms through the trunk as it is, not frozen: its ReLU is not linear, and the sum departs."""
-    monkeypatch.setattr(_push, "freeze", lambda graph, state, inputs, segments: (graph, state))
+
+    def live(graph, state, inputs, segments, seen):
+        for stream, value in run(graph, state, inputs, keep=[s for step in graph.steps for s in makes(step)]).items():
+            seen(stream, value)
+        return graph, state
+
+    monkeypatch.setattr(_push, "freeze", live)
     network = features(order=LINEAR[3])
     with pytest.raises(InexactError, match=r"the terms must sum to the stream to 1e-10; they depart by .* at block 1"):
         unravel(trace(network, batch(network)), batch(network))

@@ -4,7 +4,7 @@
 which every analysis takes.
 """
 
-from unbraid.form._aim import TARGET, Aim, aim, explained, outputs_read
+from unbraid.form._aim import TARGET, explained
 from unbraid.form._aside import Draws, drawing
 from unbraid.form._bare import bare
 from unbraid.form._batches import Batch, Batches, Keep, Metric, each_batch, each_row
@@ -16,6 +16,7 @@ from unbraid.form._examples import Examples, examples, said_of
 from unbraid.form._form import ResidualForm
 from unbraid.form._gradients import gradient_error
 from unbraid.form._heads import Split
+from unbraid.form._linearised import Linearised
 from unbraid.form._log import Log
 from unbraid.form._meta import empty_weights
 from unbraid.form._place import scope
@@ -25,13 +26,11 @@ from unbraid.form._signature import Signature, as_call
 from unbraid.form._stateful import by_chance, refuse_stateful
 from unbraid.form._sweep import Feed, Swept, lesioned, sweep
 from unbraid.form._target import (
-    Objective,
     Target,
     classification_loss,
     first_float,
     largest,
     loss_target,
-    objective,
     scalar,
 )
 from unbraid.form._tensors import read_tensors, stored
@@ -42,7 +41,6 @@ from unbraid.form._which import BlockLike, BranchLike, branch_of, index_of, part
 
 __all__ = [
     "TARGET",
-    "Aim",
     "Batch",
     "Batches",
     "Block",
@@ -54,9 +52,9 @@ __all__ = [
     "Examples",
     "Feed",
     "Keep",
+    "Linearised",
     "Log",
     "Metric",
-    "Objective",
     "ResidualForm",
     "Result",
     "Row",
@@ -66,7 +64,6 @@ __all__ = [
     "Swept",
     "Target",
     "Verification",
-    "aim",
     "as_call",
     "as_html",
     "as_rows",
@@ -93,8 +90,6 @@ __all__ = [
     "lesioned",
     "loss_target",
     "numbered",
-    "objective",
-    "outputs_read",
     "part_name",
     "part_of",
     "plain",

@@ -38,21 +38,6 @@ _SHOWN = 16  # indices that a message writes out
 
 
 @dataclass(frozen=True)
-class Objective:
-    """A scalar per example, linearised at an output: target(o) ≈ ⟨cotangent, o⟩ + remainder.
-
-    Attributes:
-        values: the scalar itself, [batch].
-        cotangent: the gradient of its sum with respect to the output, [batch, ...].
-        remainder: values − ⟨cotangent, output⟩ per example, [batch]: 0 where the target is linear.
-    """
-
-    values: Tensor
-    cotangent: Tensor
-    remainder: Tensor
-
-
-@dataclass(frozen=True)
 class OfTensor:
     """A target, or a loss, that reads the explained tensor alone, whatever the model returns around it.
 
@@ -72,26 +57,6 @@ def loss_target(loss: Callable[[Any, Any], Tensor], labels: Any) -> Target:
     if loss is classification_loss:
         return OfTensor(lambda output: classification_loss(output, labels))
     return lambda returned: loss(returned, labels)
-
-
-def objective(output: Tensor, target: Target) -> Objective:
-    """Evaluate and linearise a target at an output that is a tensor.
-
-    Args:
-        output: the model's output, [batch, classes] or [batch, positions, classes] for indices.
-        target: see `Target`.
-
-    Raises:
-        TargetError: the target does not fit the output; it says which form would.
-    """
-    leaf = output.detach().requires_grad_()
-    with torch.enable_grad():
-        values = scalar(leaf, target)
-        if not values.requires_grad:
-            raise constant()
-        (cotangent,) = torch.autograd.grad(values.sum(), leaf)
-    linear = (cotangent * leaf.detach()).reshape(len(output), -1).sum(1)
-    return Objective(values.detach(), cotangent, values.detach() - linear)
 
 
 def scalar(output: Tensor, target: Target) -> Float[Tensor, " batch"]:

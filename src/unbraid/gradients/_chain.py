@@ -11,9 +11,9 @@ from torch import Tensor
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid.form import (
-    Aim,
     Brief,
     Examples,
+    Linearised,
     ResidualForm,
     Result,
     Row,
@@ -24,7 +24,7 @@ from unbraid.form import (
 )
 from unbraid.gradients._lanczos import extreme_singular_values
 from unbraid.graph import Graph, Segment, makes, reads, subgraph
-from unbraid.walk import detached, record, run
+from unbraid.walk import detached, run
 
 _SMALL = 512  # elements of one example's stream up to which its Jacobian is written out
 
@@ -130,7 +130,7 @@ def derivative_chain(
     stations = _stations(exact)
     streams = tuple(stream for _, stream in stations)
     values = exact.values(args, kwargs, (*streams, *exact.graph.inputs))
-    places, summed = _told_apart(exact, inputs, streams)
+    places, summed = _told_apart(exact, inputs, values, streams)
     factors = []
     cotangent = torch.ones_like(values[exact.output])
     for (_, start), (name, end) in reversed(list(pairwise(stations))):
@@ -154,31 +154,27 @@ def derivative_chain(
 
 
 def _told_apart(
-    form: ResidualForm, inputs: Mapping[str, Any], streams: Sequence[str]
+    form: ResidualForm, inputs: Mapping[str, Any], values: Mapping[str, Any], streams: Sequence[str]
 ) -> tuple[dict[str, Tensor], bool]:
     """The places of each example's elements in the streams, [batch, elements]; and whether the batch is one example.
 
     What an example's part of the output depends on is its part of a stream: a random product with the output tells.
     """
-    graph = form.graph
-    tape = record(graph, form.state, inputs)
-    output = tape.values[form.output]
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(output.shape, generator=generator, dtype=torch.float64, device="cpu").to(output)
+    drawn = torch.randn(values[form.output].shape, generator=generator, dtype=torch.float64, device="cpu")
     shape = form.streams[form.output].shape
     batch = shape.index("batch") if "batch" in shape else 0
 
-    def product(values: Mapping[str, Any]) -> Tensor:
-        rows = values[form.output] * drawn
+    def product(outputs: Mapping[str, Any]) -> Tensor:
+        rows = outputs[form.output] * drawn.to(outputs[form.output])
         return rows.movedim(batch, 0).flatten(1).sum(1) if rows.ndim > 1 else rows.reshape(-1)
 
-    aim = Aim.at(graph, tape, product, precision=form.precision)
-    gradients = aim.gradients(streams)
-    told = aim.examples(gradients)
-    found = {stream: told.places(stream, tape.values[stream]) for stream in streams}
+    linear = Linearised.of(form, form.graph, inputs, product)
+    told = linear.examples_of(linear.gradients_at(streams))
+    found = {stream: told.places(stream, values[stream]) for stream in streams}
     if any(places is None for places in found.values()):
         told = Examples(1, True, {})
-        found = {stream: told.places(stream, tape.values[stream]) for stream in streams}
+        found = {stream: told.places(stream, values[stream]) for stream in streams}
     return {stream: places for stream, places in found.items() if places is not None}, told.summed
 
 

@@ -1,11 +1,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unbraid.form import Batch, ResidualForm, aim, channel_dimension, loss_target
+from unbraid.form import Batch, Linearised, ResidualForm, channel_dimension, explained, loss_target
 from unbraid.graph import Add, Segment, makes, reads
 from unbraid.ranks import Row
 from unbraid.walk import Tape
@@ -43,7 +44,8 @@ class Propagated:
 
     def row(self, batch: Batch) -> Row:
         """Sums over the batch, by "PLACE WHAT"; and the number of the step where nan first appears, if any does."""
-        tape = self.form.tape(batch.args, batch.kwargs)
+        linear = None if self.loss is None else self._linearised(batch, self.loss)
+        tape = self.form.tape(batch.args, batch.kwargs) if linear is None else linear.tape
         row = {
             "examples": torch.tensor(batch.size, device="cpu"),
             **_sums(0, SOURCE, self._at(tape, self.adds[0].fork, 0)),
@@ -57,8 +59,8 @@ class Propagated:
                 row |= _sums(place, SKIP, skip) | {f"{place} {PRODUCT}": (skip * branch).sum(1)}
         if (step := _first_not_finite(self.form, tape)) is not None:
             row[_FORWARD] = torch.tensor(step, device="cpu")
-        if self.loss is not None:
-            row |= self._gradients(tape, batch, self.loss)
+        if linear is not None:
+            row |= self._gradients(linear, batch.size)
         return row
 
     def not_finite(self, row: Row) -> NotFinite | None:
@@ -72,16 +74,20 @@ class Propagated:
     def _at(self, tape: Tape, stream: str, place: int) -> Tensor:
         return _rows(tape.values[stream], self._channels[place])
 
-    def _gradients(self, tape: Tape, batch: Batch, loss: Callable[[Any, Any], Tensor]) -> dict[str, Tensor]:
+    def _linearised(self, batch: Batch, loss: Callable[[Any, Any], Tensor]) -> Linearised:
+        """The form as it is, its casts too, with the loss as its target."""
+        function = partial(explained, self.form, target=loss_target(loss, batch.labels))
+        return Linearised.of(self.form, self.form.graph, self.form.inputs(batch.args, batch.kwargs), function)
+
+    def _gradients(self, linear: Linearised, size: int) -> dict[str, Tensor]:
         """Σ ‖∂loss/∂sum‖ over the batch for each block, 0 where no gradient arrives; the last that is not finite."""
-        graph, places = self.form.graph, [add.output for add in self.adds]
-        aimed = aim(self.form, graph, tape, loss_target(loss, batch.labels))
-        found = aimed.gradients(places)
-        examples = aimed.examples(found)
-        gradients = [found.get(stream, torch.zeros_like(tape.values[stream])) for stream in places]
+        places = [add.output for add in self.adds]
+        found = linear.gradients_at(places)
+        examples = linear.examples_of(found)
+        gradients = [found.get(stream, torch.zeros_like(linear.tape.values[stream])) for stream in places]
         squares = zip(places, gradients, strict=True)
         norms = [examples.sums(s, g.abs().double().square(), stacked=False).sqrt().mean() for s, g in squares]
-        row = {"gradients": batch.size * torch.stack(norms)}
+        row = {"gradients": size * torch.stack(norms)}
         bad = [add.block for add, g in zip(self.adds, gradients, strict=True) if not bool(g.isfinite().all())]
         return row | ({_BACKWARD: torch.tensor(bad[-1], device="cpu")} if bad else {})
 

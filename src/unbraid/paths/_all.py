@@ -6,16 +6,17 @@ from torch import Tensor
 
 from unbraid._modes import outside_modes
 from unbraid._progress import progress
-from unbraid.form import ResidualForm, Split, Target, check_sum, sum_error
+from unbraid._renamed import split_before
+from unbraid.form import TARGET, Linearised, ResidualForm, Target, sum_error
 from unbraid.graph import Step, makes
-from unbraid.paths._paths import Paths
-from unbraid.paths._setting import Setting
+from unbraid.paths._paths import Paths, paths_of
 from unbraid.walk import Masks, PathStack, distinct, pass_back, path_counts
 
 _MOST = 2**20
 _BUDGET = 2**21  # numbers that wait at once: 8 MiB in float32, which a cache holds: twice as fast as all at once
 
 
+@split_before
 @outside_modes
 def all_paths(
     form: ResidualForm,
@@ -25,7 +26,6 @@ def all_paths(
     target: Target,
     linearize: Literal["frozen", "jacobian"] = "frozen",
     nested: bool = False,
-    split: Split = None,
     output: str | int | None = None,
     budget: int = _BUDGET,
 ) -> Paths:
@@ -44,24 +44,24 @@ def all_paths(
         linearize: "frozen", where the values of all paths and the constants sum to the target; or "jacobian", where the
             gradients sum to the gradient.
         nested: open the blocks inside branches.
-        split: "heads" for a branch a head in attention, where the graph shows the heads.
         budget: how many numbers may wait at once; beyond it the paths are taken in parts. Peak memory is a forward
             run's activations plus about three times this many numbers.
 
     Raises:
-        ValueError: there are more than 2^20 paths, the target does not fit, or there is nothing to split.
+        ValueError: there are more than 2^20 paths, or the target does not fit.
         InexactError: all paths together depart from the whole by more than rounding.
     """
-    setting = Setting.of(form, args, kwargs, target, linearize, nested, split, output)
-    number = sum(path_counts(setting.graph, setting.lengths, setting.output))
+    linear = Linearised.at(form.explaining(output), args, kwargs, target, frozen=linearize == "frozen", nested=nested)
+    number = sum(path_counts(linear.graph, linear.lengths, TARGET))
     if number > _MOST:
         raise ValueError(
             f"all_paths: there are {number:,} paths, and at most {_MOST:,} are listed. "
             "gradient_spectrum sums over all of them; top_paths and sample_paths pick some."
         )
-    return _everything(setting, budget)
+    return _everything(linear, budget)
 
 
+@split_before
 @outside_modes
 def top_paths(
     form: ResidualForm,
@@ -72,7 +72,6 @@ def top_paths(
     k: int = 10,
     linearize: Literal["frozen", "jacobian"] = "frozen",
     nested: bool = False,
-    split: Split = None,
     output: str | int | None = None,
     beam: int = 256,
     limit: int = _MOST,
@@ -93,53 +92,52 @@ def top_paths(
         k: how many paths.
         linearize: "frozen" or "jacobian".
         nested: open the blocks inside branches.
-        split: "heads" for a branch a head in attention, where the graph shows the heads.
         beam: how many partial paths the search keeps.
         limit: up to how many paths all of them are taken, at most 2^20; large models search sooner.
 
     Raises:
-        ValueError: the target does not fit, there is nothing to split, or k < 1.
+        ValueError: the target does not fit, or k < 1.
     """
     if k < 1:
         raise ValueError(f"top_paths: k must be at least 1, and {k} came.")
-    setting = Setting.of(form, args, kwargs, target, linearize, nested, split, output)
-    number = sum(path_counts(setting.graph, setting.lengths, setting.output))
+    linear = Linearised.at(form.explaining(output), args, kwargs, target, frozen=linearize == "frozen", nested=nested)
+    number = sum(path_counts(linear.graph, linear.lengths, TARGET))
     if number <= min(limit, _MOST):
-        found, exact = _everything(setting, _BUDGET), True
+        found, exact = _everything(linear, _BUDGET), True
     else:
-        found, exact = beam_search(setting, max(beam, k)), False
+        found, exact = beam_search(linear, max(beam, k)), False
     order = found.values.abs().mean(1).argsort(descending=True)[:k]
     best = found[order]
     return Paths(**{**vars(best), "exact": exact})
 
 
-def _everything(setting: Setting, budget: int) -> Paths:
-    """All paths of a setting."""
-    algebra = Masks(setting.graph, setting.tape, setting.columns)
-    waiting = {setting.output: algebra.seed(setting.aim.seed)}
+def _everything(linear: Linearised, budget: int) -> Paths:
+    """All paths of a linear."""
+    algebra = Masks(linear.graph, linear.tape, linear.lengths.columns)
+    waiting = {TARGET: algebra.seed(linear.seed)}
     parts = []
-    with progress("paths", sum(path_counts(setting.graph, setting.lengths, setting.output))) as step:
-        for part in _explore(setting, algebra, waiting, len(setting.graph.steps), budget):
+    with progress("paths", sum(path_counts(linear.graph, linear.lengths, TARGET))) as step:
+        for part in _explore(linear, algebra, waiting, len(linear.graph.steps), budget):
             parts.append(part)
             step(len(part[0]))
-    return _whole(setting, parts)
+    return _whole(linear, parts)
 
 
-def beam_search(setting: Setting, beam: int) -> Paths:
+def beam_search(linear: Linearised, beam: int) -> Paths:
     """The paths that survive when only the `beam` best partial paths are kept at each stream."""
-    algebra = Masks(setting.graph, setting.tape, setting.columns)
-    waiting = {setting.output: algebra.seed(setting.aim.seed)}
+    algebra = Masks(linear.graph, linear.tape, linear.lengths.columns)
+    waiting = {TARGET: algebra.seed(linear.seed)}
     ends: list[Ends] = []
-    for step in reversed(setting.graph.steps):
-        ends += _arrived(setting, waiting, makes(step))
-        pass_back(setting.graph, algebra, step, waiting)
+    for step in reversed(linear.graph.steps):
+        ends += _arrived(linear, waiting, makes(step))
+        pass_back(linear.graph, algebra, step, waiting)
         for stream, value in waiting.items():
             if len(value.masks) > beam:
-                merits = _merits(value.stack, setting.tape.values[stream])
+                merits = _merits(value.stack, linear.tape.values[stream])
                 kept = merits.topk(beam).indices
                 waiting[stream] = PathStack(value.masks[kept.cpu()], value.stack[kept])
-    ends += _arrived(setting, waiting, setting.graph.inputs)
-    return _paths(setting, ends, exact=False, error=float("nan"))
+    ends += _arrived(linear, waiting, linear.graph.inputs)
+    return paths_of(linear, *_joined(ends), exact=False)
 
 
 def _merits(stack: Tensor, value: Tensor) -> Tensor:
@@ -152,21 +150,21 @@ Ends = tuple[Tensor, Tensor, Tensor]
 
 
 def _explore(
-    setting: Setting, algebra: Masks, waiting: dict[str, PathStack], number: int, budget: int
+    linear: Linearised, algebra: Masks, waiting: dict[str, PathStack], number: int, budget: int
 ) -> Iterator[Ends]:
     """Walk on from before step `number`, in two halves wherever too much waits."""
     for place in range(number, 0, -1):
-        step: Step = setting.graph.steps[place - 1]
-        yield from _arrived(setting, waiting, makes(step))  # nothing passes a source, which the step may make
-        pass_back(setting.graph, algebra, step, waiting)
+        step: Step = linear.graph.steps[place - 1]
+        yield from _arrived(linear, waiting, makes(step))  # nothing passes a source, which the step may make
+        pass_back(linear.graph, algebra, step, waiting)
         if sum(value.stack.numel() for value in waiting.values()) > budget:
             halves = _halves(waiting)
             if halves is not None:
                 waiting.clear()
                 for half in halves:
-                    yield from _explore(setting, algebra, half, place - 1, budget)
+                    yield from _explore(linear, algebra, half, place - 1, budget)
                 return
-    yield from _arrived(setting, waiting, setting.graph.inputs)
+    yield from _arrived(linear, waiting, linear.graph.inputs)
 
 
 def _halves(waiting: dict[str, PathStack]) -> list[dict[str, PathStack]] | None:
@@ -188,17 +186,17 @@ def _halves(waiting: dict[str, PathStack]) -> list[dict[str, PathStack]] | None:
     return halves
 
 
-def _arrived(setting: Setting, waiting: Mapping[str, PathStack], streams: Iterable[str]) -> Iterator[Ends]:
+def _arrived(linear: Linearised, waiting: Mapping[str, PathStack], streams: Iterable[str]) -> Iterator[Ends]:
     """Masks, values and squared norms per example of the paths that have reached a source among some streams."""
     for source in streams:
-        if source in setting.graph.sources and source in waiting:
+        if source in linear.graph.sources and source in waiting:
             value = waiting[source]
-            along = setting.examples.dot(source, value.stack, setting.tape.values[source])
-            yield value.masks, along, setting.examples.sums(source, value.stack.abs().square())
+            along = linear.examples.dot(source, value.stack, linear.tape.values[source])
+            yield value.masks, along, linear.examples.sums(source, value.stack.abs().square())
 
 
 def _joined(parts: list[Ends]) -> Ends:
-    """A path that ends at several sources adds up."""
+    """Masks, values and squared norms of all paths: one that ends at several sources adds up."""
     masks = torch.cat([part[0] for part in parts])
     unique, place = distinct(masks)
     values, squares = (torch.cat([part[i] for part in parts]) for i in (1, 2))
@@ -207,31 +205,8 @@ def _joined(parts: list[Ends]) -> Ends:
     return unique, zero.index_add(0, place, values), zero.index_add(0, place, squares)
 
 
-def _whole(setting: Setting, parts: list[Ends]) -> Paths:
-    made = _paths(setting, parts, exact=True, error=float("nan"))
+def _whole(linear: Linearised, parts: list[Ends]) -> Paths:
+    made = paths_of(linear, *_joined(parts), exact=True)
     error = sum_error(torch.cat([made.values, made.constants[None]]), made.target)
-    check_sum(
-        error,
-        f"all_paths: the {len(made):,} paths and the constants must sum to the target",
-        precision=setting.form.precision,
-        graph=setting.form.graph,
-        where=setting.form.output,
-    )
+    linear.check_sum(error, f"all_paths: the {len(made):,} paths and the constants must sum to the target")
     return Paths(**{**vars(made), "error": error})
-
-
-def _paths(setting: Setting, parts: list[Ends], *, exact: bool, error: float) -> Paths:
-    masks, values, squares = _joined(parts)
-    return Paths(
-        blocks=setting.blocks,
-        masks=masks,
-        lengths=setting.length_of(masks),
-        values=values,
-        norms=squares.sqrt().mean(1),
-        constants=setting.constant,
-        target=setting.target,
-        linearize=setting.linearize,
-        exact=exact,
-        error=error,
-        summed=setting.examples.summed,
-    )

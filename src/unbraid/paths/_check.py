@@ -2,31 +2,22 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unbraid.form import TARGET, ResidualForm, Target, aim, check_sum, relative_error, sum_error
+from unbraid.form import TARGET, Linearised, ResidualForm, Target, explained, relative_error, sum_error
 from unbraid.graph import Add, Graph, Segment, Step, Stream, subgraph
-from unbraid.walk import BlockSet, Lengths, Polynomial, Tape, detached, run
+from unbraid.walk import BlockSet, Lengths, Polynomial, detached, run
 
 _HALF = 0.5
 
 
-def measured(
-    form: ResidualForm,
-    tape: Tape,
-    place: str,
-    args: Any,
-    kwargs: Mapping[str, Any] | None,
-    cotangent: Tensor,
-    lengths: Lengths,
-    found: Polynomial | None,
-    counts: Sequence[int],
-) -> float:
+def spectrum_error(linear: Linearised, place: str, found: Polynomial | None, counts: Sequence[int]) -> float:
     """‖Σ c_m − autograd‖∞ relative to the largest of them all, by one ordinary backward pass to the place.
 
     The sum does not see a path that is counted at the wrong length. The number of paths does, at no cost: a length has
@@ -36,53 +27,36 @@ def measured(
     Raises:
         InexactError: the sum departs from autograd, or the lengths are wrong.
     """
-    part = subgraph(form.graph, (form.output,), given=(place,))
-    inputs = form.inputs(args, kwargs)
-    like = tape.values[place]
-    whole = _gradient(part, form, inputs, like, place, cotangent)
-    error = sum_error(_terms(found, like, 1.0), whole)
-    _check(form, place, error, "gradient_spectrum: the lengths must sum to the gradient")
+    reference, like = _Reference.at(linear, place), linear.tape.values[place]
+    error = sum_error(_terms(found, like, 1.0), reference.gradient())
+    reference.check_sum(error, "gradient_spectrum: the lengths must sum to the gradient")
     if not _alike(found, counts):
-        halved = _gradient(weakened(part, lengths, _HALF), form, inputs, like, place, cotangent)
-        departs = sum_error(_terms(found, like, _HALF), halved)
+        departs = sum_error(_terms(found, like, _HALF), reference.gradient(linear.lengths, _HALF))
         rule = "gradient_spectrum: the lengths must sum, times ½ for each branch, to the gradient with branches halved,"
-        _check(form, place, departs, rule)
+        reference.check_sum(departs, rule)
     return error
 
 
-def parts_error(
-    form: ResidualForm,
-    tape: Tape,
-    place: str,
-    inputs: Mapping[str, Any],
-    cotangent: Tensor,
-    lengths: Lengths,
-    whole: Tensor,
-    blocks: BlockSet,
-    part: Tensor,
-) -> float:
+def parts_error(linear: Linearised, place: str, whole: Tensor, blocks: BlockSet, part: Tensor) -> float:
     """The whole gradient, and the part through some blocks, Σ_{T⊆S} (−1)^|T| g(T), against backward passes with cuts.
 
     Raises:
         InexactError: one departs from autograd by more than rounding.
     """
-    graph = subgraph(form.graph, (form.output,), given=(place,))
-    like = tape.values[place]
-    plain = _gradient(graph, form, inputs, like, place, cotangent)
+    reference = _Reference.at(linear, place)
+    plain = reference.gradient()
     through = plain
     for size in range(1, len(blocks) + 1):
         for cut in combinations(blocks, size):
-            only = Lengths({block: lengths.weights[block] for block in cut})
-            through = through + (-1) ** size * _gradient(
-                weakened(graph, only, 0.0), form, inputs, like, place, cotangent
-            )
+            only = Lengths({block: linear.lengths.weights[block] for block in cut})
+            through = through + (-1) ** size * reference.gradient(only, 0.0)
     errors = {"sum to the gradient": relative_error(whole, plain)}
     # Relative to the whole: a part through two far blocks can be a small difference of large gradients.
     errors[f"through {blocks} equal the gradient's loss where they are cut"] = float(
         (part - through).abs().max() / plain.abs().max().clamp_min(torch.finfo(plain.dtype).tiny)
     )
     for rule, error in errors.items():
-        _check(form, place, error, f"gradient_parts: the parts must {rule}")
+        reference.check_sum(error, f"gradient_parts: the parts must {rule}")
     return max(errors.values())
 
 
@@ -90,11 +64,9 @@ def model_error(
     form: ResidualForm, total: Tensor, place: str, args: Any, kwargs: Mapping[str, Any] | None, target: Target
 ) -> float:
     """The sum against autograd's gradient in the form with its own casts."""
-    found = aim(form, form.graph, form.tape(args, kwargs), target)
-    form = replace(form, graph=found.graph, explains=TARGET)
-    part = subgraph(form.graph, (form.output,), given=(place,))
-    inputs = form.inputs(args, kwargs)
-    return relative_error(total, _gradient(part, form, inputs, found.tape.values[place], place, found.seed).to(total))
+    function = partial(explained, form, target=target)
+    linear = Linearised.of(form, form.graph, form.inputs(args, kwargs), function)
+    return relative_error(total, _Reference.at(linear, place).gradient().to(total))
 
 
 def largest_of(*errors: float) -> float:
@@ -142,19 +114,35 @@ def _terms(found: Polynomial | None, like: Tensor, t: float) -> Tensor:
     return found.stack * powers.reshape(-1, *[1] * like.ndim)
 
 
-def _gradient(
-    graph: Graph, form: ResidualForm, inputs: Mapping[str, Any], like: Tensor, place: str, cotangent: Tensor
-) -> Tensor:
-    leaf = like.detach().requires_grad_()
-    state = detached(form.state)
-    with torch.enable_grad():
-        output = run(graph, state, {**inputs, place: leaf})[form.output]
-        if not output.requires_grad:  # all ways from the place pass integers or detached tensors
-            return torch.zeros_like(leaf)
-        (gradient,) = torch.autograd.grad(output, leaf, cotangent, materialize_grads=True)
-    return gradient
+@dataclass(frozen=True, eq=False)
+class _Reference:
+    """Ordinary backward passes to a place, by autograd alone.
 
+    Attributes:
+        linear: the run whose target is differentiated.
+        place: the stream by which it is.
+        part: what lies between the two.
+    """
 
-def _check(form: ResidualForm, place: str, error: float, rule: str) -> None:
-    departs = f"at {place!r} they depart"
-    check_sum(error, rule, precision=form.precision, graph=form.graph, where=place, departs=departs)
+    linear: Linearised
+    place: str
+    part: Graph
+
+    @staticmethod
+    def at(linear: Linearised, place: str) -> "_Reference":
+        return _Reference(linear, place, subgraph(linear.graph, (TARGET,), given=(place,)))
+
+    def gradient(self, lengths: Lengths | None = None, t: float = 1.0) -> Tensor:
+        """The gradient; with lengths, passing each branch that they count times t."""
+        graph = self.part if lengths is None else weakened(self.part, lengths, t)
+        leaf = self.linear.tape.values[self.place].detach().requires_grad_()
+        with torch.enable_grad():
+            output = run(graph, detached(self.linear.state), {**self.linear.given, self.place: leaf})[TARGET]
+            if not output.requires_grad:  # all ways from the place pass integers or detached tensors
+                return torch.zeros_like(leaf)
+            (gradient,) = torch.autograd.grad(output, leaf, self.linear.seed, materialize_grads=True)
+        return gradient
+
+    def check_sum(self, error: float, rule: str) -> None:
+        """Refuse what departs from it by more than rounding."""
+        self.linear.check_sum(error, rule, where=self.place, departs=f"at {self.place!r} they depart")

@@ -7,13 +7,14 @@ from torch import Tensor
 
 from unbraid._modes import outside_modes
 from unbraid._progress import progress
-from unbraid.form import BlockLike, ResidualForm, Split, Target, branch_of, index_of
+from unbraid._renamed import split_before
+from unbraid.form import TARGET, BlockLike, Linearised, ResidualForm, Target, branch_of, index_of
 from unbraid.graph import SKIP
-from unbraid.paths._paths import Paths
-from unbraid.paths._setting import Setting
+from unbraid.paths._paths import Paths, counted, paths_of
 from unbraid.walk import NOT_MET, Chosen, walk
 
 
+@split_before
 @outside_modes
 def chosen_paths(
     form: ResidualForm,
@@ -23,7 +24,6 @@ def chosen_paths(
     masks: Int[Tensor, "paths blocks"] | Sequence[Mapping[BlockLike, SupportsIndex | str]],
     target: Target,
     linearize: Literal["frozen", "jacobian"] = "frozen",
-    split: Split = None,
     output: str | int | None = None,
     chunk: int = 128,
 ) -> Paths:
@@ -42,19 +42,18 @@ def chosen_paths(
             of these, one for each example; or a function of what the model returns that gives a tensor [batch].
         output: which of several outputs indices pick from, by name or number; see `ResidualForm.explaining`.
         linearize: "frozen", where values are shares of the target, or "jacobian" for true derivatives.
-        split: "heads" for a branch a head in attention, where the graph shows the heads.
         chunk: how many paths are pulled back in one pass.
 
     Raises:
         IndexError: a mapping names a block or a branch that is not there.
-        ValueError: a mask has another number of blocks, or chooses a branch that a block does not have; the target
-            does not fit the output; or there is nothing to split.
+        ValueError: a mask has another number of blocks, or chooses a branch that a block does not have; or
+            the target does not fit the output.
         InexactError: an operator has no rule.
     """
-    setting = Setting.of(form, args, kwargs, target, linearize, False, split, output)
-    branches = [len(block.branches) for block in setting.form.all_blocks if block.index in setting.columns]
+    linear = Linearised.at(form.explaining(output), args, kwargs, target, frozen=linearize == "frozen")
+    branches = [len(block.branches) for block in linear.form.all_blocks if block.index in linear.lengths.columns]
     if not isinstance(masks, Tensor):
-        masks = _as_masks(setting, masks)
+        masks = _as_masks(linear, masks)
     if masks.ndim != 2 or masks.shape[1] != len(branches) or not len(masks):
         raise ValueError(
             f"chosen_paths: masks are [paths, {len(branches)}], one choice a block; {list(masks.shape)} came."
@@ -62,21 +61,21 @@ def chosen_paths(
     wrong = ((masks < NOT_MET) | (masks >= torch.tensor(branches, device="cpu"))).nonzero()
     if len(wrong):
         row, column = wrong[0].tolist()
-        raise ValueError(_no_such_choice(setting.blocks[column], branches, masks, row, column))
-    return followed(setting, masks.to(torch.int16), chunk)
+        raise ValueError(_no_such_choice(counted(linear)[column], branches, masks, row, column))
+    return followed(linear, masks.to(torch.int16), chunk)
 
 
 def _as_masks(
-    setting: Setting, paths: Sequence[Mapping[BlockLike, SupportsIndex | str]]
+    linear: Linearised, paths: Sequence[Mapping[BlockLike, SupportsIndex | str]]
 ) -> Int[Tensor, "paths blocks"]:
     """The mask of each path that is told by the branches that it passes."""
-    masks = torch.full((len(paths), len(setting.columns)), SKIP, device="cpu")
+    masks = torch.full((len(paths), len(linear.lengths.columns)), SKIP, device="cpu")
     for row, choices in enumerate(paths):
         for which, branch in choices.items():
-            block = index_of(setting.form, which, "chosen_paths", nested=False)
+            block = index_of(linear.form, which, "chosen_paths", nested=False)
             skips = branch in (SKIP, "skip")
-            number = SKIP if skips else branch_of(setting.form, block, branch, "chosen_paths")
-            masks[row, setting.columns[block]] = number
+            number = SKIP if skips else branch_of(linear.form, block, branch, "chosen_paths")
+            masks[row, linear.lengths.columns[block]] = number
     return masks
 
 
@@ -92,39 +91,27 @@ def _no_such_choice(block: str, branches: list[int], masks: Tensor, row: int, co
     return said
 
 
-def followed(setting: Setting, masks: Tensor, chunk: int) -> Paths:
+def followed(linear: Linearised, masks: Tensor, chunk: int) -> Paths:
     """The paths of these masks, pulled back `chunk` at a time."""
     found = []
     with progress("paths", len(masks)) as step:
         for part in torch.split(masks, chunk):
-            found.append(_along(setting, part))
+            found.append(_along(linear, part))
             step(len(part))
-    values, norms = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return Paths(
-        blocks=setting.blocks,
-        masks=masks,
-        lengths=setting.length_of(masks),
-        values=values,
-        norms=norms,
-        constants=setting.constant,
-        target=setting.target,
-        linearize=setting.linearize,
-        exact=True,
-        error=float("nan"),
-        summed=setting.examples.summed,
-    )
+    values, squares = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return paths_of(linear, masks, values, squares, exact=True)
 
 
-def _along(setting: Setting, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Value and mean norm of the gradient along each of these paths."""
-    algebra = Chosen(setting.graph, setting.tape, setting.columns, masks)
-    seeds = {setting.output: algebra.seed(setting.aim.seed)}
-    found = walk(setting.graph, algebra, seeds, setting.graph.sources)
-    values = setting.target.new_zeros((len(masks), len(setting.target)))
+def _along(linear: Linearised, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Value and squared norm of the gradient along each of these paths, by example."""
+    algebra = Chosen(linear.graph, linear.tape, linear.lengths.columns, masks)
+    seeds = {TARGET: algebra.seed(linear.seed)}
+    found = walk(linear.graph, algebra, seeds, linear.graph.sources)
+    values = linear.target.new_zeros((len(masks), len(linear.target)))
     squares = torch.zeros_like(values)
     for source, rows in found.items():
         place = rows.rows.to(values.device)
-        along = setting.examples.dot(source, rows.stack, setting.tape.values[source])
+        along = linear.examples.dot(source, rows.stack, linear.tape.values[source])
         values.index_add_(0, place, along.to(values.dtype))
-        squares.index_add_(0, place, setting.examples.sums(source, rows.stack.abs().square()).to(values.dtype))
-    return values, squares.sqrt().mean(1)
+        squares.index_add_(0, place, linear.examples.sums(source, rows.stack.abs().square()).to(values.dtype))
+    return values, squares

@@ -1,5 +1,5 @@
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -7,12 +7,13 @@ from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from unbraid._modes import outside_modes
-from unbraid.form import TARGET, BlockLike, ResidualForm, Split, Target, aim, gradient_error, said_of
-from unbraid.graph import subgraph
+from unbraid._renamed import split_before
+from unbraid.form import TARGET, BlockLike, Linearised, ResidualForm, Target, gradient_error, said_of
+from unbraid.graph import Graph, subgraph
 from unbraid.paths._by_length import ByLength, per_example
-from unbraid.paths._check import largest_of, measured, model_error
+from unbraid.paths._check import largest_of, model_error, spectrum_error
 from unbraid.paths._place import add_of, block_of, place_of
-from unbraid.walk import Polynomial, Polynomials, Tape, joined, path_counts, run, walk
+from unbraid.walk import Lengths, Polynomial, Polynomials, joined, path_counts, run, walk
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,6 +61,7 @@ class GradientSpectrum(ByLength):
         return self.gradients.sum(0)
 
 
+@split_before
 @outside_modes
 def gradient_spectrum(
     form: ResidualForm,
@@ -71,7 +73,6 @@ def gradient_spectrum(
     max_length: int | None = None,
     check: bool = True,
     nested: bool = False,
-    split: Split = None,
     output: str | int | None = None,
     chunk: int | None = None,
 ) -> GradientSpectrum:
@@ -94,49 +95,47 @@ def gradient_spectrum(
         check: compare the sum with autograd in the form and in the model itself, and the lengths with the number of
             paths, for three gradients more; for four where a branch passes no gradient.
         nested: open the blocks inside branches: entering the outer branch adds 0 and each inner branch 1.
-        split: "heads" for a branch a head in attention, where the graph shows the heads.
         chunk: how many cotangents are pulled back at once. Memory is a forward run's activations plus two stacks of
             at most K+1 cotangents of the trunk; within a segment it is `chunk` times that of one backward pass.
 
     Raises:
-        ValueError: the target does not fit the output, there is no such source, or nothing to split.
+        ValueError: the target does not fit the output, or there is no such source.
         IndexError: there is no such block.
         InexactError: the sum departs from autograd by more than rounding, or a path was counted at a wrong length.
     """
-    form = form.explaining(output).split(split)
-    found_aim = aim(form.exact, form.exact.graph, form.exact.tape(args, kwargs), target)
-    exact, tape = replace(form.exact, graph=found_aim.graph, explains=TARGET), found_aim.tape
-    lengths = exact.lengths(nested)
-    algebra = Polynomials(exact.graph, tape, lengths, max_length, chunk)
-    block, place = block_of(exact, at), place_of(exact, at)
-    found = walk(exact.graph, algebra, {TARGET: algebra.seed(found_aim.seed)}, [place]).get(place)
-    counts = counts_of(exact, at, max_length, nested)
-    gradients = algebra.coefficients(found, tape.values[place], len(counts))
+    form = form.explaining(output)
+    linear = Linearised.at(form, args, kwargs, target, nested=nested)
+    algebra = Polynomials(linear.graph, linear.tape, linear.lengths, max_length, chunk)
+    block, place = block_of(linear.form, at), place_of(linear.form, at)
+    found = walk(linear.graph, algebra, {TARGET: algebra.seed(linear.seed)}, [place]).get(place)
+    counts = counts_of(linear.graph, linear.lengths, TARGET, place, max_length)
+    gradients = algebra.coefficients(found, linear.tape.values[place], len(counts))
     error = of_model = float("nan")
     if check and max_length is None:
-        error = of_model = measured(exact, tape, place, args, kwargs, found_aim.seed, lengths, found, counts)
+        error = of_model = spectrum_error(linear, place, found, counts)
         own = gradient_error(form, args, kwargs, target)
         if form.exact is form:
             error = of_model = largest_of(error, own)
         else:
             of_model = largest_of(model_error(form, gradients.sum(0), place, args, kwargs, target), own)
-    parameter_norms = None if block is None else _parameter_norms(exact, tape, block, found, len(counts))
-    examples = found_aim.examples(found_aim.gradients([place]))
-    mean = float(found_aim.values.double().mean())
+    parameter_norms = None if block is None else _parameter_norms(linear, block, found, len(counts))
+    examples = linear.examples_of(linear.gradients_at([place]))
+    mean = float(linear.values.double().mean())
     norms, signed = per_example(gradients, gradients.sum(0), examples, place)
     return GradientSpectrum(gradients, norms, signed, counts, parameter_norms, error, of_model, examples.summed, mean)
 
 
-def counts_of(exact: ResidualForm, at: BlockLike, max_length: int | None, nested: bool) -> tuple[int, ...]:
-    """The number of paths of each length from a place to the output, up to a length."""
+def counts_of(graph: Graph, lengths: Lengths, output: str, place: str, max_length: int | None) -> tuple[int, ...]:
+    """The number of paths of each length from a place to an output, up to a length."""
     upto = None if max_length is None else max_length + 1
-    return tuple(path_counts(exact.graph, exact.lengths(nested), exact.output, place_of(exact, at)))[:upto] or (0,)
+    return tuple(path_counts(graph, lengths, output, place))[:upto] or (0,)
 
 
 def _parameter_norms(
-    form: ResidualForm, tape: Tape, block: int, found: Polynomial | None, lengths: int
+    linear: Linearised, block: int, found: Polynomial | None, lengths: int
 ) -> Float[Tensor, " lengths"]:
     """The gradient of a block's parameters is linear in that of its branch's output: one pull a length."""
+    form = linear.form
     add = add_of(form, block)
     branches = tuple(stream for stream in add.branches if stream is not None)
     part = subgraph(form.graph, branches, given=(add.fork,))
@@ -146,7 +145,7 @@ def _parameter_norms(
     if found is None or not names:
         return norms
     leaves = {name: form.state[name].detach().requires_grad_() for name in names}
-    given = {stream: tape.values[stream] for stream in part.inputs}
+    given = {stream: linear.tape.values[stream] for stream in part.inputs}
     with torch.enable_grad():
         outputs = run(part, joined(form.state, leaves), given)
     results = [outputs[stream] for stream in branches if outputs[stream].requires_grad]

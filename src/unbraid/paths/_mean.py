@@ -10,13 +10,13 @@ from torch import Tensor
 
 from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
+from unbraid._renamed import split_before
 from unbraid.form import (
     Batch,
     Batches,
     BlockLike,
     Keep,
     ResidualForm,
-    Split,
     classification_loss,
     each_row,
     loss_target,
@@ -24,7 +24,7 @@ from unbraid.form import (
 )
 from unbraid.paths._by_length import ByLength
 from unbraid.paths._gradient import GradientSpectrum, counts_of, gradient_spectrum
-from unbraid.paths._place import block_of
+from unbraid.paths._place import block_of, place_of
 from unbraid.ranks import Row
 
 
@@ -79,6 +79,7 @@ class MeanSpectrum(ByLength):
         return {"loss": self.loss, **super().scalars()}
 
 
+@split_before
 @outside_modes
 def mean_spectrum(
     form: ResidualForm,
@@ -89,7 +90,6 @@ def mean_spectrum(
     max_length: int | None = None,
     check: bool = True,
     nested: bool = False,
-    split: Split = None,
     output: str | int | None = None,
     chunk: int | None = None,
     keep: Path | str | None = None,
@@ -108,14 +108,13 @@ def mean_spectrum(
         max_length: leave out longer paths.
         check: compare each batch's sum with autograd, for one gradient more.
         nested: open the blocks inside branches.
-        split: "heads" for a branch a head in attention, where the graph shows the heads.
         output: which of several outputs the default loss reads, by name or number; see `ResidualForm.explaining`.
         chunk: how many cotangents are pulled back at once.
         keep: an SQLite file in which finished batches are kept, so that the same call goes on from there.
 
     Raises:
         DataError: there is no batch, or one is no pair of inputs and labels.
-        ValueError: the loss does not fit the output, or there is nothing to split.
+        ValueError: the loss does not fit the output.
         InexactError: a sum departs from autograd by more than rounding.
     """
     counts: list[tuple[int, ...]] = []  # a loss may read several outputs, so that paths end at each of them
@@ -130,7 +129,6 @@ def mean_spectrum(
             max_length=max_length,
             check=check,
             nested=nested,
-            split=split,
             output=output,
             chunk=chunk,
         )
@@ -139,13 +137,17 @@ def mean_spectrum(
 
     block = block_of(form, at)
     place = at if block is None else block
-    kept = None if keep is None else Keep(Path(keep), "spectrum", (place, max_length, check, nested, split, output))
+    heads = "heads" if form.heads else None
+    kept = None if keep is None else Keep(Path(keep), "spectrum", (place, max_length, check, nested, heads, output))
     sums = _Sums()
     with progress("spectra", how_many(batches)) as step:
         for row in each_row(form, batches, of, kept):
             sums.add(row)
             step()
-    return sums.mean(*counts or [counts_of(form.explaining(output).split(split).exact, at, max_length, nested)])
+    if not counts:  # all rows were there already, or another process has made them
+        exact = form.explaining(output).exact
+        counts.append(counts_of(exact.graph, exact.lengths(nested), exact.output, place_of(exact, at), max_length))
+    return sums.mean(*counts)
 
 
 def _row(found: GradientSpectrum, loss: float, size: int) -> Row:

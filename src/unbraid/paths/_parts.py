@@ -1,5 +1,5 @@
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
 
@@ -9,7 +9,18 @@ from torch import Tensor
 
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
-from unbraid.form import TARGET, BlockLike, ResidualForm, Result, Row, Target, aim, as_rows, gradient_error, said_of
+from unbraid.form import (
+    TARGET,
+    BlockLike,
+    Linearised,
+    ResidualForm,
+    Result,
+    Row,
+    Target,
+    as_rows,
+    gradient_error,
+    said_of,
+)
 from unbraid.paths._by_length import per_example
 from unbraid.paths._check import largest_of, parts_error
 from unbraid.paths._place import place_of
@@ -116,28 +127,24 @@ def gradient_parts(
         IndexError: there is no such block.
         InexactError: a sum departs from autograd by more than rounding.
     """
-    exact = form.explaining(output).exact
-    found_aim = aim(exact, exact.graph, exact.tape(args, kwargs), target)
-    exact, tape = replace(exact, graph=found_aim.graph, explains=TARGET), found_aim.tape
-    lengths = exact.lengths(nested)
-    algebra = Marks(exact.graph, tape, lengths, {"block": 1, "pair": 2}[by], chunk)
-    place = place_of(exact, at)
-    found = walk(exact.graph, algebra, {TARGET: algebra.seed(found_aim.seed)}, [place]).get(place)
-    like = tape.values[place]
+    form = form.explaining(output)
+    linear = Linearised.at(form, args, kwargs, target, nested=nested)
+    algebra = Marks(linear.graph, linear.tape, linear.lengths, {"block": 1, "pair": 2}[by], chunk)
+    place = place_of(linear.form, at)
+    found = walk(linear.graph, algebra, {TARGET: algebra.seed(linear.seed)}, [place]).get(place)
+    nothing = torch.zeros_like(linear.tape.values[place])
     rows = {} if found is None else dict(zip(found.sets, found.stack, strict=True))
-    whole = rows.get((), torch.zeros_like(like))
-    names = {block.index: block.name for block in exact.all_blocks if any(lengths.weights.get(block.index, ()))}
+    whole = rows.get((), nothing)
+    weights = linear.lengths.weights
+    names = {block.index: block.name for block in form.all_blocks if any(weights.get(block.index, ()))}
     sizes = (1,) if by == "block" else (1, 2)
     sets = tuple(blocks for size in sizes for blocks in combinations(names, size))
-    gradients = torch.stack([rows.get(blocks, torch.zeros_like(like)) for blocks in sets])
-    examples = found_aim.examples(found_aim.gradients([place]))
+    gradients = torch.stack([rows.get(blocks, nothing) for blocks in sets])
+    examples = linear.examples_of(linear.gradients_at([place]))
     norms, signed = per_example(gradients, whole, examples, place)
     error = float("nan")
     if check:
         largest = int(norms.argmax())
-        inputs = exact.inputs(args, kwargs)
-        error = parts_error(
-            exact, tape, place, inputs, found_aim.seed, lengths, whole, sets[largest], gradients[largest]
-        )
+        error = parts_error(linear, place, whole, sets[largest], gradients[largest])
         error = largest_of(error, gradient_error(form, args, kwargs, target))
     return GradientParts(names, sets, gradients, norms, signed, error, examples.summed)

@@ -6,7 +6,7 @@ from jaxtyping import Float, Int16, Int64
 from torch import Tensor
 
 from unbraid._figures import Axes, Figure
-from unbraid.form import Result, Row, as_rows, said_of
+from unbraid.form import Linearised, Result, Row, as_rows, said_of
 from unbraid.graph import SKIP
 from unbraid.walk import NOT_MET
 
@@ -112,6 +112,35 @@ class Paths(Result):
         means = self.values.mean(1)
         chosen = means.abs().argsort(descending=True)[:_DRAWN]
         return paths(self.lengths[chosen.cpu()].tolist(), means[chosen].tolist(), ax=ax)
+
+
+def paths_of(
+    linear: Linearised,
+    masks: Int16[Tensor, "paths blocks"],
+    values: Float[Tensor, "paths batch"],
+    squares: Float[Tensor, "paths batch"],
+    *,
+    exact: bool,
+) -> Paths:
+    """Paths of a linearised run, from the value and the squared norm of the gradient along each, by example."""
+    return Paths(
+        blocks=counted(linear),
+        masks=masks,
+        lengths=linear.lengths.of_masks(masks),
+        values=values,
+        norms=squares.sqrt().mean(1),
+        constants=linear.constant,
+        target=linear.target,
+        linearize="frozen" if linear.frozen else "jacobian",
+        exact=exact,
+        error=float("nan"),
+        summed=linear.examples.summed,
+    )
+
+
+def counted(linear: Linearised) -> tuple[str, ...]:
+    """The names of the blocks that are counted, one per column of a mask."""
+    return tuple(block.name for block in linear.form.all_blocks if block.index in linear.lengths.columns)
 
 
 def shown(mask: Int16[Tensor, " blocks"]) -> str:

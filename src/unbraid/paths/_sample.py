@@ -5,14 +5,15 @@ import torch
 from torch import Tensor
 
 from unbraid._modes import outside_modes
-from unbraid.form import ResidualForm, Split, Target
+from unbraid._renamed import split_before
+from unbraid.form import TARGET, Linearised, ResidualForm, Target
 from unbraid.graph import SKIP
 from unbraid.paths._chosen import followed
 from unbraid.paths._paths import Paths
-from unbraid.paths._setting import Setting
 from unbraid.walk import NOT_MET, Counts, walk
 
 
+@split_before
 @outside_modes
 def sample_paths(
     form: ResidualForm,
@@ -23,7 +24,6 @@ def sample_paths(
     per_length: int = 32,
     generator: torch.Generator | None = None,
     linearize: Literal["frozen", "jacobian"] = "jacobian",
-    split: Split = None,
     output: str | int | None = None,
     chunk: int = 128,
 ) -> Paths:
@@ -42,41 +42,40 @@ def sample_paths(
         per_length: how many paths of each length.
         generator: where the choices come from; by default a fresh one with seed 0.
         linearize: "jacobian" for true derivatives, as in the paper, or "frozen".
-        split: "heads" for a branch a head in attention, where the graph shows the heads.
         chunk: how many paths are pulled back in one pass.
 
     Returns:
         The paths in order of length; `mean_norms()` gives each length's mean and its standard error.
 
     Raises:
-        ValueError: the target does not fit the output, or there is nothing to split.
+        ValueError: the target does not fit the output.
     """
-    setting = Setting.of(form, args, kwargs, target, linearize, False, split, output)
-    masks = _draw(setting, per_length, generator or torch.Generator().manual_seed(0))
-    return followed(setting, masks, chunk)
+    linear = Linearised.at(form.explaining(output), args, kwargs, target, frozen=linearize == "frozen")
+    masks = _draw(linear, per_length, generator or torch.Generator().manual_seed(0))
+    return followed(linear, masks, chunk)
 
 
-def _draw(setting: Setting, per_length: int, generator: torch.Generator) -> Tensor:
+def _draw(linear: Linearised, per_length: int, generator: torch.Generator) -> Tensor:
     """Choose from the sources to the output: each next choice with the number of paths that go on from it."""
-    counts = Counts(setting.graph, setting.lengths)
-    places = {*setting.graph.sources, *(add.output for add in setting.graph.adds)}
-    tallies = walk(setting.graph, counts, {setting.output: counts.seed()}, places)
-    begin = {o: p for s in setting.graph.sources if s in tallies for o, p in tallies[s].items()}
-    outputs = {add.block: add.output for add in setting.graph.adds}
+    counts = Counts(linear.graph, linear.lengths)
+    places = {*linear.graph.sources, *(add.output for add in linear.graph.adds)}
+    tallies = walk(linear.graph, counts, {TARGET: counts.seed()}, places)
+    begin = {o: p for s in linear.graph.sources if s in tallies for o, p in tallies[s].items()}
+    outputs = {add.block: add.output for add in linear.graph.adds}
     masks = []
     for length in range(max(map(len, begin.values()))):
         if not any(length < len(paths) and paths[length] for paths in begin.values()):
             continue
         for _ in range(per_length):
-            mask = torch.full((len(setting.columns),), NOT_MET, dtype=torch.int16, device="cpu")
+            mask = torch.full((len(linear.lengths.columns),), NOT_MET, dtype=torch.int16, device="cpu")
             tally, left = begin, length
             while True:
                 origin = _pick(tally, left, generator)
                 if origin is None:
                     break
                 block, operand = origin
-                mask[setting.columns[block]] = operand
-                left -= setting.lengths.weights[block][operand] if operand != SKIP else 0
+                mask[linear.lengths.columns[block]] = operand
+                left -= linear.lengths.weights[block][operand] if operand != SKIP else 0
                 tally = dict(tallies[outputs[block]])
             masks.append(mask)
     return torch.stack(masks)

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
-from unbraid.form import ResidualForm, Result, Row, Split, Target, as_rows, check_sum, said_of, sum_error
-from unbraid.paths._setting import Setting
+from unbraid._renamed import split_before
+from unbraid.form import TARGET, Linearised, ResidualForm, Result, Row, Target, as_rows, said_of, sum_error
 from unbraid.walk import Polynomials, path_counts, walk
 
 
@@ -63,6 +63,7 @@ class ValueSpectrum(Result):
         return values(self.from_input.mean(1).tolist(), self.from_constants.mean(1).tolist(), ax=ax)
 
 
+@split_before
 @outside_modes
 def value_spectrum(
     form: ResidualForm,
@@ -71,7 +72,6 @@ def value_spectrum(
     *,
     target: Target,
     nested: bool = False,
-    split: Split = None,
     output: str | int | None = None,
     chunk: int | None = None,
 ) -> ValueSpectrum:
@@ -90,32 +90,29 @@ def value_spectrum(
             Where it is not linear it is linearised at the output, and the remainder joins the head's constants.
         output: which of several outputs indices pick from, by name or number; see `ResidualForm.explaining`.
         nested: open the blocks inside branches.
-        split: "heads" for a branch a head in attention, where the graph shows the heads.
         chunk: how many cotangents are pulled back at once.
 
     Raises:
-        ValueError: the target does not fit the output, or there is nothing to split.
+        ValueError: the target does not fit the output.
         InexactError: an operator has no rule, or the sum departs from the target by more than rounding.
     """
-    setting = Setting.of(form, args, kwargs, target, "frozen", nested, split, output)
-    exact, found_aim, examples = setting.form, setting.aim, setting.examples
-    algebra = Polynomials(setting.graph, setting.tape, setting.lengths, None, chunk)
-    places = {*setting.graph.sources, *(stream for stream, _ in setting.fixed)}
-    found = walk(setting.graph, algebra, {setting.output: algebra.seed(found_aim.seed)}, places)
-    counts = tuple(path_counts(setting.graph, setting.lengths, setting.output))
+    linear = Linearised.at(form.explaining(output), args, kwargs, target, frozen=True, nested=nested)
+    algebra = Polynomials(linear.graph, linear.tape, linear.lengths, None, chunk)
+    places = {*linear.graph.sources, *(stream for stream, _ in linear.constants)}
+    found = walk(linear.graph, algebra, {TARGET: algebra.seed(linear.seed)}, places)
+    counts = tuple(path_counts(linear.graph, linear.lengths, TARGET))
 
     def by_length(pairs: list[tuple[str, Tensor]]) -> Tensor:
-        total = setting.target.new_zeros((len(counts), len(setting.target)))
+        total = linear.target.new_zeros((len(counts), len(linear.target)))
         for stream, value in pairs:
             if stream in found:
-                along = examples.dot(stream, found[stream].stack, value)
+                along = linear.examples.dot(stream, found[stream].stack, value)
                 total[found[stream].low : found[stream].high] += along.to(total.dtype)
         return total
 
-    from_input = by_length([(source, setting.tape.values[source]) for source in setting.graph.sources])
-    from_constants = by_length(setting.fixed)
-    from_constants[0] += found_aim.remainder(examples, setting.gradients)
-    error = sum_error(torch.cat([from_input, from_constants]), setting.target)
-    rule = "value_spectrum: the lengths must sum to the target"
-    check_sum(error, rule, precision=exact.precision, graph=exact.graph, where=exact.output)
-    return ValueSpectrum(from_input, from_constants, setting.target, counts, error, examples.summed)
+    from_input = by_length([(source, linear.tape.values[source]) for source in linear.graph.sources])
+    from_constants = by_length(linear.constants)
+    from_constants[0] += linear.remainder
+    error = sum_error(torch.cat([from_input, from_constants]), linear.target)
+    linear.check_sum(error, "value_spectrum: the lengths must sum to the target")
+    return ValueSpectrum(from_input, from_constants, linear.target, counts, error, linear.examples.summed)

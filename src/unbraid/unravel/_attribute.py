@@ -7,15 +7,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid._modes import outside_modes
-from unbraid.form import Examples, ResidualForm, Split, Target, examples
+from unbraid._renamed import gone
+from unbraid.form import Examples, Linearised, ResidualForm, Target
 from unbraid.graph import Add, Graph, Segment, Step, makes, reads, subgraph
 from unbraid.unravel._attribution import Attribution, attributed
-from unbraid.unravel._head import Head, pulled_back
+from unbraid.unravel._head import frozen_head
 from unbraid.unravel._shelf import Shelf
-from unbraid.unravel._way import CONSTANTS, INPUT, Origin, Way, in_order, names_of, parts_of
-from unbraid.walk import Cotangents, State, constants, freeze, record, walk
+from unbraid.unravel._way import CONSTANTS, INPUT, By, Origin, Way, in_order, names_of, parts_of, taken_by
+from unbraid.walk import State, freeze
 
 
+@gone(split='give by="head"')
 @outside_modes
 def attribute(
     form: ResidualForm,
@@ -23,7 +25,7 @@ def attribute(
     kwargs: Mapping[str, Any] | None = None,
     *,
     target: Target,
-    split: Split = None,
+    by: By = "block",
     output: str | int | None = None,
 ) -> Attribution:
     """Split a scalar of the output over the input and the blocks: unravel(form, args, kwargs).attribute(target).
@@ -39,32 +41,33 @@ def attribute(
             classes]; a pair (position, class), each an int or a tensor [batch], for [batch, positions, classes]; a list
             of these, one for each example; or a function of what the model returns that gives a tensor [batch].
             Where the model ends in a linear map, indices cost no scores but those that they pick.
-        split: "heads" for a contribution a branch and a head.
+        by: "block" for one contribution per block; "branch" for one per branch; or "head" for one per branch and, where
+            the graph shows attention heads, one per head.
         output: which of several outputs indices pick from, by name or number; see `ResidualForm.explaining`.
 
     Returns:
         The contributions, which sum to the target to the measured `error`.
 
     Raises:
-        ValueError: the target does not fit the output.
+        ValueError: the target does not fit the output, by is none of these, or no branch shows attention heads.
         InexactError: the contributions do not sum to the target, or an operator of trunk or head has no rule.
     """
-    exact, by_branch = form.explaining(output).split(split).exact, split is not None
+    exact, by_branch = taken_by(form.explaining(output), by, "attribute").exact, by != "block"
     way = Way(exact).to(exact.stream)
     inputs = exact.inputs(args, kwargs)
     with Shelf.opened() as shelf:
         trunk, state, given, stream = _passed(exact, inputs, way, by_branch, shelf)
-        head = pulled_back(exact, inputs, exact.stream, stream, target)
+        head = frozen_head(exact, inputs, exact.stream, stream, target)
         del stream
-        back = _Back.through(trunk, state, given, exact.stream, head, exact.precision)
+        back = _behind(head, trunk, state, given)
         parts = dict(_contributions(way, by_branch, back, shelf))
-    fixed = [back.product(stream, value) for stream, value in back.fixed if bool(value.any())]
+    fixed = [back.product(stream, value) for stream, value in back.constants if bool(value.any())]
     origins: tuple[Origin, ...] = (INPUT, *in_order(set(parts)), *([CONSTANTS] if fixed else []))
     nothing = head.target.new_zeros(back.examples.count)
     entered = [back.product(s, given[s]) for s in _sources(way, trunk)]
     found = {INPUT: sum(entered, start=nothing), **parts, CONSTANTS: sum(fixed, start=nothing)}
     values = torch.stack([found[origin] for origin in origins])
-    return attributed(exact, exact.stream, names_of(exact, origins), values, head, back.examples)
+    return attributed(names_of(exact, origins), values, head, back.examples)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,34 +76,30 @@ class _Back:
 
     Attributes:
         gradients: at every stream on the way that it reaches.
-        fixed: the trunk's constants, each with the stream at which it joins.
+        constants: the trunk's, each with the stream at which it joins.
         examples: the examples, told apart at these streams.
     """
 
     gradients: Mapping[str, Tensor]
-    fixed: list[tuple[str, Tensor]]
+    constants: list[tuple[str, Tensor]]
     examples: Examples
-
-    @staticmethod
-    def through(
-        trunk: Graph, state: State, given: Mapping[str, Any], end: str, head: Head, precision: torch.dtype
-    ) -> "_Back":
-        """Pull the gradient at the end back to where terms join."""
-        tape = record(trunk, state, given)
-        made = {stream for step in trunk.steps for stream in makes(step)}
-        wanted = {*trunk.inputs, *made}
-
-        def pull(weights: Tensor | None = None) -> dict[str, Tensor]:
-            own = head.gradient if weights is None else head.examples.weighted(end, head.gradient, weights)
-            return walk(trunk, Cotangents(trunk, tape), {end: own}, wanted)
-
-        gradients = pull()
-        told = head.examples if head.examples.count == 1 else examples(pull, head.examples.count, gradients, precision)
-        return _Back(gradients, list(constants(trunk, state, tape.values)), told)
 
     def product(self, stream: str, value: Tensor) -> Float[Tensor, " batch"]:
         """⟨gradient, value⟩ per example."""
         return self.examples.dot(stream, self.gradients[stream], value)
+
+
+def _behind(head: Linearised, trunk: Graph, state: State, given: Mapping[str, Any]) -> _Back:
+    """The frozen trunk before a head: the target there is what the head's gradient makes of the stream."""
+    (end,) = trunk.outputs
+
+    def along(outputs: Mapping[str, Any]) -> Tensor:
+        return head.examples.dot(end, head.gradients[end], outputs[end])
+
+    linear = Linearised.of(head.form, trunk, given, along, frozen=True, state=state)
+    gradients = linear.gradients_at({*trunk.inputs, *(s for step in trunk.steps for s in makes(step))})
+    examples = head.examples if head.examples.count == 1 else linear.examples_of(gradients)
+    return _Back(gradients, linear.constants, examples)
 
 
 def _passed(

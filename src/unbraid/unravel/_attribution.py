@@ -6,8 +6,7 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid._figures import Axes, Figure
-from unbraid.form import Examples, ResidualForm, Result, Row, as_rows, check_sum, said_of, sum_error
-from unbraid.unravel._head import Head
+from unbraid.form import Examples, Linearised, Result, Row, as_rows, said_of, sum_error
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -61,18 +60,12 @@ class Attribution(Result):
 
 
 def attributed(
-    form: ResidualForm,
-    stream: str,
-    names: tuple[str, ...],
-    parts: Float[Tensor, "terms batch"],
-    head: Head,
-    examples: Examples,
+    names: tuple[str, ...], parts: Float[Tensor, "terms batch"], head: Linearised, examples: Examples
 ) -> Attribution:
     """The contributions with the head's own, checked against the target."""
-    constants, target = (_of(examples, value) for value in (head.constants, head.target))
+    constants, target = (_of(examples, value) for value in (head.constant, head.target))
     error = sum_error(torch.cat([parts, constants[None]]), target)
-    rule = "attribute: the contributions must sum to the target"
-    check_sum(error, rule, precision=form.precision, graph=form.graph, where=stream)
+    head.check_sum(error, "attribute: the contributions must sum to the target")
     return Attribution(names, parts, constants, target, error, examples.summed)
 
 

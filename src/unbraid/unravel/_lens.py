@@ -8,7 +8,7 @@ from unbraid._figures import Axes, Figure
 from unbraid.errors import InexactError
 from unbraid.form import Result, Row, as_rows, by_chance
 from unbraid.graph import subgraph
-from unbraid.unravel._push import Run
+from unbraid.unravel._push import FrozenTrunk
 from unbraid.walk import freeze, run
 
 
@@ -68,7 +68,7 @@ class Lens(Result):
 
 
 def lens(
-    made: Run,
+    trunk: FrozenTrunk,
     stream: str,
     names: tuple[str, ...],
     values: Inexact[Tensor, "terms *stream"],
@@ -82,11 +82,11 @@ def lens(
     """
     if scale not in ("recomputed", "frozen"):
         raise ValueError(f'lens: scale is "recomputed" or "frozen"; {scale!r} came.')
-    form = made.form
+    form = trunk.form
     head = subgraph(form.graph, (form.output,), given=(stream,))
     if scale == "recomputed" and (chance := by_chance(head)):
         raise InexactError(f"lens: the head must be one function of all partial sums.{chance}", where=form.output)
-    given = {**made.inputs, stream: made.values[stream]}
+    given = {**trunk.given, stream: trunk.values[stream]}
     graph, state = (head, form.state) if scale == "recomputed" else freeze(head, form.state, given)
     with torch.no_grad():
         outputs = [run(graph, state, {**given, stream: partial})[form.output] for partial in values.cumsum(0)]

@@ -1,7 +1,6 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -9,55 +8,48 @@ from torch import Tensor
 
 from unbraid.errors import InexactError
 from unbraid.form import ResidualForm, by_chance
-from unbraid.graph import Add, Graph, Segment, differentiable, makes, subgraph
+from unbraid.graph import Add, Graph, Segment, differentiable, subgraph
 from unbraid.unravel._way import CONSTANTS, INPUT, Origin, Way, parts_of
-from unbraid.walk import State, freeze, run
+from unbraid.walk import State, freeze
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """One run of a form, with what its terms need.
+class FrozenTrunk:
+    """One run of a form up to the stream, trunk and skips frozen: on them terms travel linearly.
 
     Attributes:
         form: the form, its casts widened.
-        inputs: the values of the input streams.
-        values: the value of every stream.
+        given: the values of the input streams.
+        values: the value of every stream as far as the stream, and as far as every block's fork.
+        graph: the graph as far as there, its trunk and skips frozen.
+        state: the state that goes with it.
         by_branch: each branch is a term of its own, not each block.
     """
 
     form: ResidualForm
-    inputs: Mapping[str, Any]
+    given: Mapping[str, Any]
     values: Mapping[str, Any]
+    graph: Graph
+    state: State
     by_branch: bool = False
 
     @staticmethod
-    def of(form: ResidualForm, inputs: Mapping[str, Any], by_branch: bool = False) -> "Run":
-        """Run a form and keep all streams."""
-        with torch.no_grad():
-            made = {stream for step in form.graph.steps for stream in makes(step)}
-            values = run(form.graph, form.state, inputs, keep={*form.graph.inputs, *made})
-        return Run(form, inputs, values, by_branch)
-
-    @cached_property
-    def maker(self) -> Mapping[str, Segment | Add]:
-        """The step that makes each stream."""
-        return {stream: step for step in self.form.graph.steps for stream in makes(step)}
-
-    @cached_property
-    def trunk(self) -> tuple[Graph, State]:
-        """The graph up to the stream with the segments of trunk and skips frozen: on them terms travel linearly."""
-        top = {block.index for block in self.form.blocks}
-        forks = (add.fork for add in self.form.adds if add.block in top)
-        graph = subgraph(self.form.graph, tuple(dict.fromkeys((self.form.stream, *forks))))
+    def of(form: ResidualForm, given: Mapping[str, Any], by_branch: bool = False) -> "FrozenTrunk":
+        """Run a form as far as the stream, keep all streams, and freeze what lies on trunk and skips."""
+        top = {block.index for block in form.blocks}
+        forks = (add.fork for add in form.adds if add.block in top)
+        graph = subgraph(form.graph, tuple(dict.fromkeys((form.stream, *forks))))
         on_trunk = [s.id for s in graph.segments if s.role != "branch" and (s.block is None or s.block in top)]
-        return freeze(graph, self.form.state, self.inputs, on_trunk)
+        values = dict(given)
+        frozen, state = freeze(graph, form.state, given, on_trunk, seen=values.__setitem__)
+        return FrozenTrunk(form, given, values, frozen, state, by_branch)
 
     def terms(self, stream: str) -> dict[Origin, Tensor]:
         """The terms of a stream by their origin; they sum to its value.
 
         They are let go of after their last reader: K blocks with a gate each would otherwise keep K²/2 tensors.
         """
-        frozen = {segment.id: segment for segment in self.trunk[0].segments}
+        frozen = {segment.id: segment for segment in self.graph.segments}
         travels = Way(self.form)
         way = travels.to(stream)
         self._settled(stream, way)
@@ -78,7 +70,7 @@ class Run:
                     take(s) if carries else {}
                     for s, carries in zip(step.inputs, self.form.graph.passes(step), strict=True)
                 ]
-                pushed = push(frozen[step.id], self.trunk[1], self.values, inside)
+                pushed = push(frozen[step.id], self.state, self.values, inside)
                 known.update(zip(step.outputs, pushed, strict=True))
         return take(stream)
 

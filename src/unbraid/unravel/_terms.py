@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
+from unbraid._renamed import gone
 from unbraid.errors import InexactError
 from unbraid.form import (
     Block,
@@ -17,7 +18,6 @@ from unbraid.form import (
     ResidualForm,
     Result,
     Row,
-    Split,
     Target,
     as_rows,
     by_chance,
@@ -28,10 +28,10 @@ from unbraid.form import (
 )
 from unbraid.graph import Add, subgraph
 from unbraid.unravel._attribution import Attribution, attributed
-from unbraid.unravel._head import pulled_back
+from unbraid.unravel._head import frozen_head
 from unbraid.unravel._lens import Lens, lens
-from unbraid.unravel._push import Run
-from unbraid.unravel._way import CONSTANTS, INPUT, Origin, in_order, names_of
+from unbraid.unravel._push import FrozenTrunk
+from unbraid.unravel._way import CONSTANTS, INPUT, By, Origin, in_order, names_of, taken_by
 from unbraid.walk import run
 
 
@@ -53,7 +53,7 @@ class Term(Brief):
     block: int | None
     branch: int | None
     substituted: bool
-    _run: Run = field(repr=False)
+    _trunk: FrozenTrunk = field(repr=False)
     _stream: str = field(repr=False)
     _origin: Origin = field(repr=False)
 
@@ -68,21 +68,21 @@ class Term(Brief):
             raise ValueError(
                 f"unravel: the term {self.name!r} has no branch; terms 1 to K, those of the blocks, have one."
             )
-        return _terms(self._run, _add(self._run, self.block).fork)
+        return _terms(self._trunk, _add(self._trunk, self.block).fork)
 
     @outside_modes
     def __call__(self, *args: Any, **kwargs: Any) -> Inexact[Tensor, "*stream"]:  # the model's own signature
         """The smaller network of this term at another input."""
-        form = self._run.form
+        form = self._trunk.form
         inputs = form.signature.bind(args, kwargs)
         if self.substituted and self.block is not None:
-            add = _add(self._run, self.block)
+            add = _add(self._trunk, self.block)
             chosen = add.branches if self.branch is None else add.branches[self.branch : self.branch + 1]
             branches = tuple(stream for stream in chosen if stream is not None)
             with torch.no_grad():
                 values = run(subgraph(form.graph, branches), form.state, inputs)
             return sum((values[stream] for stream in branches[1:]), start=values[branches[0]])
-        terms = _terms(Run.of(form, inputs, self._run.by_branch), self._stream)
+        terms = _terms(FrozenTrunk.of(form, inputs, self._trunk.by_branch), self._stream)
         found = dict(zip(terms._origins, terms.values, strict=True))
         return found.get(self._origin, torch.zeros_like(terms.stream))
 
@@ -103,7 +103,7 @@ class Terms(Result):
     stream: Inexact[Tensor, "*stream"]
     error: float
     _origins: tuple[Origin, ...] = field(repr=False)
-    _run: Run = field(repr=False)
+    _trunk: FrozenTrunk = field(repr=False)
     _of: str = field(repr=False)
 
     columns = (
@@ -136,19 +136,19 @@ class Terms(Result):
         k = self._place(which)
         origin = self._origins[k]
         block, branch = _place(origin)
-        substituted = block is not None and _free_way(self._run, block, self._of)
-        return Term(self.names[k], self.values[k], block, branch, substituted, self._run, self._of, origin)
+        substituted = block is not None and _free_way(self._trunk, block, self._of)
+        return Term(self.names[k], self.values[k], block, branch, substituted, self._trunk, self._of, origin)
 
     def _place(self, which: BlockLike) -> int:
         if isinstance(which, str) and which in self.names:
             return self.names.index(which)
         if isinstance(which, str | Block):
-            block = index_of(self._run.form, which, "terms")
+            block = index_of(self._trunk.form, which, "terms")
             own = [k for k, origin in enumerate(self._origins) if _place(origin)[0] == block]
             if len(own) != 1:
                 names = [self.names[k] for k in own]
                 raise IndexError(
-                    f"terms: block {block} ({self._run.form.all_blocks[block].name!r}) has {len(own)} terms here"
+                    f"terms: block {block} ({self._trunk.form.all_blocks[block].name!r}) has {len(own)} terms here"
                     f"{f': {names}' if own else ''}; the terms are {list(self.names)}."
                 )
             return own[0]
@@ -172,10 +172,10 @@ class Terms(Result):
             TargetError: the target does not fit what the model returns; it says which form would.
             InexactError: the contributions do not sum to the target, or an operator of the head has no rule.
         """
-        form = self._run.form.explaining(output)
-        head = pulled_back(form, self._run.inputs, self._of, self.stream, target)
-        parts = head.examples.dot(self._of, self.values, head.gradient)
-        return attributed(form, self._of, self.names, parts, head, head.examples)
+        form = self._trunk.form.explaining(output)
+        head = frozen_head(form, self._trunk.given, self._of, self.stream, target)
+        parts = head.examples.dot(self._of, self.values, head.gradients[self._of])
+        return attributed(self.names, parts, head, head.examples)
 
     @outside_modes
     def lens(self, scale: str = "recomputed") -> Lens:
@@ -188,7 +188,7 @@ class Terms(Result):
         Raises:
             ValueError: the scale is neither.
         """
-        return lens(self._run, self._of, self.names, self.values, scale)
+        return lens(self._trunk, self._of, self.names, self.values, scale)
 
     @property
     def norms(self) -> Float[Tensor, " terms"]:
@@ -218,8 +218,9 @@ class Terms(Result):
         return {"names": list(self.names), "rms": self.norms.tolist(), "error": self.error}
 
 
+@gone(split='give by="head"')
 @outside_modes
-def unravel(form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = None, *, split: Split = None) -> Terms:
+def unravel(form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = None, *, by: By = "block") -> Terms:
     """Take apart the stream that reaches the output: y = x + f_1[x] + f_2[x + f_1[x]] + ... (Equation 11.5).
 
     Where the trunk does more than add, S_k and P_k are frozen at this input, so that every term travels linearly to the
@@ -229,30 +230,32 @@ def unravel(form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = No
         form: a traced model.
         args: its positional inputs; a bare tensor means (tensor,).
         kwargs: its keyword inputs.
-        split: "heads" for one term a branch, and for a branch a head in attention, where the graph shows the heads.
+        by: "block" for one term per block; "branch" for one per branch; or "head" for one per branch and, where the
+            graph shows attention heads, one per head.
 
     Returns:
         The terms, whose sum is the stream to the measured `error`.
 
     Raises:
+        ValueError: by is none of these, or no branch shows attention heads.
         InexactError: the sum departs from the stream by more than rounding, or the trunk has an operator with no rule.
     """
-    exact = form.split(split).exact
-    return _terms(Run.of(exact, exact.inputs(args, kwargs), split is not None), exact.stream)
+    exact = taken_by(form, by, "unravel").exact
+    return _terms(FrozenTrunk.of(exact, exact.inputs(args, kwargs), by != "block"), exact.stream)
 
 
-def _terms(made: Run, stream: str) -> Terms:
-    found = made.terms(stream)
+def _terms(trunk: FrozenTrunk, stream: str) -> Terms:
+    found = trunk.terms(stream)
     blocks = in_order({origin for origin in found if not isinstance(origin, str)})
-    whole = made.values[stream]
+    whole = trunk.values[stream]
     first = found.get(INPUT, torch.zeros_like(whole))
     constants = [CONSTANTS] if CONSTANTS in found else []
     origins: tuple[Origin, ...] = (INPUT, *blocks, *constants)
     values = torch.stack([first, *(found[origin] for origin in origins[1:])])
     error = sum_error(values, whole)
-    if not error <= tolerance("sum", made.form.precision):
-        raise _departs(made, stream, error)
-    return Terms(names_of(made.form, origins), values, whole, error, origins, made, stream)
+    if not error <= tolerance("sum", trunk.form.precision):
+        raise _departs(trunk, stream, error)
+    return Terms(names_of(trunk.form, origins), values, whole, error, origins, trunk, stream)
 
 
 def _place(origin: Origin) -> tuple[int | None, int | None]:
@@ -262,30 +265,31 @@ def _place(origin: Origin) -> tuple[int | None, int | None]:
     return (None, None) if isinstance(origin, str) else (origin, None)
 
 
-def _departs(made: Run, stream: str, error: float) -> InexactError:
-    bound = tolerance("sum", made.form.precision)
+def _departs(trunk: FrozenTrunk, stream: str, error: float) -> InexactError:
+    bound = tolerance("sum", trunk.form.precision)
     where = stream
-    for add in made.form.adds:
-        terms = list(made.terms(add.output).values()) if add.block < len(made.form.blocks) else []
-        if terms and not sum_error(torch.stack(terms), made.values[add.output]) <= bound:
-            where = f"block {add.block} ({made.form.blocks[add.block].name!r})"
+    for add in trunk.form.adds:
+        known = add.block < len(trunk.form.blocks) and add.output in trunk.values
+        terms = list(trunk.terms(add.output).values()) if known else []
+        if terms and not sum_error(torch.stack(terms), trunk.values[add.output]) <= bound:
+            where = f"block {add.block} ({trunk.form.blocks[add.block].name!r})"
             break
     return InexactError(
         f"unravel: the terms must sum to the stream to {bound:g}; they depart by {error:.2e}, first at {where}."
-        f"{by_chance(made.form.graph)}",
+        f"{by_chance(trunk.form.graph)}",
         where=where,
         error=error,
     )
 
 
-def _add(made: Run, block: int) -> Add:
-    return next(add for add in made.form.adds if add.block == block)
+def _add(trunk: FrozenTrunk, block: int) -> Add:
+    return next(add for add in trunk.form.adds if add.block == block)
 
 
-def _free_way(made: Run, block: int, stream: str) -> bool:
+def _free_way(trunk: FrozenTrunk, block: int, stream: str) -> bool:
     """Whether nothing but additions lies between a block and the stream: every later S and P is the identity."""
-    reached = _add(made, block).output
-    for add in made.form.adds:
-        if add.block < len(made.form.blocks) and add.skip == reached:
+    reached = _add(trunk, block).output
+    for add in trunk.form.adds:
+        if add.block < len(trunk.form.blocks) and add.skip == reached:
             reached = add.output
     return reached == stream

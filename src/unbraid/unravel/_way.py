@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal, TypeAlias, get_args
 
 from unbraid.form import ResidualForm
 from unbraid.graph import Add, Segment, makes
@@ -10,6 +11,18 @@ from unbraid.graph import Add, Segment, makes
 # a constant of the trunk.
 Origin = int | str | tuple[int, int]
 INPUT, CONSTANTS = "input", "constants"
+By: TypeAlias = Literal["block", "branch", "head"]  # what is one term
+
+
+def taken_by(form: ResidualForm, by: str, call: str) -> ResidualForm:
+    """The form whose branches are the terms, or of which each block's sum to one.
+
+    Raises:
+        ValueError: by is none of the three, or heads are asked for and no branch shows any.
+    """
+    if by not in get_args(By):
+        raise ValueError(f'{call}: by is "block", "branch" or "head"; {by!r} came.')
+    return form.split("heads") if by == "head" else form
 
 
 @dataclass(frozen=True, eq=False)

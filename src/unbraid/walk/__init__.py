@@ -14,9 +14,9 @@ from unbraid.walk._constants import constants
 from unbraid.walk._counts import Counts, path_counts
 from unbraid.walk._freeze import freeze
 from unbraid.walk._layout import weights_channels_last
-from unbraid.walk._lengths import Lengths
+from unbraid.walk._lengths import NOT_MET, Lengths
 from unbraid.walk._marks import BlockSet, Marked, Marks
-from unbraid.walk._masks import NOT_MET, Masks, PathStack, distinct
+from unbraid.walk._masks import Masks, PathStack, distinct
 from unbraid.walk._memory import memory_kept
 from unbraid.walk._merge import ALONE, NONE, Merged, dimension, merge
 from unbraid.walk._polynomials import Polynomial, Polynomials

@@ -1,7 +1,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Int64, Shaped
+from torch import Tensor
 
 from unbraid.graph import SKIP, Add
+
+NOT_MET = -2  # in a mask: the path does not meet the block
 
 
 @dataclass(frozen=True)
@@ -40,3 +47,16 @@ class Lengths:
     def of(self, add: Add, operand: int) -> int:
         """The length that a path gains by this operand: none by a skip."""
         return self.weights[add.block][operand] if operand != SKIP and self.counts(add) else 0
+
+    @cached_property
+    def columns(self) -> dict[int, int]:
+        """The column of each counted block in a mask."""
+        return {block: column for column, block in enumerate(sorted(self.weights))}
+
+    def of_masks(self, masks: Shaped[Tensor, "paths blocks"]) -> Int64[Tensor, " paths"]:
+        """The number of branches that each path passes."""
+        total = torch.zeros(len(masks), dtype=torch.int64, device="cpu")
+        for block, column in self.columns.items():
+            by_choice = torch.tensor((0, 0, *self.weights[block]), device="cpu")  # not met, the skip, the branches
+            total += by_choice[masks[:, column].long() - NOT_MET]
+        return total

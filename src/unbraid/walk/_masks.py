@@ -6,9 +6,8 @@ from jaxtyping import Int16, Int64, Shaped
 from torch import Tensor
 
 from unbraid.graph import Add, Graph, Segment
+from unbraid.walk._lengths import NOT_MET
 from unbraid.walk._tape import Tape
-
-NOT_MET = -2  # in a mask: the path does not meet the block
 
 
 @dataclass(frozen=True)
