@@ -34,7 +34,7 @@ def jobs(folder: Path, trained: Path) -> Mapping[str, tuple[Sequence[str], str]]
     return {
         "train": ((*UNBRAID, "train", str(folder / "run"), "--depth", "54", "--epochs", "900"), "run"),
         "sweep": ((*UNBRAID, "sweep", str(folder / "grid.toml")), "grid.sqlite"),
-        "lesion": ((*UNBRAID, *lesion, "--keep", str(folder / "kept")), "kept"),
+        "lesion": ((*UNBRAID, *lesion, "--resume", str(folder / "kept")), "kept"),
         "report": ((*UNBRAID, "report", str(trained), "-o", str(folder / "report.html")), ""),
         "study": ((str(HERE.parent / "studies" / "depth.py"), "--out", str(folder)), "2/"),
         "zoo": ((str(HERE.parent / "scripts" / "zoo.py"), "--results", str(folder / "zoo.jsonl")), "zoo.jsonl"),

@@ -143,7 +143,7 @@ FULL = {
     "prune a module": ["prune", "model.py:network", "--drop", "0", "--save", "smaller"],
     "report": ["report", "RUN", "-o", "page.html", "--skip", "lens,spectrum,values,paths,lesions,orders,signal"],
     "figure": ["lesion", "RUN", "-o", "figure.png", "--examples", "10"],
-    "keep": ["lesion", "RUN", "--keep", "kept.sqlite", "--examples", "10"],
+    "keep": ["lesion", "RUN", "--resume", "kept.sqlite", "--examples", "10"],
 }
 MODULE = """
 import torch

@@ -28,3 +28,5 @@ def gone(**instead: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 split_before = gone(split='give form.split("heads") instead of the form')
+keep_before = gone(keep="give the file as resume=")
+keep_and_stateful_before = gone(keep="give the file as resume=", stateful="give allow_random=")

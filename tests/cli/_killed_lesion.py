@@ -22,5 +22,5 @@ if __name__ == "__main__":
     start = time.perf_counter()
     assert main(arguments) == 0  # unbroken: its result is on stdout
     taken = time.perf_counter() - start
-    reached = killed_at_random([*arguments, "--keep", str(file)], file, (0.02 * taken, 0.15 * taken))
+    reached = killed_at_random([*arguments, "--resume", str(file)], file, (0.02 * taken, 0.15 * taken))
     sys.stderr.write(json.dumps(reached))

@@ -95,7 +95,9 @@ def killed(tmp_path, folder, *options):
         [*program, str(file), *options], capture_output=True, text=True, timeout=HANGS, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
-    again = invoke("lesion", str(folder), "--batch", "25", "--examples", "500", "--json", "--keep", str(file), *options)
+    again = invoke(
+        "lesion", str(folder), "--batch", "25", "--examples", "500", "--json", "--resume", str(file), *options
+    )
     return json.loads(done.stdout), json.loads(again.stdout), json.loads(done.stderr)
 
 
@@ -126,7 +128,7 @@ def test_without_a_place_it_says_so_and_works(run, tmp_path, monkeypatch):
 def test_a_full_disk_is_one_line_and_what_was_kept_serves(run, tmp_path):
     """A limit on the size of files stands in for a full disk."""
     file = tmp_path / "kept.sqlite"
-    arguments = ["lesion", run, "--batch", "25", "--examples", "500", "--keep", str(file), "--json"]
+    arguments = ["lesion", run, "--batch", "25", "--examples", "500", "--resume", str(file), "--json"]
     full = subprocess.run(
         [sys.executable, "-m", "unbraid", *arguments],
         capture_output=True,

@@ -44,17 +44,18 @@ class Stops:
             yield batch
 
 
+RESUMED = [unbraid.lesion, unbraid.reorderings, unbraid.subsets, unbraid.signal, unbraid.mean_spectrum]
 CALLS = {
-    "lesion": lambda form, batches, keep: unbraid.lesion(form, batches, cross_entropy, sets="pairs", keep=keep),
+    "lesion": lambda form, batches, keep: unbraid.lesion(form, batches, cross_entropy, sets="pairs", resume=keep),
     "resampled": lambda form, batches, keep: unbraid.lesion(
-        form, batches, cross_entropy, replace="resample", generator=seeded(3), keep=keep
+        form, batches, cross_entropy, replace="resample", generator=seeded(3), resume=keep
     ),
     "orders": lambda form, batches, keep: unbraid.reorderings(
-        form, batches, cross_entropy, swaps=[1, 2], repeats=3, keep=keep
+        form, batches, cross_entropy, swaps=[1, 2], repeats=3, resume=keep
     ),
-    "subsets": lambda form, batches, keep: unbraid.subsets(form, batches, cross_entropy, keep=keep),
-    "signal": lambda form, batches, keep: unbraid.signal(form, batches, keep=keep),
-    "spectrum": lambda form, batches, keep: unbraid.mean_spectrum(form, batches, keep=keep),
+    "subsets": lambda form, batches, keep: unbraid.subsets(form, batches, cross_entropy, resume=keep),
+    "signal": lambda form, batches, keep: unbraid.signal(form, batches, resume=keep),
+    "spectrum": lambda form, batches, keep: unbraid.mean_spectrum(form, batches, resume=keep),
 }
 
 
@@ -70,32 +71,32 @@ def test_a_stopped_job_goes_on_to_the_same_bits(name, form, tmp_path, monkeypatc
     assert repr(again.to_dict()) == repr(whole.to_dict())
     # All is there now: nothing is run any more.
     monkeypatch.setattr("unbraid.walk._run.run", pytest.fail)
-    for place in ("unbraid.form._part.Part.outputs", "unbraid.form._form.ResidualForm.tape"):
+    for place in ("unbraid.form._part.Part.outputs", "unbraid.form._linearised.record"):
         monkeypatch.setattr(place, lambda *_: pytest.fail("a finished batch is run again"))
     assert repr(call(form, batches, file).to_dict()) == repr(whole.to_dict())
 
 
 def test_a_batch_that_changed_is_run_again(form, tmp_path):
     batches, file = data(), tmp_path / "kept.sqlite"
-    unbraid.lesion(form, batches, cross_entropy, keep=file)
+    unbraid.lesion(form, batches, cross_entropy, resume=file)
     changed = [*batches[:2], (batches[2][0] + 1, batches[2][1]), *batches[3:]]
-    assert unbraid.lesion(form, changed, cross_entropy, keep=file) == unbraid.lesion(form, changed, cross_entropy)
+    assert unbraid.lesion(form, changed, cross_entropy, resume=file) == unbraid.lesion(form, changed, cross_entropy)
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        lambda form, batches, file: unbraid.lesion(form, batches, cross_entropy, sets="pairs", keep=file),
-        lambda form, batches, file: unbraid.lesion(form, batches, cross_entropy, replace="mean", keep=file),
-        lambda form, batches, file: unbraid.lesion(form.without(1), batches, cross_entropy, keep=file),
-        lambda form, batches, file: unbraid.signal(form, batches, keep=file),
-        lambda form, batches, file: unbraid.lesion(heavier(form), batches, cross_entropy, keep=file),
+        lambda form, batches, file: unbraid.lesion(form, batches, cross_entropy, sets="pairs", resume=file),
+        lambda form, batches, file: unbraid.lesion(form, batches, cross_entropy, replace="mean", resume=file),
+        lambda form, batches, file: unbraid.lesion(form.without(1), batches, cross_entropy, resume=file),
+        lambda form, batches, file: unbraid.signal(form, batches, resume=file),
+        lambda form, batches, file: unbraid.lesion(heavier(form), batches, cross_entropy, resume=file),
     ],
 )
 def test_a_file_of_another_job_is_refused(form, tmp_path, other):
     """Other sets, another replacement, another form, another analysis, other weights."""
     batches, file = data(), tmp_path / "kept.sqlite"
-    unbraid.lesion(form, batches, cross_entropy, keep=file)
+    unbraid.lesion(form, batches, cross_entropy, resume=file)
     with pytest.raises(CheckpointError, match="keeps the runs of another job"):
         other(form, batches, file)
 
@@ -111,21 +112,35 @@ def heavier(form):
 
 
 def test_random_operators_cannot_be_kept(form, tmp_path):
-    with pytest.raises(ValueError, match="leave out keep or stateful"):
-        unbraid.lesion(form, data(), cross_entropy, stateful=True, keep=tmp_path / "kept.sqlite")
+    with pytest.raises(ValueError, match="leave out resume or allow_random"):
+        unbraid.lesion(form, data(), cross_entropy, allow_random=True, resume=tmp_path / "kept.sqlite")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_not_there_is_named(form, tmp_path):
     with pytest.raises(CheckpointError, match="there is no such folder"):
-        unbraid.lesion(form, data(), cross_entropy, keep=tmp_path / "none" / "kept.sqlite")
+        unbraid.lesion(form, data(), cross_entropy, resume=tmp_path / "none" / "kept.sqlite")
 
 
 @pytest.mark.parametrize("row", ['{"row": "@@@"}', '{"row": "AAAA"}', '{"other": 1}', "[1]", "no JSON"])
 def test_a_damaged_row_is_said(form, tmp_path, row):
     file = tmp_path / "kept.sqlite"
-    unbraid.lesion(form, data(), cross_entropy, keep=file)
+    unbraid.lesion(form, data(), cross_entropy, resume=file)
     with sqlite3.connect(file) as connection:
         connection.execute("UPDATE runs SET result = ? WHERE number = 2", (row,))
     with pytest.raises(CheckpointError, match=r"kept\.sqlite: what is kept here is damaged"):
-        unbraid.lesion(form, data(), cross_entropy, keep=file)
+        unbraid.lesion(form, data(), cross_entropy, resume=file)
+
+
+@pytest.mark.parametrize(
+    ("call", "old", "instead"),
+    [
+        *[(call, "keep", "give the file as resume=") for call in RESUMED],
+        *[(call, "stateful", "give allow_random=") for call in (unbraid.lesion, unbraid.reorderings, unbraid.subsets)],
+    ],
+    ids=lambda given: getattr(given, "__name__", given),
+)
+def test_names_that_have_gone_are_told_what_to_give_instead(call, old, instead, form):
+    with pytest.raises(TypeError) as caught:
+        call(form, data(), **{old: True})
+    assert str(caught.value) == f"{call.__name__}: {old}= is gone; {instead}."

@@ -330,7 +330,7 @@ def test_dropout_and_batch_statistics_are_refused_unless_asked_for():
         ValueError, match=r"lesion: .*mixed with chance.*dropout at \w+.py:\d+ \(random\).\n  Trace the model in eval"
     ):
         lesion(form, data, square)
-    assert not lesion(form, data, square, stateful=True).stacked
+    assert not lesion(form, data, square, allow_random=True).stacked
     assert lesion(trace(noisy.eval(), X), data, square).stacked
     normed = lively(Chain(*(Residual(nn.Sequential(mlp(6), nn.BatchNorm1d(6))) for _ in range(2)))).train()
     form = trace(normed, X)
@@ -338,7 +338,7 @@ def test_dropout_and_batch_statistics_are_refused_unless_asked_for():
         ValueError, match=r"batch_norm\w* at \S+ \(in training mode it uses the statistics of the batch\)"
     ):
         lesion(form, data, square)
-    study = lesion(form, data, square, stateful=True)
+    study = lesion(form, data, square, allow_random=True)
     assert not study.stacked
     for which, metric in zip(study.sets, study.metrics, strict=True):
         assert metric == pytest.approx(mean_over(data, form.without(*which)), rel=1e-12)

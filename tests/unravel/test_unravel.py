@@ -320,8 +320,8 @@ def test_the_terms_of_any_network_sum_to_its_stream(network_and_seed):
     terms, seen = unravel(form, x), observed(network, x)
     assert error(terms.values.sum(0), seen[form.blocks[-1].name][1]) < 1e-10
     adds = [step for step in form.graph.steps if isinstance(step, Add)]
-    run = terms._run
+    trunk = terms._trunk
     for add, block in zip(adds, form.blocks, strict=True):
-        inside = run.terms(add.output)
+        inside = trunk.terms(add.output)
         assert sum(inside.values()).shape == seen[block.name][1].shape
-        assert error(inside[add.block], run.values[add.branches[0]]) == 0
+        assert error(inside[add.block], trunk.values[add.branches[0]]) == 0

@@ -36,7 +36,7 @@ def kept(verb: str, wanted: Path | None, asked: object, work: Callable[[Path | N
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)
     except OSError as error:
-        tell(f"unbraid {verb}: finished batches are not kept: {error.strerror}: {folder} (--keep FILE names a place)")
+        tell(f"unbraid {verb}: finished batches are not kept: {error.strerror}: {folder} (--resume FILE names a place)")
         return work(None)
     try:
         done = work(path)

@@ -59,9 +59,11 @@ def lesion(
         typer.Option(min=1, help="Examples that run at once at most; by default as memory allows.", show_default=False),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A figure, .png or .svg.")] = None,
-    keep: Annotated[
+    resume: Annotated[
         Path | None,
         typer.Option(
+            "--resume",
+            "--keep",
             help="Keep finished batches in this SQLite file, by default in the user's cache until all is done. The "
             "same command goes on from there.",
             show_default=False,
@@ -95,11 +97,11 @@ def lesion(
     def work(file: Path | None) -> unbraid.LesionStudy:
         parts = batches(chosen, batch)
         return unbraid.lesion(
-            form, parts, measure, sets=sets.value, replace=replace.value, max_batch=max_batch, keep=file
+            form, parts, measure, sets=sets.value, replace=replace.value, max_batch=max_batch, resume=file
         )
 
     asked = (model, weights, task.data.name, size, sets, replace, metric, layers, examples, batch)
-    study = kept("lesion", keep, asked, work)
+    study = kept("lesion", resume, asked, work)
     if output is not None:
         from unbraid import draw
 

@@ -22,7 +22,7 @@ def refuse_stateful(graph: Graph, verb: str) -> None:
         raise ChanceError(
             f"{verb}: what a block is worth would be mixed with chance, or with the other examples of its batch: the "
             f"graph holds {', '.join(found)}.\n"
-            "  Trace the model in eval mode, or accept it with stateful=True."
+            "  Trace the model in eval mode, or accept it with allow_random=True."
         )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
+from unbraid._renamed import keep_before
 from unbraid.form import (
     Batches,
     Brief,
@@ -124,13 +125,14 @@ class Signal(Result):
         )
 
 
+@keep_before
 @outside_modes
 def signal(
     form: ResidualForm,
     batches: Batches,
     *,
     loss: Callable[[Any, Any], Tensor] | None = classification_loss,
-    keep: Path | str | None = None,
+    resume: Path | str | None = None,
 ) -> Signal:
     """Mean, variance and correlation at every addition over a data set, and the gradient's norm at the same points.
 
@@ -142,14 +144,15 @@ def signal(
         batches: any iterable of (inputs, labels).
         loss: a function (what the model returns, labels) -> [batch] whose gradient is followed, by default the
             cross-entropy of class scores; None for the forward signal alone.
-        keep: an SQLite file in which finished batches are kept, so that the same call goes on from there; see `lesion`.
+        resume: an SQLite file in which finished batches are kept, so that the same call goes on from there; see
+            `lesion`.
 
     Raises:
         DataError: there is no batch, or one is no pair of inputs and labels.
         ValueError: the loss does not fit the output.
     """
     of = Propagated(form, loss)
-    kept = None if keep is None else Keep(Path(keep), "signal", loss is None)
+    kept = None if resume is None else Keep(Path(resume), "signal", loss is None)
     total: dict[str, Tensor] = {}
     bad: NotFinite | None = None
     with progress("signal", how_many(batches)) as step:

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
+from unbraid._renamed import keep_and_stateful_before
 from unbraid.form import Batches, Keep, Metric, ResidualForm, Result, Row, as_rows, lesioned, refuse_stateful, sweep
 from unbraid.lesion._names import LesionSet, Sets, the_names, the_sets
 from unbraid.lesion._replace import NOTHING, Place, Replacement, means, others
@@ -110,6 +111,7 @@ def _short(part: int | tuple[int, int]) -> str:
     return str(part) if isinstance(part, int) else f"({part[0]}, {part[1]})"
 
 
+@keep_and_stateful_before
 @outside_modes
 def lesion(
     form: ResidualForm,
@@ -119,9 +121,9 @@ def lesion(
     sets: Sets = "single",
     replace: str = "zero",
     max_batch: int | None = None,
-    stateful: bool = False,
+    allow_random: bool = False,
     generator: torch.Generator | None = None,
-    keep: Path | str | None = None,
+    resume: Path | str | None = None,
 ) -> LesionStudy:
     """The metric of a model without each of some sets of blocks.
 
@@ -140,10 +142,10 @@ def lesion(
         replace: what takes the place of the branch's output: "zero"; "mean", its mean over the data at each position;
             "resample", what the branch gives in the whole model for another example of the batch.
         max_batch: how many examples run at once at most, if more than a batch holds; None lets the memory decide.
-        stateful: accept operators that draw random numbers, or norms that use their batch's own statistics; then
+        allow_random: accept operators that draw random numbers, or norms that use their batch's own statistics; then
             nothing is stacked, and lesions that share a random operator share its draw.
         generator: of "resample"; with the seed 0 where none is given.
-        keep: an SQLite file in which finished batches are kept, made where it is missing: the same call goes on from
+        resume: an SQLite file in which finished batches are kept, made where it is missing: the same call goes on from
             there, and ends with the numbers of an unbroken one. What the metric computes it cannot tell: give another
             file for another metric.
 
@@ -152,14 +154,16 @@ def lesion(
         IndexError: there is no such block or branch.
         ShapeError: a plain layer changes the size, so that no identity can take its place.
         DataError: there is no batch; a batch of one with "resample"; batches of several lengths with "mean".
-        CheckpointError: `keep` is the file of another job, form or settings, or cannot be read or written.
+        CheckpointError: `resume` is the file of another job, form or settings, or cannot be read or written.
     """
     if replace not in _SAID:
         raise ValueError(f'replace: "zero", "mean" or "resample"; got "{replace}".')
-    if not stateful:
+    if not allow_random:
         refuse_stateful(form.graph, "lesion")
-    elif keep is not None:
-        raise ValueError("lesion: what draws random numbers cannot go on where it stopped: leave out keep or stateful.")
+    elif resume is not None:
+        raise ValueError(
+            "lesion: what draws random numbers cannot go on where it stopped: leave out resume or allow_random."
+        )
     settings = (replace, None if generator is None else generator.get_state())
     chosen = the_sets(form, sets)
     variants = lesioned(form, [(), *chosen])  # errors come before the first pass, not after it
@@ -172,10 +176,10 @@ def lesion(
         batches,
         metric,
         max_batch=max_batch,
-        stack=not stateful,
+        stack=not allow_random,
         given=stand_in.given,
         feed=stand_in.feed,
-        keep=None if keep is None else Keep(Path(keep), "lesion", settings),
+        keep=None if resume is None else Keep(Path(resume), "lesion", settings),
         text="lesions",
     )
     touched = {part if isinstance(part, int) else part[0] for which in chosen for part in which}

@@ -7,6 +7,7 @@ import torch
 
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
+from unbraid._renamed import keep_and_stateful_before
 from unbraid.form import Batches, Keep, Metric, ResidualForm, Result, Row, as_rows, refuse_stateful, sweep
 
 
@@ -86,6 +87,7 @@ def _together(swaps: int, rows: list[Row]) -> Row:
     }
 
 
+@keep_and_stateful_before
 @outside_modes
 def reorderings(
     form: ResidualForm,
@@ -96,8 +98,8 @@ def reorderings(
     repeats: int = 10,
     generator: torch.Generator | None = None,
     max_batch: int | None = None,
-    stateful: bool = False,
-    keep: Path | str | None = None,
+    allow_random: bool = False,
+    resume: Path | str | None = None,
 ) -> ReorderStudy:
     """The metric after swaps of random pairs of blocks of equal shape, against Kendall's τ of the order.
 
@@ -112,15 +114,16 @@ def reorderings(
         repeats: how many random orders for each.
         generator: draws the pairs; with the seed 0 where none is given.
         max_batch: how many examples run at once at most, if more than a batch holds; None lets the memory decide.
-        stateful: accept random operators and norms in training; then nothing is stacked.
-        keep: an SQLite file in which finished batches are kept, so that the same call goes on from there; see `lesion`.
+        allow_random: accept random operators and norms in training; then nothing is stacked.
+        resume: an SQLite file in which finished batches are kept, so that the same call goes on from there; see
+            `lesion`.
 
     Raises:
         ValueError: no two blocks have one shape, or a random operator, or a norm in training, was not asked for; or a
             block would run before something that it reads.
         DataError: there is no batch.
     """
-    if not stateful:
+    if not allow_random:
         refuse_stateful(form.graph, "reorderings")
     counts = [swaps] if isinstance(swaps, int) else list(swaps)
     if min(counts, default=-1) < 0 or repeats < 1:
@@ -134,8 +137,10 @@ def reorderings(
     swapped = tuple(count for count in counts for _ in range(repeats))
     forms = [form.reorder(_order(len(form.blocks), pairs, count, drawn)) for count in swapped]
     variants = [form.graph.steps, *(other.graph.steps for other in forms)]
-    kept = None if keep is None else Keep(Path(keep), "orders")
-    found = sweep(form, variants, batches, metric, max_batch=max_batch, stack=not stateful, text="orders", keep=kept)
+    kept = None if resume is None else Keep(Path(resume), "orders")
+    found = sweep(
+        form, variants, batches, metric, max_batch=max_batch, stack=not allow_random, text="orders", keep=kept
+    )
     place = {block: position for position, block in enumerate(form.order)}
     tau = tuple(kendall([place[block] for block in other.order]) for other in forms)
     orders = tuple(other.order for other in forms)

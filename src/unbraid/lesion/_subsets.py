@@ -7,6 +7,7 @@ import torch
 
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
+from unbraid._renamed import keep_and_stateful_before
 from unbraid.form import Batches, Keep, Metric, ResidualForm, Result, Row, as_rows, lesioned, refuse_stateful, sweep
 
 _MOST = 16
@@ -92,6 +93,7 @@ class SubsetStudy(Result):
         )
 
 
+@keep_and_stateful_before
 @outside_modes
 def subsets(
     form: ResidualForm,
@@ -101,8 +103,8 @@ def subsets(
     count: int | None = None,
     generator: torch.Generator | None = None,
     max_batch: int | None = None,
-    stateful: bool = False,
-    keep: Path | str | None = None,
+    allow_random: bool = False,
+    resume: Path | str | None = None,
 ) -> SubsetStudy:
     """The metric of a model that keeps some of its blocks: all 2^K subnetworks, or random ones.
 
@@ -114,8 +116,9 @@ def subsets(
             None takes all 2^K, for K ≤ 16.
         generator: draws them; with the seed 0 where none is given.
         max_batch: how many examples run at once at most, if more than a batch holds; None lets the memory decide.
-        stateful: accept random operators and norms in training; then nothing is stacked.
-        keep: an SQLite file in which finished batches are kept, so that the same call goes on from there; see `lesion`.
+        allow_random: accept random operators and norms in training; then nothing is stacked.
+        resume: an SQLite file in which finished batches are kept, so that the same call goes on from there; see
+            `lesion`.
 
     Raises:
         ValueError: there are more than 16 blocks and no count; or a random operator, or a norm in training, that was
@@ -123,14 +126,14 @@ def subsets(
         ShapeError: a plain layer changes the size, so that no identity can take its place.
         DataError: there is no batch.
     """
-    if not stateful:
+    if not allow_random:
         refuse_stateful(form.graph, "subsets")
     blocks = [block.index for block in form.blocks]
     kept = _all(blocks) if count is None else _drawn(blocks, count, generator)
     variants = lesioned(form, [(), *(tuple(b for b in blocks if b not in some) for some in map(frozenset, kept))])
-    keeping = None if keep is None else Keep(Path(keep), "subnetworks")
+    keeping = None if resume is None else Keep(Path(resume), "subnetworks")
     found = sweep(
-        form, variants, batches, metric, max_batch=max_batch, stack=not stateful, text="subnetworks", keep=keeping
+        form, variants, batches, metric, max_batch=max_batch, stack=not allow_random, text="subnetworks", keep=keeping
     )
     return SubsetStudy(found.means[0], tuple(kept), found.means[1:], len(blocks), found.examples, found.stacked)
 

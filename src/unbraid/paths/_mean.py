@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
-from unbraid._renamed import split_before
+from unbraid._renamed import keep_before, split_before
 from unbraid.form import (
     Batch,
     Batches,
@@ -79,6 +79,7 @@ class MeanSpectrum(ByLength):
         return {"loss": self.loss, **super().scalars()}
 
 
+@keep_before
 @split_before
 @outside_modes
 def mean_spectrum(
@@ -92,7 +93,7 @@ def mean_spectrum(
     nested: bool = False,
     output: str | int | None = None,
     chunk: int | None = None,
-    keep: Path | str | None = None,
+    resume: Path | str | None = None,
 ) -> MeanSpectrum:
     """The gradient of a loss on real batches, split by path length, averaged over the data.
 
@@ -110,7 +111,7 @@ def mean_spectrum(
         nested: open the blocks inside branches.
         output: which of several outputs the default loss reads, by name or number; see `ResidualForm.explaining`.
         chunk: how many cotangents are pulled back at once.
-        keep: an SQLite file in which finished batches are kept, so that the same call goes on from there.
+        resume: an SQLite file in which finished batches are kept, so that the same call goes on from there.
 
     Raises:
         DataError: there is no batch, or one is no pair of inputs and labels.
@@ -138,7 +139,7 @@ def mean_spectrum(
     block = block_of(form, at)
     place = at if block is None else block
     heads = "heads" if form.heads else None
-    kept = None if keep is None else Keep(Path(keep), "spectrum", (place, max_length, check, nested, heads, output))
+    kept = None if resume is None else Keep(Path(resume), "spectrum", (place, max_length, check, nested, heads, output))
     sums = _Sums()
     with progress("spectra", how_many(batches)) as step:
         for row in each_row(form, batches, of, kept):
