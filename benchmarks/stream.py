@@ -81,7 +81,7 @@ def measured(layers: int, folder: Path, *, streamed: bool) -> dict[str, float]:
         found[f"peak {name}"] = resident("VmHWM") - before
         return made
 
-    form = timed("trace and load", lambda: trace(empty(layers), streamed=True).load(folder, stream=streamed))
+    form = timed("trace and load", lambda: trace(empty(layers), streamed=True).with_weights(folder, stream=streamed))
     kept = {name: timed(name, work) for name, work in WORKS(form).items()}
     torch.save(
         {

@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).parents[1] / "studies"))
 import unbraid
 from _study import markdown, rewrite
 from unbraid import data, draw, nn, paths, train
-from unbraid.form import classification_loss
+from unbraid.results import classification_loss
 
 DEPTH = 54
 DOCS = Path(__file__).parents[1] / "docs"

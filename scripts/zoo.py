@@ -100,7 +100,10 @@ def _options() -> argparse.Namespace:
 def _fingerprint() -> str:
     """Of the code on which a result depends."""
     digest = hashlib.sha256()
-    folders = [ROOT / "src" / "unbraid" / folder for folder in ("graph", "walk", "form")]
+    folders = [
+        ROOT / "src" / "unbraid" / folder
+        for folder in ("graph", "walk", "freeze", "capture", "discover", "results", "form")
+    ]
     for file in [*(file for folder in folders for file in sorted(folder.glob("*.py"))), Path(additions.__file__)]:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, fx
 
-from unbraid.form._flat import Flat
-from unbraid.form._functional import pure
+from unbraid.capture._functional import pure
+from unbraid.capture._inlined import Flat
 from unbraid.graph import name_of
 
 aten = torch.ops.aten

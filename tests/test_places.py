@@ -20,6 +20,7 @@ from cli._run import invoke
 from sums import signed
 from unbraid import ResidualForm, _folder, data, nn, train
 from unbraid.errors import CheckpointError
+from unbraid.saved import load
 
 LETTER = "precious"
 
@@ -79,7 +80,7 @@ def test_no_file_of_a_form_is_a_link_to_what_it_is_not(form, letter, tmp_path, k
         KINDS[kind](folder / name, letter)
         for stream in (False, True):
             with pytest.raises(CheckpointError, match=r"^load: ") as raised:
-                ResidualForm.load(folder, stream=stream)
+                load(folder, stream=stream)
             assert LETTER not in str(raised.value)
             assert name in str(raised.value)
 
@@ -221,7 +222,7 @@ def test_a_place_that_may_only_be_read_is_one_line(run, tmp_path, monkeypatch, r
 
 
 def test_a_form_cannot_be_saved_where_one_may_only_read(form, read_only):
-    loaded = ResidualForm.load(form)
+    loaded = load(form)
     with no_superuser(), pytest.raises(CheckpointError, match=r"Permission denied"):
         loaded.save(read_only / "saved")
     assert not (read_only / "saved").exists()
@@ -233,7 +234,7 @@ def test_few_open_files(form, tmp_path):
 
     def hold():
         while len(held) < 60:
-            held.append(ResidualForm.load(form, stream=True))
+            held.append(load(form, stream=True))
 
     count = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 64
     with limited(resource.RLIMIT_NOFILE, count + 40), pytest.raises(CheckpointError, match=r"Too many.*ulimit -n"):
@@ -242,7 +243,7 @@ def test_few_open_files(form, tmp_path):
     x = torch.ones(2, 3)
     assert torch.equal(held[0](x), held[-1](x))
     held.clear()
-    assert ResidualForm.load(form, stream=True)(x).shape == (2, 2)
+    assert load(form, stream=True)(x).shape == (2, 2)
 
 
 def test_little_memory_is_one_line(tmp_path, monkeypatch):

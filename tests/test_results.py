@@ -17,8 +17,8 @@ from draw._geometry import assert_readable
 from networks import Chain, Residual, lively, mlp, normal
 from unbraid import data, gradients, paths, train
 from unbraid.errors import UnbraidError
-from unbraid.form import Result, as_html, as_rows, fill
 from unbraid.prune import angular_distance, pruning
+from unbraid.results import Result, as_html, as_rows, fill
 from unbraid.unravel import Terms
 
 F32 = torch.float32

@@ -20,9 +20,10 @@ from safetensors.torch import load_file, save_file
 import torchvision_stub  # noqa: F401
 from cli._run import invoke
 from sums import signed
-from unbraid import ResidualForm, _folder, data, draw, nn, trace, train
+from unbraid import _folder, data, draw, nn, trace, train
 from unbraid.data import _files
 from unbraid.errors import CheckpointError, DataError
+from unbraid.form import load
 from unbraid.report import Page, write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -119,7 +120,7 @@ def test_nothing_in_a_saved_form_runs(form, tmp_path, kind, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     folder = rewritten(form, tmp_path / "copy", hostile(kind, mark))
     with pytest.raises(CheckpointError, match="load: "):
-        ResidualForm.load(folder)
+        load(folder)
     assert not mark.exists()
     assert "hostile_module" not in sys.modules
 
@@ -148,12 +149,12 @@ def test_members_come_once_and_uncompressed(form, tmp_path):
     folder = rewritten(form, tmp_path / "copy", twice)
     (folder / "graph.pt2").write_bytes((tmp_path / "twice").read_bytes())
     with pytest.raises(CheckpointError, match="each name once"):
-        ResidualForm.load(signed(folder))
+        load(signed(folder))
     with zipfile.ZipFile(form / "graph.pt2") as old, zipfile.ZipFile(folder / "graph.pt2", "w", 8) as new:
         for name in old.namelist():
             new.writestr(name, old.read(name))
     with pytest.raises(CheckpointError, match="is compressed"):
-        ResidualForm.load(signed(folder))
+        load(signed(folder))
 
 
 def test_weights_of_another_shape_are_refused(form, tmp_path):
@@ -161,11 +162,11 @@ def test_weights_of_another_shape_are_refused(form, tmp_path):
     weights = load_file(folder / "weights.safetensors")
     save_file({**weights, "head.bias": torch.zeros(7)}, folder / "weights.safetensors")
     with pytest.raises(CheckpointError, match=r"head\.bias is torch\.float32 \[7\] there, and torch\.float32 \[2\]"):
-        ResidualForm.load(signed(folder))
+        load(signed(folder))
     facts = json.loads((form / "form.json").read_text())
     (copied(form, tmp_path / "other") / "form.json").write_text(json.dumps({**facts, "deletions": [99]}))
     with pytest.raises(CheckpointError, match="holds no form: "):
-        ResidualForm.load(signed(tmp_path / "other"))
+        load(signed(tmp_path / "other"))
 
 
 def test_archives_that_fill_the_memory_are_refused(tmp_path, monkeypatch):

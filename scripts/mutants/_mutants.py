@@ -14,14 +14,14 @@ from mutmut.node_mutation import mutation_operators
 __all__ = ["SUBJECTS", "Mutant", "Result", "mutants"]
 
 _FORM = (
-    "tests/form/test_definition.py",
-    "tests/form/test_places.py",
-    "tests/form/test_cut.py",
-    "tests/form/test_lessons.py",
+    "tests/discover/test_definition.py",
+    "tests/capture/test_provenance.py",
+    "tests/discover/test_cut.py",
+    "tests/discover/test_lessons.py",
     "tests/form/test_without.py",
     "tests/form/test_trace.py",
-    "tests/form/test_equation.py",
-    "tests/form/test_reorder.py",
+    "tests/discover/test_equation.py",
+    "tests/discover/test_reorder.py",
     "tests/properties/test_form.py",
 )
 _WALK = ("tests/walk/test_walk.py", "tests/walk/test_algebras.py", "tests/properties/test_walk.py")
@@ -32,12 +32,12 @@ SUBJECTS: Mapping[str, tuple[str, ...]] = {
     "src/unbraid/walk/_lengths.py": _PATHS,
     "src/unbraid/walk/_counts.py": _PATHS,
     "src/unbraid/walk/_polynomials.py": _PATHS,
-    "src/unbraid/walk/_masks.py": _PATHS,
-    "src/unbraid/walk/_marks.py": (*_WALK, "tests/paths/test_parts.py"),
-    "src/unbraid/walk/_chosen.py": (*_PATHS, "tests/paths/test_models.py"),
-    "src/unbraid/form/_find.py": _FORM,
-    "src/unbraid/form/_cut.py": _FORM,
-    "src/unbraid/form/_anatomy.py": _FORM,
+    "src/unbraid/walk/_path_stacks.py": _PATHS,
+    "src/unbraid/walk/_through_blocks.py": (*_WALK, "tests/paths/test_parts.py"),
+    "src/unbraid/walk/_chosen_paths.py": (*_PATHS, "tests/paths/test_models.py"),
+    "src/unbraid/discover/_find.py": _FORM,
+    "src/unbraid/discover/_cut.py": _FORM,
+    "src/unbraid/discover/_anatomy.py": _FORM,
 }
 _LEFT_ALONE = ("TypeVar", "cast", "isinstance", "len")  # for types, or, as mutmut has it, never worth it
 

@@ -9,6 +9,8 @@ from unbraid._turns import turn
 TYPE_CHECKING = False  # a checker of types takes it for true; to ask `typing` costs more than all else here
 if TYPE_CHECKING:
     from unbraid import data, draw, gradients, nn, train
+    from unbraid.capture import empty_weights
+    from unbraid.discover import Block
     from unbraid.errors import (
         ChanceError,
         CheckpointError,
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
         TraceError,
         UnbraidError,
     )
-    from unbraid.form import Block, ResidualForm, chain, empty_weights, trace
+    from unbraid.form import ResidualForm, chain, load, trace
     from unbraid.gradients import DerivativeChain, Diagnosis, Signal, derivative_chain, diagnose, signal
     from unbraid.lesion import LesionStudy, ReorderStudy, SubsetStudy, lesion, reorderings, subsets
     from unbraid.paths import (
@@ -83,6 +85,7 @@ __all__ = [
     "gradient_spectrum",
     "gradients",
     "lesion",
+    "load",
     "mean_spectrum",
     "nn",
     "prune",
@@ -105,7 +108,9 @@ _NAMES = {
         ChanceError CheckpointError DataError InexactError NotResidualError RankError ShapeError TargetError
         TraceError UnbraidError
     """,
-    "unbraid.form": "Block ResidualForm chain empty_weights trace",
+    "unbraid.capture": "empty_weights",
+    "unbraid.discover": "Block",
+    "unbraid.form": "ResidualForm chain load trace",
     "unbraid.gradients": "DerivativeChain Diagnosis Signal derivative_chain diagnose signal",
     "unbraid.lesion": "LesionStudy ReorderStudy SubsetStudy lesion reorderings subsets",
     "unbraid.paths": """
@@ -117,7 +122,11 @@ _NAMES = {
     "unbraid.unravel": "Terms attribute unravel",
 }
 _HOME = {name: package for package, names in _NAMES.items() for name in names.split()}
-_PACKAGES = frozenset("cli data draw errors form gradients graph nn paths ranks train walk".split())
+_PACKAGES = frozenset(
+    """
+    capture cli data discover draw errors form freeze gradients graph nn paths ranks results saved sweep train walk
+    """.split()
+)
 
 
 class _Root(ModuleType):

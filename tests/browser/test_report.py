@@ -95,10 +95,11 @@ def test_a_picked_path_shows_what_python_computed(chromium, small):
     inputs = batches_like(40)[0][0]
     wanted = [0, -1, -1, 0, 0, -1]
     mask = torch.tensor([wanted])
-    value = unbraid.paths.chosen_paths(form, inputs, masks=mask, target=unbraid.form.largest)
-    gradient = unbraid.paths.chosen_paths(form, inputs, masks=mask, target=unbraid.form.largest, linearize="jacobian")
-    values = unbraid.value_spectrum(form, inputs, target=unbraid.form.largest).from_input.mean(1)
-    every = unbraid.all_paths(form, inputs, target=unbraid.form.largest).values.mean(1).abs()
+    largest = unbraid.results.largest
+    value = unbraid.paths.chosen_paths(form, inputs, masks=mask, target=largest)
+    gradient = unbraid.paths.chosen_paths(form, inputs, masks=mask, target=largest, linearize="jacobian")
+    values = unbraid.value_spectrum(form, inputs, target=unbraid.results.largest).from_input.mean(1)
+    every = unbraid.all_paths(form, inputs, target=unbraid.results.largest).values.mean(1).abs()
     with Opened(chromium, path) as opened:
         blocks = opened.page.locator(".strands .item")
         assert blocks.count() == 6

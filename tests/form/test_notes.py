@@ -6,8 +6,10 @@ import pytest
 from torch import nn
 
 from networks import Does, error, lively, mlp, normal, without_backward
+from unbraid.capture import _capture
+from unbraid.capture import _failures as _uncaptured
 from unbraid.errors import InexactError, ShapeError, TraceError
-from unbraid.form import ResidualForm, _capture, _uncaptured, chain, trace
+from unbraid.form import chain, load, trace
 
 X = normal(3, 6)
 
@@ -115,7 +117,7 @@ def test_a_cache_that_is_asked_for_is_the_callers():
 
 def test_notes_are_saved(tmp_path):
     trace(lively(Cached()), X).save(tmp_path / "form")
-    assert ResidualForm.load(tmp_path / "form").notes[0].startswith("use_cache=False was passed")
+    assert load(tmp_path / "form").notes[0].startswith("use_cache=False was passed")
 
 
 def test_constants_of_the_trace_are_those_of_the_check():

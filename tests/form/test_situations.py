@@ -17,7 +17,7 @@ import unbraid
 from networks import Chain, Does, Residual, error, lively, mlp, normal
 from unbraid import gradients
 from unbraid.errors import ChanceError, DataError, InexactError, TargetError, TraceError, UnbraidError
-from unbraid.form import ResidualForm
+from unbraid.form import ResidualForm, load
 from unbraid.prune import angular_distance
 
 X, LABELS = normal(4, 6), torch.tensor([0, 2, 1, 0])
@@ -159,7 +159,7 @@ def test_a_form_traced_inside_is_the_one_traced_outside(context, tracer, model, 
         inside = unbraid.trace(model, X, tracer=tracer)
         if tracer == "export":
             inside.save(tmp_path)
-            assert ResidualForm.load(tmp_path)(X).equal(wanted)
+            assert load(tmp_path)(X).equal(wanted)
     assert (inside.error, len(inside.blocks)) == (0.0, 3)
     assert not any("gradients were not compared" in note for note in inside.notes)
     for name in ("form(x)", "gradient_spectrum"):

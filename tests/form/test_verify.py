@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from networks import Chain, Does, Residual, error, lively, mlp, normal, without_backward
+from unbraid.capture import _functional
 from unbraid.errors import InexactError
-from unbraid.form import _functional, _gradients, _verify, chain, relative_error, tolerance, trace
+from unbraid.form import _gradients, _verify, chain, trace
 from unbraid.graph import Add
 from unbraid.paths import gradient_spectrum
+from unbraid.results import relative_error, tolerance
 from unbraid.walk import _run
 
 X = normal(3, 6)

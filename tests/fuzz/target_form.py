@@ -1,4 +1,4 @@
-"""Saved forms: `ResidualForm.load`."""
+"""Saved forms: `unbraid.load`."""
 
 from functools import cache
 from pathlib import Path
@@ -35,7 +35,7 @@ def seeds() -> tuple[dict[str, bytes], ...]:
 
 
 def case(source: Source, folder: Path):
-    from unbraid.form import ResidualForm
+    from unbraid.form import load
 
     kept = pick(source, seeds())
     saved = written(kept, folder / "form")
@@ -48,7 +48,7 @@ def case(source: Source, folder: Path):
         change = changed_json if name == "form.json" else changed_safetensors
         (saved / name).write_bytes(change(source, kept[name]))
     stream = not often(source, 4)
-    return lambda: ResidualForm.load(signed(saved), stream=stream)
+    return lambda: load(signed(saved), stream=stream)
 
 
 def _member(source: Source, name: str, data: bytes) -> bytes:

@@ -17,7 +17,7 @@ from oracles.rounding import spread
 from oracles.structure import at_points, evaluated
 from unbraid import all_paths, gradient_spectrum, trace, unravel, value_spectrum
 from unbraid.errors import InexactError
-from unbraid.form import ResidualForm
+from unbraid.form import ResidualForm, load
 
 # form(x) against model(x), and sums against the whole, relative in the largest norm: DESIGN's table of exactness. A few
 # roundings in bfloat16 come to 2e-2, so there the network's own rounding counts, where it is larger.
@@ -233,7 +233,7 @@ def _matched(case: Case, found: Sequence[Any], expected: list[tuple[int, int | N
 def saved(case: Case) -> None:
     """Saved and loaded, the numbers are the same to the bit."""
     with tempfile.TemporaryDirectory() as folder:
-        loaded = ResidualForm.load(case.form.save(Path(folder) / "form"))
+        loaded = load(case.form.save(Path(folder) / "form"))
         assert loaded(case.x).equal(case.form(case.x)), "the loaded form gives other numbers"
         assert loaded.without(0)(case.x).equal(case.form.without(0)(case.x)), "the loaded form's lesion differs"
 

@@ -67,15 +67,15 @@ def test_each_check_sees_a_wrong_form(check, dtype, monkeypatch):
 
 def test_a_block_that_is_missed_shows_by_length_alone(monkeypatch):
     """Values, terms, and the sum of the spectrum are right without it."""
-    from unbraid.form import _trace
-    from unbraid.form._find import find
+    from unbraid.discover._find import find
+    from unbraid.form import _assemble
 
     def forgetful(*args):
         finding = find(*args)
         return replace(finding, blocks=finding.blocks[:-1])
 
     shown = copy(case("tanh", "gelu"))
-    monkeypatch.setattr(_trace, "find", forgetful)
+    monkeypatch.setattr(_assemble, "find", forgetful)
     shown.form = trace(shown.network, shown.x)
     values(shown)
     for check in (counts, structure, paths):

@@ -7,8 +7,8 @@ from torch import nn
 import unbraid.nn as unn
 from networks import F64, Chain, Residual, error, lively, mlp, normal
 from unbraid import chain, trace
+from unbraid.discover import channel_dimension
 from unbraid.errors import DataError
-from unbraid.form import channel_dimension
 from unbraid.gradients import signal
 
 
@@ -67,7 +67,7 @@ def test_images_have_their_channels_second_and_positions_are_pooled():
     network = unn.conv2d(layers=8, inputs=1).double().eval()
     x = normal(4, 1, 8, 8)
     form = trace(network, x)
-    assert {channel_dimension(form, block.index) for block in form.blocks} == {1}
+    assert {channel_dimension(form.graph, block.index) for block in form.blocks} == {1}
     found = signal(form, [(x, torch.zeros(4, dtype=torch.long))])
     stream = form.values((x,), None, (form.adds[0].output,))[form.adds[0].output]
     assert found.sum.variance[0] == pytest.approx(float(stream.var((0, 2, 3), unbiased=False).mean()), rel=1e-10)
@@ -78,7 +78,7 @@ def test_sequences_have_their_channels_last():
     x = normal(3, 5, 6)
     form = trace(network, x)
     found = signal(form, [(x, None)], loss=None)
-    assert channel_dimension(form, 0) == 2
+    assert channel_dimension(form.graph, 0) == 2
     stream = network.blocks[0](x)
     assert found.sum.variance[0] == pytest.approx(float(stream.detach().var((0, 1), unbiased=False).mean()), rel=1e-10)
 

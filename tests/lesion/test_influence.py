@@ -6,7 +6,7 @@ from torch import nn
 
 from marks import quick
 from unbraid import lesion, reorderings, subsets, trace
-from unbraid.form import lesioned, sweep
+from unbraid.sweep import lesioned, sweep
 
 DEPTH = 5
 

@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from unbraid import ResidualForm, lesion, reorderings, trace
-from unbraid.form import _part, _sweep
-from unbraid.walk import joined, weights_channels_last
+from unbraid import lesion, reorderings, trace
+from unbraid.form import load
+from unbraid.graph import joined
+from unbraid.sweep import _part, _sweep
+from unbraid.walk import weights_channels_last
 
 
 class Images(nn.Module):
@@ -190,5 +192,5 @@ def test_a_model_without_images_keeps_its_tensors():
 def test_weights_in_files_stay_there(tmp_path):
     form, _ = traced(flat)
     form.save(tmp_path / "form")
-    streamed = ResidualForm.load(tmp_path / "form", stream=True)
+    streamed = load(tmp_path / "form", stream=True)
     assert weights_channels_last(streamed.graph, streamed.state) is streamed.state

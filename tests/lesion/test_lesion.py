@@ -298,7 +298,7 @@ def test_a_graph_that_runs_at_one_batch_size_only_runs_apart(built_in):
 
 def test_without_its_check_the_sweep_would_be_wrong_there(monkeypatch):
     """The check is what finds it: blind it, and the numbers depart."""
-    from unbraid.form import _part
+    from unbraid.sweep import _part
 
     model = lively(Chain(*(Residual(nn.Sequential(mlp(6), Crowd())) for _ in range(4))))
     form = trace(model, X)

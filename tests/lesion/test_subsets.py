@@ -70,7 +70,7 @@ def test_more_than_16_blocks_need_a_count():
 
 
 def test_many_subnetworks_in_several_pieces(form, monkeypatch):
-    from unbraid.form import _sweep
+    from unbraid.sweep import _sweep
 
     whole = subsets(form, some_batches(), square)
     monkeypatch.setattr(_sweep, "_CHUNK", 7)

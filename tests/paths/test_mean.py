@@ -131,6 +131,6 @@ def test_a_log_that_cannot_be_written_is_known_at_once(setting, tmp_path):
 
 def test_a_tensorboard_writer_is_a_writer():
     tensorboard = pytest.importorskip("torch.utils.tensorboard")
-    from unbraid.form import ScalarWriter
+    from unbraid.results import ScalarWriter
 
     assert issubclass(tensorboard.SummaryWriter, ScalarWriter)

@@ -123,8 +123,8 @@ def test_the_oracle_sees_a_wrong_structure(wrong):
 
 def test_the_oracle_sees_a_block_that_was_missed(monkeypatch):
     """The finder forgets one: every sum still agrees, and the lengths do not."""
+    from unbraid.discover._find import find
     from unbraid.form import _trace
-    from unbraid.form._find import find
 
     model = headed(*(Residual(mlp(WIDTH)) for _ in range(3)))
     assert agreement(model, branches(model)) < EXACT

@@ -101,7 +101,7 @@ def test_transformers_are_saved_as_their_own(tmp_path):
     assert invoke("trace", f"hf:{tmp_path / 'smaller'}").stdout.startswith("6 blocks")
     part = facts(f"hf:{tmp_path / 'gpt2'}", "--drop", "3", "--save", tmp_path / "part")
     assert part["saved"]["kind"] == "form"
-    form = unbraid.ResidualForm.load(tmp_path / "part" / "form")
+    form = unbraid.load(tmp_path / "part" / "form")
     assert form(**kwargs)["logits"].shape == (2, 6, 30)
 
 

@@ -313,7 +313,7 @@ def test_batch_norm_in_train_mode_is_not_written():
 
 def test_the_check_may_be_made_at_other_inputs(tmp_path):
     model = features()
-    form = unbraid.ResidualForm.load(unbraid.trace(model, batch(model)).save(tmp_path))
+    form = unbraid.load(unbraid.trace(model, batch(model)).save(tmp_path))
     with pytest.raises(ValueError, match=r"keeps no inputs .* prune\(model, form, remove, args\)"):
         unbraid.prune(model, form, [0])
     # In the trace's place any batch will do; the numbers that a loaded form has are those of the file.

@@ -9,9 +9,9 @@ import torch
 import unbraid
 from unbraid import nn
 from unbraid.errors import DataError
-from unbraid.form import largest
 from unbraid.report import NAMES, Subject, page, to_dict
 from unbraid.report._analyses import ANALYSES
+from unbraid.results import largest
 
 F64 = torch.float64
 
@@ -183,7 +183,7 @@ def test_the_function_writes_the_page_and_its_numbers(five, tmp_path):
     found = json.loads((tmp_path / "report.json").read_text())
     assert braid(found)["target"] == "the target"
     assert "target=target" in json.dumps(found)
-    assert "form.largest" not in json.dumps([s["parts"] for s in found["sections"] if s["title"] == "Single paths"])
+    assert "results.largest" not in json.dumps([s["parts"] for s in found["sections"] if s["title"] == "Single paths"])
     whole = braid(found)["paths"]["target"]
     assert whole == pytest.approx(float(form(batches[0][0])[:, 3].mean()), rel=1e-10)
     assert path.stat().st_size < 8_000_000

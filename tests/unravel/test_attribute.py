@@ -10,7 +10,8 @@ from torch.nn.functional import cross_entropy
 from book_networks import LINEAR, Reader, batch, features, images, observed
 from networks import F64, Chain, Residual, error, lively, mlp, normal
 from unbraid.errors import InexactError
-from unbraid.form import _linearised, scalar, trace
+from unbraid.form import _linearised, trace
+from unbraid.results import scalar
 from unbraid.unravel import attribute, unravel
 
 

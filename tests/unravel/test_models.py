@@ -12,8 +12,9 @@ from book_networks import LINEAR, batch, features
 from networks import F64, error, lively, normal
 from unbraid.errors import InexactError
 from unbraid.form import trace
+from unbraid.freeze import freeze
 from unbraid.unravel import unravel
-from unbraid.walk import Cotangents, constants, freeze, record, run, walk
+from unbraid.walk import Cotangents, constants, record, run, walk
 
 # timm and transformers warn about their own and each other's deprecations.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -194,7 +195,7 @@ def test_the_identity_sees_a_lost_constant():
 def test_a_model_with_an_operator_that_has_no_rule():
     """The refusal reaches the caller of freeze with operator and module, from within a real model."""
     _, args, kwargs, form = made("convnext_atto")
-    from unbraid.walk import _freezer
+    from unbraid.freeze import _freezer
 
     rules = {name: rule for name, rule in _freezer.RULES.items() if name != "layer_norm"}
     with pytest.MonkeyPatch.context() as patch:

@@ -9,7 +9,7 @@ from handmade import parallel
 from networks import normal
 from unbraid.graph import Add
 from unbraid.walk import Chosen, Lengths, Marks, Masks, Polynomials, Tape, record, walk
-from unbraid.walk._masks import distinct
+from unbraid.walk._path_stacks import distinct
 
 NARROW = {-1: torch.float64, 0: torch.float32, 1: torch.bfloat16}
 

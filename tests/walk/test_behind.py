@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unbraid import trace
-from unbraid.form import lesioned
+from unbraid.sweep import lesioned
 from unbraid.walk import Room, merge, run, run_variants, schedule, used
 
 DEPTH, MIXES = 4, 3

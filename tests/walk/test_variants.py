@@ -17,8 +17,8 @@ from handmade import EXAMPLES, subsets
 from networks import Chain, Residual, error, lively, mlp, normal
 from properties.test_form import built, plans
 from unbraid import trace
-from unbraid.form import lesioned
 from unbraid.graph import Add, Segment, Stream, reads, rewired
+from unbraid.sweep import lesioned
 from unbraid.walk import NONE, Room, dimension, merge, run, run_variants, schedule, used
 
 

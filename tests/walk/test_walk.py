@@ -11,18 +11,7 @@ import torch
 from handmade import EXAMPLES, Plain, bare, chain, nested, parallel, plain, scalar_chain
 from networks import error, normal
 from unbraid.graph import Add
-from unbraid.walk import (
-    Cotangents,
-    Counts,
-    Lengths,
-    Masks,
-    Polynomials,
-    Tape,
-    path_counts,
-    record,
-    run,
-    walk,
-)
+from unbraid.walk import Cotangents, Counts, Lengths, Masks, Polynomials, Tape, path_counts, record, run, walk
 
 SUM = 1e-10
 

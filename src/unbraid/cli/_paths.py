@@ -16,8 +16,8 @@ from unbraid.cli._trace import Model, Pretrained, Shape, Weights
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unbraid.form import Target
     from unbraid.report.sections import PathFacts
+    from unbraid.results import Target
 
 __all__ = ["paths"]
 
@@ -77,7 +77,7 @@ def _target(text: str | None) -> "tuple[Target, str]":
     """A class, a pair, or each example's largest output; and how to call it."""
     if text is None:
         from unbraid.cli._spectrum import LARGEST
-        from unbraid.form import largest
+        from unbraid.results import largest
 
         return largest, LARGEST
     try:
@@ -93,7 +93,7 @@ def _target(text: str | None) -> "tuple[Target, str]":
 
 def _loss(labels: "Tensor") -> "Target":
     """The cross-entropy of each example."""
-    from unbraid.form import classification_loss, loss_target
+    from unbraid.results import classification_loss, loss_target
 
     return loss_target(classification_loss, labels)
 

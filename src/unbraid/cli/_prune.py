@@ -18,7 +18,7 @@ from unbraid.cli._trace import Model, Pretrained, Shape, Weights
 if TYPE_CHECKING:
     from unbraid import Pruning, Ranking, ResidualForm
     from unbraid.cli._pruned import Task
-    from unbraid.form import BranchLike
+    from unbraid.discover import BranchLike
 
 __all__ = ["prune"]
 

@@ -6,8 +6,8 @@ from unbraid.cli._model import Loaded
 
 if TYPE_CHECKING:
     from unbraid import ResidualForm
-    from unbraid.form import Target
     from unbraid.report.sections import PathFacts
+    from unbraid.results import Target
 
 __all__ = ["LARGEST", "path_facts"]
 

@@ -39,7 +39,7 @@ def load_weights(model: "nn.Module", path: Path) -> None:
 
 
 def _read(path: Path) -> "dict[str, Tensor]":
-    from unbraid.form import read_tensors
+    from unbraid.saved import read_tensors
 
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}.")

@@ -12,7 +12,7 @@ from torch import Tensor
 from unbraid.data._arrays import Over, from_arrays
 from unbraid.data._dataset import Dataset
 from unbraid.errors import CheckpointError, DataError
-from unbraid.form import stored
+from unbraid.saved import stored
 
 __all__ = ["load"]
 

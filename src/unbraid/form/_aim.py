@@ -2,19 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from unbraid.capture import named_outputs
 from unbraid.errors import InexactError, TargetError
-from unbraid.form._outputs import named_outputs
-from unbraid.form._target import Target, constant, target_of
+from unbraid.form._core import Form
 from unbraid.graph import Graph, Segment, Stream
+from unbraid.results import Target, constant, target_of
 from unbraid.walk import Tape
-
-if TYPE_CHECKING:
-    from unbraid.form._form import ResidualForm
 
 TARGET = "the target"
 _NAMED = 5  # outputs that a message names
@@ -99,7 +97,7 @@ def _graded(
     return leaves, result, read
 
 
-def explained(form: "ResidualForm", values: Mapping[str, Any], target: Target, returned: Any = None) -> Tensor:
+def explained(form: Form, values: Mapping[str, Any], target: Target, returned: Any = None) -> Tensor:
     """The target of a form's outputs, given by stream: one number for each example.
 
     A function receives what was returned, or else what the model would return, made of these values.

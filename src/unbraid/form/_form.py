@@ -1,44 +1,48 @@
+"""The residual form of a model: what can be asked of it and made of it."""
+
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from rich.table import Table
 from rich.tree import Tree
-from torch import Tensor
 
 from unbraid._modes import outside_modes
-from unbraid.errors import Refusal
-from unbraid.form._block import Block
-from unbraid.form._device import to_device
-from unbraid.form._edit import coarsest, deleted, under_autocast, widened
-from unbraid.form._equation import Equation, equation
-from unbraid.form._heads import Split, by_heads
-from unbraid.form._load import Loading
-from unbraid.form._order import interchangeable, reorder
-from unbraid.form._outputs import output_stream
-from unbraid.form._result import Result, finite
+from unbraid.capture import output_stream
+from unbraid.discover import (
+    BlockLike,
+    BranchLike,
+    Equation,
+    Split,
+    by_heads,
+    equation,
+    interchangeable,
+    part_of,
+    reorder,
+)
+from unbraid.form._core import Form
 from unbraid.form._show import block_row, form_rows, form_table, form_text, form_tree
-from unbraid.form._signature import Signature, as_call
-from unbraid.form._store import save
-from unbraid.form._values import on_meta, refuse_empty_inputs, refuse_empty_weights
-from unbraid.form._verify import Origin, Verification, verify
-from unbraid.form._which import BlockLike, BranchLike, part_of
-from unbraid.graph import Add, Graph, Segment, Stream, differentiable
-from unbraid.walk import Lengths, State, Tape, device_of, like, path_counts, record, run
+from unbraid.form._verify import Verification, verify
+from unbraid.graph import (
+    deleted,
+    made_on,
+    moved,
+    on_device,
+    widened,
+)
+from unbraid.results import finite
+from unbraid.saved import Facts, save, state_from
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-_WIDE = frozenset({torch.float64, torch.complex128})
-
-
 @dataclass(frozen=True, eq=False, repr=False)
-class ResidualForm(Result):
+class ResidualForm(Form):
     """The residual form of a model: h_k = P_k(S_k h_{k−1} + Σ_j f_{k,j}(h_{k−1})) for any graph of such blocks.
 
     It is a weighted graph that is never changed: every edit returns another form. Parameters are shared with the model.
@@ -64,97 +68,6 @@ class ResidualForm(Result):
         explains: the output stream that analyses explain, where another was chosen than the first that carries data.
     """
 
-    graph: Graph
-    blocks: tuple[Block, ...]
-    state: State
-    learned: frozenset[str]
-    signature: Signature
-    stream: str
-    dtype: torch.dtype
-    tracer: str
-    tolerance: float | None = None
-    error: float = float("nan")
-    silent: tuple[Block, ...] = ()
-    refusals: tuple[Refusal, ...] = ()
-    origin: Origin | None = field(default=None)
-    deletions: tuple[int | tuple[int, int], ...] = ()
-    moved: tuple[int, ...] = ()
-    heads: bool = False
-    notes: tuple[str, ...] = ()
-    explains: str | None = None
-
-    @property
-    def streams(self) -> Mapping[str, Stream]:
-        """Every stream by its id."""
-        return self.graph.streams
-
-    @property
-    def segments(self) -> tuple[Segment, ...]:
-        """The segments in order of execution."""
-        return self.graph.segments
-
-    @property
-    def adds(self) -> tuple[Add, ...]:
-        """The residual additions in order of execution, those of nested blocks included."""
-        return self.graph.adds
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """The streams at which the trunks begin."""
-        return self.graph.sources
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """The output streams."""
-        return self.graph.outputs
-
-    @property
-    def output(self) -> str:
-        """The output that analyses explain: the first that carries data, or the one chosen by `explaining`."""
-        if self.explains is not None:
-            return self.explains
-        return next(stream for stream in self.outputs if stream in self.graph.carried)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # the model's own signature, whatever it is
-        """What the model would return.
-
-        Raises:
-            TypeError: the arguments do not fit the traced signature.
-            ShapeError: a tensor's fixed sizes differ from the traced ones.
-            TraceError: the form has no weights, and the inputs have values.
-            DataError: an input has no values, and the weights have.
-        """
-        inputs = self.signature.bind(args, kwargs)
-        if any(isinstance(value, Tensor) and value.is_meta for value in inputs.values()) != on_meta(self.state):
-            refuse_empty_weights(self.state)
-            refuse_empty_inputs(inputs)
-        return self.signature.result(run(self.graph, self.state, inputs))
-
-    @outside_modes
-    def values(self, args: Any, kwargs: Mapping[str, Any] | None, streams: tuple[str, ...]) -> dict[str, Any]:
-        """Run the form without gradients and return the values of some streams."""
-        with torch.no_grad():
-            return run(self.graph, self.state, self.inputs(args, kwargs), keep=streams)
-
-    @outside_modes
-    def tape(self, args: Any, kwargs: Mapping[str, Any] | None = None) -> Tape:
-        """Run the form and keep what pulling cotangents back through its segments needs."""
-        return record(self.graph, self.state, self.inputs(args, kwargs))
-
-    def inputs(self, args: Any, kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The input streams of a call; `args` and `kwargs` as for `trace`.
-
-        Raises:
-            TypeError: as of a call.
-            ShapeError: as of a call.
-            TraceError: the form has no weights.
-            DataError: an input has no values.
-        """
-        inputs = self.signature.bind(*as_call(args, kwargs))
-        refuse_empty_weights(self.state)
-        refuse_empty_inputs(inputs)
-        return inputs
-
     @outside_modes
     def verify(self, args: Any, kwargs: Mapping[str, Any] | None = None) -> Verification:
         """Check the form against the model at an input, and at a further one of another batch size.
@@ -166,7 +79,9 @@ class ResidualForm(Result):
 
     def to(self, device: torch.device | str) -> "ResidualForm":
         """The same form with its state on a device, and tensors that its code makes made there."""
-        return to_device(self, torch.device(device))
+        device = torch.device(device)
+        origin = self.origin and replace(self.origin, graph=made_on(self.origin.graph, device))
+        return replace(self, graph=on_device(self.graph, device), state=moved(self.state, device), origin=origin)
 
     @outside_modes
     def save(self, folder: Path | str) -> Path:
@@ -182,10 +97,57 @@ class ResidualForm(Result):
             CheckpointError: the folder cannot be written, another process writes into it, or it holds something else
                 than a form; what it held is untouched.
         """
-        return save(self, Path(folder))
+        facts = Facts(
+            learned=self.learned,
+            layers=self.origin.layers if self.origin else (),
+            heads=self.heads,
+            deletions=self.deletions,
+            moved=self.moved,
+            tolerance=self.tolerance,
+            error=self.error,
+            silent=tuple(block.index for block in self.silent),
+            notes=self.notes,
+        )
+        return save(Path(folder), self.origin.program if self.origin else None, self.signature, self.state, facts)
 
-    # ResidualForm.load(folder) reads a saved form; form.load(folder) gives this form the weights of a folder.
-    load = Loading()
+    @outside_modes
+    def with_weights(
+        self, folder: Path | str, *, stream: bool = False, device: torch.device | str = "cpu"
+    ) -> "ResidualForm":
+        """The form with the weights of a folder, such as one traced with device="meta" has none.
+
+        Names, sizes and the lengths of the files are checked now, without reading the weights;
+        `form.verify(args)` then compares the form with its graph before the cut.
+
+        Args:
+            folder: a .safetensors file, or a folder of them as transformers and timm write it, sharded or not, or a
+                saved form, of which the weights alone are taken.
+            stream: leave the weights in the files: each segment reads its own when its turn comes, forward and
+                backward, and lets go of them. Memory then holds the activations and the weights of one segment.
+            device: where it is to run; what is read goes there.
+
+        Raises:
+            CheckpointError: a file is damaged, or lacks a tensor, or has one of other sizes; it is named.
+        """
+        origin = self.origin
+        known = () if origin is None else (origin.tied, origin.computed)
+        state = state_from(Path(folder), self.state, *known)
+        # The model has not these weights: from here on the captured graph before the cut is what the form is checked
+        # with.
+        origin = origin and replace(origin, model=None)
+        loaded = replace(self, state=state, origin=origin, error=float("nan"), silent=()).to(device)
+        return loaded if stream else replace(loaded, state={name: loaded.state[name] for name in loaded.state})
+
+    @staticmethod
+    def load(*_: object, **__: object) -> NoReturn:
+        """What was `ResidualForm.load(folder)` is `unbraid.load(folder)`; `form.load(folder)` is `form.with_weights`.
+
+        Raises:
+            AttributeError: always.
+        """
+        raise AttributeError(
+            "ResidualForm.load(folder) is now unbraid.load(folder), and form.load(folder) is form.with_weights(folder)."
+        )
 
     @outside_modes
     def without(self, *which: BranchLike) -> "ResidualForm":
@@ -202,7 +164,7 @@ class ResidualForm(Result):
             IndexError: there is no such block or branch.
             ShapeError: a plain layer changes the size, so that no identity can take its place.
         """
-        parts = tuple(part_of(self, part, "without") for part in which)
+        parts = tuple(part_of(self.blocks, part, "without") for part in which)
         branches = {block.index: len(block.branches) for block in self.all_blocks}
         graph = deleted(self.graph, parts, branches)
         return replace(self, graph=graph, deletions=(*self.deletions, *parts), error=float("nan"))
@@ -229,28 +191,6 @@ class ResidualForm(Result):
         graph, blocks = by_heads(self.graph, self.blocks)
         return replace(self, graph=graph, blocks=blocks, heads=True)
 
-    @property
-    def precision(self) -> torch.dtype:
-        """The coarsest type in which anything of the data is computed: bfloat16 in a float32 model under autocast.
-
-        Sums of terms and paths are exact to its rounding. Inside autocast the form computes as the model does there.
-        """
-        return torch.float64 if self._double else under_autocast(self._coarsest, device_of(self.state))
-
-    @cached_property
-    def _coarsest(self) -> torch.dtype:
-        return coarsest(self.graph, self.dtype)
-
-    @cached_property
-    def _double(self) -> bool:
-        """Whether what it is given or has learned is in float64: a sum in float64 alone is no reason to widen."""
-        if self.dtype not in _WIDE:
-            return False
-        given = (self.streams[stream].dtype for stream in self.graph.inputs if stream in self.streams)
-        learned = (like(self.state, name).dtype for name in self.learned)
-        floating = {dtype for dtype in (*given, *learned) if differentiable(dtype)}
-        return not floating or not floating.isdisjoint(_WIDE)
-
     def explaining(self, output: str | int | None) -> "ResidualForm":
         """The form whose analyses explain another of the model's outputs.
 
@@ -261,7 +201,9 @@ class ResidualForm(Result):
         Raises:
             TargetError: there is no such output, or it carries no data; it names those that do.
         """
-        return self if output is None else replace(self, explains=output_stream(self, output))
+        if output is None:
+            return self
+        return replace(self, explains=output_stream(self.signature.output, self.graph.carried, output))
 
     def reorder(self, order: Sequence[BlockLike]) -> "ResidualForm":
         """The form with its blocks in another order (Veit et al. 2016, section 4.3).
@@ -280,48 +222,20 @@ class ResidualForm(Result):
                 something that it reads.
             ShapeError: two blocks that would meet disagree in shape.
         """
-        return reorder(self, order)
-
-    @property
-    def order(self) -> tuple[int, ...]:
-        """The indices of the blocks in the order in which they run."""
-        return self.moved or tuple(range(len(self.blocks)))
+        graph, moved = reorder(self.graph, self.blocks, self.order, self.stream, order)
+        return replace(self, graph=graph, moved=moved, error=float("nan"))
 
     def interchangeable(self) -> list[list[int]]:
         """The positions whose blocks can change places: of one trunk, and of one shape before and after the block."""
-        return interchangeable(self)
+        return interchangeable(self.graph, self.blocks, self.order, self.stream)
 
     @cached_property
     def exact(self) -> "ResidualForm":
         """The form that analyses run: in float64 with casts to narrower types widened, otherwise the form itself."""
-        if not self._double:
+        if not self.in_double:
             return self
         graph, state = widened(self.graph, self.state)
         return self if graph is self.graph else replace(self, graph=graph, state=state)
-
-    def lengths(self, nested: bool = False) -> Lengths:
-        """What counts as the length of a path: every branch of every top-level block 1.
-
-        Args:
-            nested: open the blocks inside branches: then entering the outer branch adds 0 and each inner branch 1.
-        """
-        if nested:
-            return Lengths.opened(self.adds, {b.index: b.parent for b in self.all_blocks if b.parent is not None})
-        return Lengths.top_level(self.adds, tuple(block.index for block in self.blocks))
-
-    @property
-    def all_blocks(self) -> tuple[Block, ...]:
-        """The top-level blocks and those inside their branches, by index."""
-        found, waiting = [], list(self.blocks)
-        while waiting:
-            block = waiting.pop()
-            found.append(block)
-            waiting.extend(block.nested)
-        return tuple(sorted(found, key=lambda block: block.index))
-
-    def path_counts(self, nested: bool = False) -> list[int]:
-        """The number of paths from the sources to the output that pass m branches, m = 0, 1, ...; exact integers."""
-        return path_counts(self.graph, self.lengths(nested), self.output)
 
     def equation(self) -> Equation:
         """Equations 11.5 and 11.6 of Prince (2023) for this model, as text and as LaTeX."""

@@ -26,12 +26,11 @@ import torch
 from torch import Tensor
 
 from unbraid.form._aim import TARGET, aimed, explained, outputs_read
-from unbraid.form._exactness import check_sum
-from unbraid.form._examples import Examples, examples
 from unbraid.form._form import ResidualForm
-from unbraid.form._target import Target
-from unbraid.graph import Graph, subgraph
-from unbraid.walk import Cotangents, Lengths, State, Tape, constants, freeze, record, run, walk
+from unbraid.freeze import freeze
+from unbraid.graph import Graph, State, subgraph
+from unbraid.results import Examples, Target, check_sum, examples
+from unbraid.walk import Cotangents, Lengths, Tape, constants, record, run, walk
 
 Function = Callable[[Mapping[str, Any]], Tensor]  # a target, of the values of a graph's outputs by stream
 

@@ -1,22 +1,19 @@
 """How a form is shown: text, a table for the terminal, HTML for a notebook."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from unbraid.form._stateful import drawn
-
-if TYPE_CHECKING:
-    from unbraid.form._block import Block
-    from unbraid.form._form import ResidualForm
+from unbraid.discover import Block, drawn
+from unbraid.form._core import Form
 
 _COLUMNS = ("", "block", "skip", "branches", "after", "nested", "shape", "parameters", "where")
 
 
-def form_table(form: "ResidualForm") -> Table:
+def form_table(form: Form) -> Table:
     """The blocks, one a row; the measured error below."""
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -32,7 +29,7 @@ def form_table(form: "ResidualForm") -> Table:
     return table
 
 
-def form_text(form: "ResidualForm") -> str:
+def form_text(form: Form) -> str:
     """The table in plain characters."""
     rows = [_COLUMNS, *(cells(block) for block in _running(form))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -40,7 +37,7 @@ def form_text(form: "ResidualForm") -> str:
     return "\n".join([headline(form), *lines, *form.notes, footline(form)])
 
 
-def form_tree(form: "ResidualForm") -> Tree:
+def form_tree(form: Form) -> Tree:
     """Source, blocks and stream from top to bottom; a block's branches, and the blocks inside them, to the right."""
     tree = Tree(escape(f"{headline(form)}; {footline(form)}"))
     for source in form.sources:
@@ -51,7 +48,7 @@ def form_tree(form: "ResidualForm") -> Tree:
     return tree
 
 
-def _grow(tree: Tree, block: "Block") -> None:
+def _grow(tree: Tree, block: Block) -> None:
     skip = {"identity": "h", "projection": "S h", "none": ""}[block.skip]
     functions = [f"f{j}(h)" if len(block.branches) > 1 else "f(h)" for j in range(len(block.branches))]
     after = f", then {' '.join(block.after)}" if block.after else ""
@@ -65,7 +62,7 @@ def _grow(tree: Tree, block: "Block") -> None:
                 _grow(branch, nested)
 
 
-def _running(form: "ResidualForm") -> list["Block"]:
+def _running(form: Form) -> list[Block]:
     """The blocks in the order in which they run."""
     return [form.blocks[index] for index in form.order]
 
@@ -74,14 +71,14 @@ def _sizes(shape: tuple[int | str, ...]) -> str:
     return "×".join(map(str, shape))
 
 
-def form_rows(form: "ResidualForm") -> list[dict[str, Any]]:
+def form_rows(form: Form) -> list[dict[str, Any]]:
     """One dict a block, in the order in which they run; lists as text."""
     rows = [block_row(block) for block in _running(form)]
     joined = {"branches": ", ", "after": ", ", "shape": "×"}
     return [{k: joined[k].join(map(str, v)) if k in joined else v for k, v in row.items()} for row in rows]
 
 
-def block_row(block: "Block") -> dict[str, Any]:
+def block_row(block: Block) -> dict[str, Any]:
     """A block as plain values."""
     return {
         "index": block.index,
@@ -96,7 +93,7 @@ def block_row(block: "Block") -> dict[str, Any]:
     }
 
 
-def headline(form: "ResidualForm") -> str:
+def headline(form: Form) -> str:
     """How many blocks there are, and of what kind."""
     kinds = [block.skip for block in form.blocks]
     parts = [f"{kinds.count(kind)} {kind}" for kind in ("identity", "projection", "none") if kind in kinds]
@@ -104,7 +101,7 @@ def headline(form: "ResidualForm") -> str:
     return f"{count} (skips: {', '.join(parts)})"
 
 
-def footline(form: "ResidualForm") -> str:
+def footline(form: Form) -> str:
     """How exact the form is, what the check could not see, and what differs from run to run."""
     silent = f"; silent: {', '.join(block.name for block in form.silent)}" if form.silent else ""
     exact = "not run" if form.error != form.error else f"form(x) equals model(x) to {form.error:.1e}"
@@ -112,7 +109,7 @@ def footline(form: "ResidualForm") -> str:
     return f"{exact}{silent}{random}"
 
 
-def cells(block: "Block") -> tuple[str, ...]:
+def cells(block: Block) -> tuple[str, ...]:
     """One block as text, in the order of the columns."""
     return (
         str(block.index),

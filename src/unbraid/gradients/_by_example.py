@@ -10,8 +10,11 @@ from torch.func import grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
+from unbraid.discover import by_chance
 from unbraid.errors import InexactError
-from unbraid.form import Batch, ResidualForm, by_chance, explained, loss_target
+from unbraid.form import ResidualForm, explained
+from unbraid.results import loss_target
+from unbraid.sweep import Batch
 from unbraid.walk import run
 
 Loss = Callable[[Any, Any], Tensor]

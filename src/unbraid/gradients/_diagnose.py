@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid.errors import InexactError
-from unbraid.form import Batches, ResidualForm, Result, Row, classification_loss, each_batch, plain, trace
+from unbraid.form import ResidualForm, trace
 from unbraid.gradients._autocorrelation import Autocorrelation
 from unbraid.gradients._coherence import Coherence, example_coherence
 from unbraid.gradients._neighbours import neighbours
 from unbraid.gradients._remedies import Build
 from unbraid.gradients._signal import Signal, signal
+from unbraid.results import Result, Row, classification_loss, plain
+from unbraid.sweep import Batches, each_batch
 
 # Beyond these a number is a finding. Each is a rule of thumb, printed with the number that passes it.
 _FOLD = 100.0  # growth or decay of variance, or of gradients, from one end to the other

@@ -2,8 +2,9 @@ from dataclasses import dataclass
 from typing import final
 
 from unbraid._figures import Axes, Figure
-from unbraid.form import Log, Row
 from unbraid.gradients._diagnose import Diagnosis, diagnose
+from unbraid.results import Row
+from unbraid.sweep import Log
 
 
 @final

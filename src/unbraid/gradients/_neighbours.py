@@ -4,8 +4,10 @@ import torch
 from torch import Tensor
 
 from unbraid.errors import UnbraidError
-from unbraid.form import Batches, ResidualForm, each_batch, first_float
+from unbraid.form import ResidualForm
 from unbraid.gradients._autocorrelation import Autocorrelation, input_autocorrelation, line
+from unbraid.results import first_float
+from unbraid.sweep import Batches, each_batch
 
 __all__ = ["neighbours"]
 

@@ -7,8 +7,10 @@ from torch import Tensor
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
-from unbraid.form import Batches, ResidualForm, Result, Row, as_rows, classification_loss, each_batch
+from unbraid.form import ResidualForm
 from unbraid.gradients._by_example import EPS, Loss, cosines_of, gradients_of, norms_of, rows_of
+from unbraid.results import Result, Row, as_rows, classification_loss
+from unbraid.sweep import Batches, each_batch
 
 
 @dataclass(frozen=True, eq=False, repr=False)

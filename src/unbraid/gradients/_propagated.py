@@ -6,9 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.form import Batch, Linearised, ResidualForm, channel_dimension, explained, loss_target
+from unbraid.discover import channel_dimension
+from unbraid.form import Linearised, ResidualForm, explained
 from unbraid.graph import Add, Segment, makes, reads
 from unbraid.ranks import Row
+from unbraid.results import loss_target
+from unbraid.sweep import Batch
 from unbraid.walk import Tape
 
 SOURCE, SUM, SKIP, BRANCH, PRODUCT = "source", "sum", "skip", "branch", "product"
@@ -40,7 +43,7 @@ class Propagated:
     def __init__(self, form: ResidualForm, loss: Callable[[Any, Any], Tensor] | None) -> None:
         self.form, self.loss = form, loss
         self.adds = [add for add in form.adds if add.block < len(form.blocks)]
-        self._channels = [channel_dimension(form, add.block) for add in self.adds]
+        self._channels = [channel_dimension(form.graph, add.block) for add in self.adds]
 
     def row(self, batch: Batch) -> Row:
         """Sums over the batch, by "PLACE WHAT"; and the number of the step where nan first appears, if any does."""

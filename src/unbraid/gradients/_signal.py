@@ -11,20 +11,10 @@ from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
 from unbraid._renamed import keep_before
-from unbraid.form import (
-    Batches,
-    Brief,
-    Keep,
-    ResidualForm,
-    Result,
-    Row,
-    as_rows,
-    classification_loss,
-    each_row,
-    finite,
-    numbered,
-)
+from unbraid.form import ResidualForm
 from unbraid.gradients._propagated import BRANCH, PRODUCT, SKIP, SOURCE, SUM, NotFinite, Propagated
+from unbraid.results import Brief, Result, Row, as_rows, classification_loss, finite, numbered
+from unbraid.sweep import Batches, Keep, each_row
 
 
 @dataclass(frozen=True, eq=False, repr=False)

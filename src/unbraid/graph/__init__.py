@@ -3,6 +3,8 @@
 It is immutable and does nothing by itself: `unbraid.walk` runs and differentiates it, `unbraid.form` makes it.
 """
 
+from unbraid.graph._device import made_on, on_device
+from unbraid.graph._edits import Part, Spared, coarsest, deleted, under_autocast, widened
 from unbraid.graph._modules import runnable
 from unbraid.graph._operators import (
     POINTWISE,
@@ -18,10 +20,10 @@ from unbraid.graph._operators import (
     takes_all,
     values_read,
 )
+from unbraid.graph._state import State, Streamed, detached, device_of, joined, lies, like, moved, rereading, resident
 from unbraid.graph._types import (
     SKIP,
     Add,
-    Code,
     Graph,
     Order,
     Role,
@@ -42,27 +44,44 @@ __all__ = [
     "SKIP",
     "Add",
     "Carrier",
-    "Code",
     "Graph",
     "Order",
+    "Part",
     "Role",
     "Segment",
+    "Spared",
+    "State",
     "Step",
     "Stream",
+    "Streamed",
     "affine",
     "carrier",
+    "coarsest",
+    "deleted",
+    "detached",
+    "device_of",
     "differentiable",
     "is_float",
+    "joined",
     "jointly_affine",
+    "lies",
+    "like",
+    "made_on",
     "makes",
     "mixing",
+    "moved",
     "name_of",
     "needed",
+    "on_device",
     "reads",
+    "rereading",
+    "resident",
     "rewired",
     "runnable",
     "shape_only",
     "subgraph",
     "takes_all",
+    "under_autocast",
     "values_read",
+    "widened",
 ]

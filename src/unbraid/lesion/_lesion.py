@@ -9,9 +9,12 @@ from rich.table import Table
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid._renamed import keep_and_stateful_before
-from unbraid.form import Batches, Keep, Metric, ResidualForm, Result, Row, as_rows, lesioned, refuse_stateful, sweep
+from unbraid.discover import refuse_stateful
+from unbraid.form import ResidualForm
 from unbraid.lesion._names import LesionSet, Sets, the_names, the_sets
 from unbraid.lesion._replace import NOTHING, Place, Replacement, means, others
+from unbraid.results import Result, Row, as_rows
+from unbraid.sweep import Batches, Keep, Metric, lesioned, sweep
 
 _SAID = {
     "zero": "output left out",

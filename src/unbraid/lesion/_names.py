@@ -2,7 +2,8 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import SupportsIndex, TypeAlias
 
-from unbraid.form import Block, BlockLike, BranchLike, ResidualForm, part_name, part_of
+from unbraid.discover import Block, BlockLike, BranchLike, part_name, part_of
+from unbraid.form import ResidualForm
 
 # A block, or one of its branches as (block, branch), branches from 0.
 Part: TypeAlias = int | tuple[int, int]
@@ -20,9 +21,9 @@ def the_sets(form: ResidualForm, sets: Sets) -> tuple[LesionSet, ...]:
         return tuple(combinations(blocks, 1 if sets == "single" else 2))
     alone = (str, Block, SupportsIndex)
     given = ((which,) if isinstance(which, alone) else which for which in sets)
-    return tuple(tuple(part_of(form, part, "lesion") for part in which) for which in given)
+    return tuple(tuple(part_of(form.blocks, part, "lesion") for part in which) for which in given)
 
 
 def the_names(form: ResidualForm, sets: Iterable[LesionSet]) -> tuple[str, ...]:
     """What is deleted: "layer1.0 + layer2.1"."""
-    return tuple(" + ".join(part_name(form, part) for part in which) or "nothing" for which in sets)
+    return tuple(" + ".join(part_name(form.blocks, part) for part in which) or "nothing" for which in sets)

@@ -8,7 +8,10 @@ import torch
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid._renamed import keep_and_stateful_before
-from unbraid.form import Batches, Keep, Metric, ResidualForm, Result, Row, as_rows, refuse_stateful, sweep
+from unbraid.discover import refuse_stateful
+from unbraid.form import ResidualForm
+from unbraid.results import Result, Row, as_rows
+from unbraid.sweep import Batches, Keep, Metric, sweep
 
 
 @dataclass(frozen=True, repr=False)

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from unbraid._progress import how_many, progress
 from unbraid.errors import DataError
-from unbraid.form import Batch, Batches, Feed, ResidualForm, each_row
-from unbraid.graph import Stream
+from unbraid.form import ResidualForm
+from unbraid.graph import Stream, device_of
 from unbraid.ranks import Row
-from unbraid.walk import device_of
+from unbraid.sweep import Batch, Batches, Feed, each_row
 
 Place = tuple[int, int]
 _EXAMPLES = "number of examples"  # among sums that have the names of streams

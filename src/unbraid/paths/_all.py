@@ -7,9 +7,10 @@ from torch import Tensor
 from unbraid._modes import outside_modes
 from unbraid._progress import progress
 from unbraid._renamed import split_before
-from unbraid.form import TARGET, Linearised, ResidualForm, Target, sum_error
+from unbraid.form import TARGET, Linearised, ResidualForm
 from unbraid.graph import Step, makes
 from unbraid.paths._paths import Paths, paths_of
+from unbraid.results import Target, sum_error
 from unbraid.walk import Masks, PathStack, distinct, pass_back, path_counts
 
 _MOST = 2**20

@@ -3,7 +3,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from unbraid._figures import Axes, Figure
-from unbraid.form import Examples, Result, Row, as_rows
+from unbraid.results import Examples, Result, Row, as_rows
 
 
 class ByLength(Result):

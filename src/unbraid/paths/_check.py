@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.form import TARGET, Linearised, ResidualForm, Target, explained, relative_error, sum_error
-from unbraid.graph import Add, Graph, Segment, Step, Stream, subgraph
-from unbraid.walk import BlockSet, Lengths, Polynomial, detached, run
+from unbraid.form import TARGET, Linearised, ResidualForm, explained
+from unbraid.graph import Add, Graph, Segment, Step, Stream, detached, subgraph
+from unbraid.results import Target, relative_error, sum_error
+from unbraid.walk import BlockSet, Lengths, Polynomial, run
 
 _HALF = 0.5
 

@@ -8,9 +8,11 @@ from torch import Tensor
 from unbraid._modes import outside_modes
 from unbraid._progress import progress
 from unbraid._renamed import split_before
-from unbraid.form import TARGET, BlockLike, Linearised, ResidualForm, Target, branch_of, index_of
+from unbraid.discover import BlockLike, branch_of, index_of
+from unbraid.form import TARGET, Linearised, ResidualForm
 from unbraid.graph import SKIP
 from unbraid.paths._paths import Paths, counted, paths_of
+from unbraid.results import Target
 from unbraid.walk import NOT_MET, Chosen, walk
 
 
@@ -72,9 +74,9 @@ def _as_masks(
     masks = torch.full((len(paths), len(linear.lengths.columns)), SKIP, device="cpu")
     for row, choices in enumerate(paths):
         for which, branch in choices.items():
-            block = index_of(linear.form, which, "chosen_paths", nested=False)
+            block = index_of(linear.form.blocks, which, "chosen_paths", nested=False)
             skips = branch in (SKIP, "skip")
-            number = SKIP if skips else branch_of(linear.form, block, branch, "chosen_paths")
+            number = SKIP if skips else branch_of(linear.form.blocks, block, branch, "chosen_paths")
             masks[row, linear.lengths.columns[block]] = number
     return masks
 

@@ -8,12 +8,14 @@ from torch import Tensor
 
 from unbraid._modes import outside_modes
 from unbraid._renamed import split_before
-from unbraid.form import TARGET, BlockLike, Linearised, ResidualForm, Target, gradient_error, said_of
-from unbraid.graph import Graph, subgraph
+from unbraid.discover import BlockLike
+from unbraid.form import TARGET, Linearised, ResidualForm, gradient_error
+from unbraid.graph import Graph, joined, subgraph
 from unbraid.paths._by_length import ByLength, per_example
 from unbraid.paths._check import largest_of, model_error, spectrum_error
 from unbraid.paths._place import add_of, block_of, place_of
-from unbraid.walk import Lengths, Polynomial, Polynomials, joined, path_counts, run, walk
+from unbraid.results import Target, said_of
+from unbraid.walk import Lengths, Polynomial, Polynomials, path_counts, run, walk
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -2,8 +2,10 @@ from dataclasses import dataclass
 from typing import final
 
 from unbraid._figures import Axes, Figure
-from unbraid.form import BlockLike, Log, Row
+from unbraid.discover import BlockLike
 from unbraid.paths._mean import MeanSpectrum, mean_spectrum
+from unbraid.results import Row
+from unbraid.sweep import Log
 
 
 @final

@@ -11,21 +11,14 @@ from torch import Tensor
 from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
 from unbraid._renamed import keep_before, split_before
-from unbraid.form import (
-    Batch,
-    Batches,
-    BlockLike,
-    Keep,
-    ResidualForm,
-    classification_loss,
-    each_row,
-    loss_target,
-    said_of,
-)
+from unbraid.discover import BlockLike
+from unbraid.form import ResidualForm
 from unbraid.paths._by_length import ByLength
 from unbraid.paths._gradient import GradientSpectrum, counts_of, gradient_spectrum
 from unbraid.paths._place import block_of, place_of
 from unbraid.ranks import Row
+from unbraid.results import classification_loss, loss_target, said_of
+from unbraid.sweep import Batch, Batches, Keep, each_row
 
 
 @dataclass(frozen=True, eq=False, repr=False)

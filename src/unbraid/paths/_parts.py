@@ -9,21 +9,12 @@ from torch import Tensor
 
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
-from unbraid.form import (
-    TARGET,
-    BlockLike,
-    Linearised,
-    ResidualForm,
-    Result,
-    Row,
-    Target,
-    as_rows,
-    gradient_error,
-    said_of,
-)
+from unbraid.discover import BlockLike
+from unbraid.form import TARGET, Linearised, ResidualForm, gradient_error
 from unbraid.paths._by_length import per_example
 from unbraid.paths._check import largest_of, parts_error
 from unbraid.paths._place import place_of
+from unbraid.results import Result, Row, Target, as_rows, said_of
 from unbraid.walk import BlockSet, Marks, walk
 
 

@@ -6,8 +6,9 @@ from jaxtyping import Float, Int16, Int64
 from torch import Tensor
 
 from unbraid._figures import Axes, Figure
-from unbraid.form import Linearised, Result, Row, as_rows, said_of
+from unbraid.form import Linearised
 from unbraid.graph import SKIP
+from unbraid.results import Result, Row, as_rows, said_of
 from unbraid.walk import NOT_MET
 
 _DRAWN = 64

@@ -1,4 +1,5 @@
-from unbraid.form import BlockLike, ResidualForm, index_of
+from unbraid.discover import BlockLike, index_of
+from unbraid.form import ResidualForm
 from unbraid.graph import Add
 
 
@@ -23,7 +24,7 @@ def block_of(form: ResidualForm, at: BlockLike) -> int | None:
     if isinstance(at, str) and (at == "source" or at in form.sources):
         return None
     try:
-        return index_of(form, at, "at")
+        return index_of(form.blocks, at, "at")
     except IndexError as error:
         if not isinstance(at, str):
             raise

@@ -6,10 +6,11 @@ from torch import Tensor
 
 from unbraid._modes import outside_modes
 from unbraid._renamed import split_before
-from unbraid.form import TARGET, Linearised, ResidualForm, Target
+from unbraid.form import TARGET, Linearised, ResidualForm
 from unbraid.graph import SKIP
 from unbraid.paths._chosen import followed
 from unbraid.paths._paths import Paths
+from unbraid.results import Target
 from unbraid.walk import NOT_MET, Counts, walk
 
 

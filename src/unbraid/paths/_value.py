@@ -9,7 +9,8 @@ from torch import Tensor
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid._renamed import split_before
-from unbraid.form import TARGET, Linearised, ResidualForm, Result, Row, Target, as_rows, said_of, sum_error
+from unbraid.form import TARGET, Linearised, ResidualForm
+from unbraid.results import Result, Row, Target, as_rows, said_of, sum_error
 from unbraid.walk import Polynomials, path_counts, walk
 
 

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
-from unbraid.form import Batches, ResidualForm, Result, Row, as_rows
+from unbraid.form import ResidualForm
 from unbraid.prune._measure import Reading, before_and_after, cosine, follows, read, summed
+from unbraid.results import Result, Row, as_rows
+from unbraid.sweep import Batches
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from unbraid.form import Draws, ResidualForm, drawing, relative_error, untouched
+from unbraid.capture import Draws, drawing, untouched
+from unbraid.form import ResidualForm
+from unbraid.results import relative_error
 
 Call = tuple[tuple[Any, ...], Mapping[str, Any], Any]
 

@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid._progress import how_many, progress
-from unbraid.form import Batches, ResidualForm, each_batch
+from unbraid.form import ResidualForm
 from unbraid.graph import Add, Graph, Segment, Step, Stream, differentiable, makes, needed
+from unbraid.sweep import Batches, each_batch
 from unbraid.walk import run
 
 Removal: TypeAlias = int | tuple[int, int]

@@ -6,7 +6,8 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from unbraid.form import ResidualForm
-from unbraid.walk import lies, run
+from unbraid.graph import lies
+from unbraid.walk import run
 
 
 @final

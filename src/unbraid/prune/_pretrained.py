@@ -9,10 +9,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from unbraid.form import Draws, drawing, run_untouched, tolerance
+from unbraid.capture import Draws, drawing, run_untouched
 from unbraid.prune._call import distance, outputs
 from unbraid.prune._facts import lists, trials
 from unbraid.prune._surgery import Cut
+from unbraid.results import tolerance
 
 Difference: TypeAlias = frozenset[tuple[str, Any, Any]]
 

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from unbraid._modes import outside_modes
+from unbraid.capture import as_call, bare
+from unbraid.discover import BranchLike, part_of
 from unbraid.errors import InexactError
-from unbraid.form import BranchLike, ResidualForm, as_call, bare, part_of
+from unbraid.form import ResidualForm
 from unbraid.prune._call import flops, outputs
 from unbraid.prune._pruning import Pruning
 from unbraid.prune._surgery import alike
@@ -82,7 +84,7 @@ def pruning(
         InexactError: the result's outputs are not those of form.without(...).
     """
     model, _ = bare(model)
-    which = tuple(part_of(form, part, "prune") for part in remove)
+    which = tuple(part_of(form.blocks, part, "prune") for part in remove)
     _check_same(model, form)
     example = _example(form, args, kwargs)
     without = form.without(*which)

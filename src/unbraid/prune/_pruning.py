@@ -6,7 +6,7 @@ from rich.console import Console
 from torch import nn
 
 from unbraid._figures import Axes, Figure
-from unbraid.form import Result, Row, as_rows, finite
+from unbraid.results import Result, Row, as_rows, finite
 
 How: TypeAlias = Literal["members", "branches", "graph"]
 

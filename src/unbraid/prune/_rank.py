@@ -7,9 +7,10 @@ from torch import Tensor
 
 from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
+from unbraid.discover import BranchLike, part_name, part_of
 from unbraid.errors import TargetError
-from unbraid.form import Batches, BranchLike, Metric, ResidualForm, each_batch, lesioned, part_name, part_of, sweep
-from unbraid.graph import differentiable
+from unbraid.form import ResidualForm
+from unbraid.graph import detached, differentiable
 from unbraid.prune._measure import (
     Over,
     Reading,
@@ -23,7 +24,8 @@ from unbraid.prune._measure import (
     vectors,
 )
 from unbraid.prune._ranking import By, Ranking
-from unbraid.walk import detached, run
+from unbraid.sweep import Batches, Metric, each_batch, lesioned, sweep
+from unbraid.walk import run
 
 
 @outside_modes
@@ -97,7 +99,7 @@ def rank(
 def _groups(form: ResidualForm, groups: Iterable[Iterable[BranchLike]] | None) -> tuple[tuple[Removal, ...], ...]:
     if groups is None:
         return tuple((block.index,) for block in form.blocks if branches_of(form, (block.index,)))
-    chosen = tuple(tuple(part_of(form, part, "rank") for part in group) for group in groups)
+    chosen = tuple(tuple(part_of(form.blocks, part, "rank") for part in group) for group in groups)
     for group in chosen:
         if not branches_of(form, group):
             raise ValueError(f"rank: a group is at least one branch that the form has; {list(group)} came.")
@@ -105,7 +107,7 @@ def _groups(form: ResidualForm, groups: Iterable[Iterable[BranchLike]] | None) -
 
 
 def _name(form: ResidualForm, group: Sequence[Removal]) -> str:
-    names = [part_name(form, part) for part in group]
+    names = [part_name(form.blocks, part) for part in group]
     return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
 
 

@@ -6,8 +6,8 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from unbraid._figures import Axes, Figure
-from unbraid.form import Result, Row, as_rows, numbered, plain
 from unbraid.prune._measure import Removal
+from unbraid.results import Result, Row, as_rows, numbered, plain
 
 By: TypeAlias = Literal["influence", "lesion", "gradient"]
 

@@ -74,7 +74,7 @@ def _remedy(form: ResidualForm) -> str:
     if form.origin is not None and form.origin.program is not None:
         return (
             f"Keep the form of the pruned model instead: form.without({gone}).save(folder) and "
-            "unbraid.ResidualForm.load(folder), form being that of the whole model."
+            "unbraid.load(folder), form being that of the whole model."
         )
     return (
         "Keep its state_dict() instead, prune the whole model again with "

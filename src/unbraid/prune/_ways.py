@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unbraid.form import ResidualForm, check_error, tolerance
+from unbraid.form import ResidualForm
 from unbraid.prune._call import distance, outputs
 from unbraid.prune._module import FormModule
 from unbraid.prune._pretrained import cached_error, is_pretrained, mend, uniform
 from unbraid.prune._pruning import How
 from unbraid.prune._surgery import counters, idle_members, renumber_rest, substitutes, take_out
 from unbraid.prune._work import Path, Work, members
+from unbraid.results import check_error, tolerance
 
 
 @dataclass(frozen=True, eq=False)

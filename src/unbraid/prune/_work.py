@@ -7,7 +7,8 @@ from typing import TypeAlias
 
 from torch import Tensor, fx, nn
 
-from unbraid.form import ResidualForm, scope
+from unbraid.capture import scope
+from unbraid.form import ResidualForm
 from unbraid.graph import Segment, shape_only
 
 Path: TypeAlias = tuple[str, ...]

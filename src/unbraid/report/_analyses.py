@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from unbraid.errors import UnbraidError
-from unbraid.form import each_batch, first_float
 from unbraid.gradients import Diagnosis, diagnose, example_coherence, input_autocorrelation, line
 from unbraid.lesion import lesion, reorderings
 from unbraid.paths import (
@@ -24,6 +23,8 @@ from unbraid.paths import (
 from unbraid.report import sections
 from unbraid.report._content import Section
 from unbraid.report._subject import MOST_PATHS, Subject
+from unbraid.results import first_float
+from unbraid.sweep import each_batch
 from unbraid.unravel import unravel
 
 __all__ = ["ANALYSES", "Analysis", "run"]

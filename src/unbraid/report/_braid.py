@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from unbraid.form import Block
+from unbraid.discover import Block
 from unbraid.lesion import LesionStudy
 from unbraid.paths import GradientParts, GradientSpectrum, Paths, ValueSpectrum
 from unbraid.report._content import Braid, finite

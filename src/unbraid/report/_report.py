@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unbraid.form import Batches, ResidualForm, Target
+    from unbraid.form import ResidualForm
     from unbraid.report._content import Page, Section
     from unbraid.report._subject import Loss, Subject
+    from unbraid.results import Target
+    from unbraid.sweep import Batches
 
 NAMES = ("terms", "lens", "spectrum", "values", "paths", "lesions", "orders", "signal", "examples", "neighbours")
 
@@ -49,9 +51,9 @@ def report(
         DataError: there is no batch, or one is no pair of inputs and labels.
         OSError: a file cannot be written.
     """
-    from unbraid.form import classification_loss
     from unbraid.report._subject import Subject
     from unbraid.report._write import check_path, write
+    from unbraid.results import classification_loss
 
     check_path(path)
     subject = Subject.of(form, batches, name, loss or classification_loss, target)

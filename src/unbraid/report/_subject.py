@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from unbraid.errors import DataError
-from unbraid.form import Batch, Batches, ResidualForm, Target, classification_loss, each_batch, largest
+from unbraid.form import ResidualForm
+from unbraid.results import Target, classification_loss, largest
+from unbraid.sweep import Batch, Batches, each_batch
 
 __all__ = ["Subject"]
 
@@ -94,7 +96,7 @@ class Subject:
     @property
     def python(self) -> str:
         """The target as code writes it."""
-        return "unbraid.form.largest" if self.target is largest else "target"
+        return "unbraid.results.largest" if self.target is largest else "target"
 
     @property
     def light(self) -> bool:

@@ -20,7 +20,7 @@ from unbraid import _folder
 from unbraid._folder import Generation
 from unbraid._openfile import OpenFile
 from unbraid.errors import CheckpointError
-from unbraid.form import read_tensors
+from unbraid.saved import read_tensors
 from unbraid.train._run import Epoch
 
 __all__ = ["Checkpoint", "check_weights", "exists", "put_weights", "read", "write", "write_diverged"]

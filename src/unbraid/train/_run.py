@@ -11,7 +11,7 @@ from rich.text import Text
 from torch import nn
 
 from unbraid._figures import Axes, Figure
-from unbraid.form import Result, Row, fill, finite
+from unbraid.results import Result, Row, fill, finite
 from unbraid.train._recipe import Recipe
 
 if TYPE_CHECKING:

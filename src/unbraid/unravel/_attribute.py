@@ -8,13 +8,14 @@ from torch import Tensor
 
 from unbraid._modes import outside_modes
 from unbraid._renamed import gone
-from unbraid.form import Examples, Linearised, ResidualForm, Target
-from unbraid.graph import Add, Graph, Segment, Step, makes, reads, subgraph
+from unbraid.form import Linearised, ResidualForm
+from unbraid.freeze import freeze
+from unbraid.graph import Add, Graph, Segment, State, Step, makes, reads, subgraph
+from unbraid.results import Examples, Target
 from unbraid.unravel._attribution import Attribution, attributed
 from unbraid.unravel._head import frozen_head
 from unbraid.unravel._shelf import Shelf
 from unbraid.unravel._way import CONSTANTS, INPUT, By, Origin, Way, in_order, names_of, parts_of, taken_by
-from unbraid.walk import State, freeze
 
 
 @gone(split='give by="head"')

@@ -6,7 +6,8 @@ from rich.table import Table
 from torch import Tensor
 
 from unbraid._figures import Axes, Figure
-from unbraid.form import Examples, Linearised, Result, Row, as_rows, said_of, sum_error
+from unbraid.form import Linearised
+from unbraid.results import Examples, Result, Row, as_rows, said_of, sum_error
 
 
 @dataclass(frozen=True, eq=False, repr=False)

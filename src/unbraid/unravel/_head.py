@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.form import Linearised, ResidualForm, Target, explained
+from unbraid.form import Linearised, ResidualForm, explained
 from unbraid.graph import subgraph
+from unbraid.results import Target
 from unbraid.unravel._readout import readout
 from unbraid.walk import run
 

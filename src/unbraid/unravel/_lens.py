@@ -5,11 +5,13 @@ from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from unbraid._figures import Axes, Figure
+from unbraid.discover import by_chance
 from unbraid.errors import InexactError
-from unbraid.form import Result, Row, as_rows, by_chance
+from unbraid.freeze import freeze
 from unbraid.graph import subgraph
+from unbraid.results import Result, Row, as_rows
 from unbraid.unravel._push import FrozenTrunk
-from unbraid.walk import freeze, run
+from unbraid.walk import run
 
 
 @dataclass(frozen=True, eq=False, repr=False)

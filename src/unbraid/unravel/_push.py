@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unbraid.discover import by_chance
 from unbraid.errors import InexactError
-from unbraid.form import ResidualForm, by_chance
-from unbraid.graph import Add, Graph, Segment, differentiable, subgraph
+from unbraid.form import ResidualForm
+from unbraid.freeze import freeze
+from unbraid.graph import Add, Graph, Segment, State, differentiable, subgraph
 from unbraid.unravel._way import CONSTANTS, INPUT, Origin, Way, parts_of
-from unbraid.walk import State, freeze
 
 
 @dataclass(frozen=True, eq=False)

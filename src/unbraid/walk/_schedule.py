@@ -1,3 +1,21 @@
+"""The order in which the nodes of merged variants run: place by place, nodes of one kind as one larger batch.
+
+Of the example in `_merge`, two variants of three blocks, with room for as many nodes as there are:
+
+    groups    [0]  [1]  [2]  [3]  [4, 5]  [6, 7]       f3 runs once, at h2 and h1 as one batch
+    finished                               0, 1        variants whose outputs are there
+    last                2: values 0, 1    4: 3         after the third node nobody reads x and f1(x) any more, and so on
+
+With room for one node at a place the variants part where they differ, and one is finished before the other goes on:
+
+    groups    [0]  [1]  [2]  [3]  [4]  [6]  [5]  [7]
+    finished                           0         1
+
+They part by rows: those that serve the fewest variants are finished first, and the whole model is one row that waits.
+Additions take as many rows as the branches before them, where there is room for nearly as many of both
+(`_memory_budget`).
+"""
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

@@ -5,9 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from unbraid.graph import Add, Graph, Segment, differentiable, makes, name_of, reads
+from unbraid.graph import Add, Graph, Segment, State, detached, differentiable, makes, name_of, reads
 from unbraid.walk._run import execute
-from unbraid.walk._state import State, detached
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from unbraid.graph import State
+from unbraid.walk._batched_steps import Stacks
 from unbraid.walk._merge import Merged
 from unbraid.walk._schedule import Schedule
-from unbraid.walk._stacks import Stacks
-from unbraid.walk._state import State
 
 
 def run_variants(

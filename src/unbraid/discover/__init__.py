@@ -1,0 +1,46 @@
+"""Operators to blocks: which additions are residual, what the skip and the branches are, and the graph cut at them.
+
+Only this room knows what a skip connection is.
+"""
+
+from unbraid.discover._anatomy import Anatomy, anatomy
+from unbraid.discover._block import Block, every_block
+from unbraid.discover._block_nodes import Found
+from unbraid.discover._block_parameters import parameters
+from unbraid.discover._chance import by_chance, drawn, refuse_stateful
+from unbraid.discover._channels import channel_dimension
+from unbraid.discover._cut import cut
+from unbraid.discover._dataflow import Dataflow
+from unbraid.discover._equation import Equation, equation
+from unbraid.discover._find import find
+from unbraid.discover._lookup import BlockLike, BranchLike, branch_of, index_of, part_name, part_of
+from unbraid.discover._reorder import interchangeable, reorder
+from unbraid.discover._split_heads import Split, by_heads
+
+__all__ = [
+    "Anatomy",
+    "Block",
+    "BlockLike",
+    "BranchLike",
+    "Dataflow",
+    "Equation",
+    "Found",
+    "Split",
+    "anatomy",
+    "branch_of",
+    "by_chance",
+    "by_heads",
+    "channel_dimension",
+    "cut",
+    "drawn",
+    "equation",
+    "every_block",
+    "find",
+    "index_of",
+    "interchangeable",
+    "parameters",
+    "part_name",
+    "part_of",
+    "refuse_stateful",
+    "reorder",
+]

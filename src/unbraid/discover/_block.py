@@ -1,0 +1,49 @@
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Skip: TypeAlias = Literal["identity", "projection", "none"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One residual block, h ← P(S h + Σ_j f_j(h)).
+
+    Attributes:
+        index: its number; top-level blocks count from 0 in order of execution, nested ones from there on.
+        name: the path of the module that it belongs to.
+        skip: what S is: the identity, a projection, or nothing in a plain layer.
+        branches: the name of each branch f_j.
+        after: the names of the operators of P, what the trunk does between the addition and the next fork.
+        nested: the blocks inside its branches.
+        parent: the block and the branch, from 0, in which it lies, as `without` takes them; None at the top level.
+        shape: the sizes of the sum; a free size is the text of its symbol.
+        parameters: how many numbers its branches and its skip learn.
+        source: file and line of the addition in the model's own code, with folders.
+    """
+
+    index: int
+    name: str
+    skip: Skip
+    branches: tuple[str, ...]
+    after: tuple[str, ...]
+    nested: tuple["Block", ...]
+    parent: tuple[int, int] | None
+    shape: tuple[int | str, ...]
+    parameters: int
+    source: str
+
+    @property
+    def where(self) -> str:
+        """File and line of the addition, without folders: "modeling_gpt2.py:412"."""
+        return self.source.rsplit("/", 1)[-1]
+
+
+def every_block(top: Sequence[Block]) -> tuple[Block, ...]:
+    """Top-level blocks and those inside their branches, by index."""
+    blocks, waiting = list[Block](), list(top)
+    while waiting:
+        block = waiting.pop()
+        blocks.append(block)
+        waiting.extend(block.nested)
+    return tuple(sorted(blocks, key=lambda block: block.index))

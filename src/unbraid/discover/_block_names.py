@@ -1,0 +1,194 @@
+"""How blocks and their branches are called: by the modules of the model that make them.
+
+    x = x + self.attn(x)                                  in a module "layers.0"
+    x = x + self.fc2(gelu(self.fc1(x)))
+
+Both sums stand in layers.0, which therefore names neither. The first block is called by the module whose result is
+added, "layers.0.attn"; so is the second, by the last of its two: "layers.0.fc2". But a module that holds a block's sum
+and what makes its branch, and no other block besides those inside, is the block: "layer1.0" of a ResNet. Where code
+works with bare parameters, their names stand for modules; where it has none, an operator's does. What then still
+has one name is one module called twice, and its second call ends in "@1".
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import zip_longest
+
+from torch import fx
+
+from unbraid.capture import Path, common, printable, scope, scopes
+from unbraid.discover._block_nodes import Found
+from unbraid.discover._dataflow import Dataflow
+from unbraid.graph import mixing, name_of
+
+__all__ = ["Names"]
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """What makes one branch.
+
+    Attributes:
+        weights: the innermost module that ran all of its weights.
+        last: the modules that ran the last of them, outermost first.
+        further: that weight's own path, where it says more.
+        instead: an operator, where there is neither module nor weight.
+    """
+
+    weights: Path
+    last: tuple[Path, ...]
+    further: tuple[Path, ...]
+    instead: str
+
+
+@dataclass(frozen=True, eq=False)
+class Names:
+    """The names of blocks and branches.
+
+    Attributes:
+        flow: the data flow of the graph.
+        blocks: the blocks.
+        parents: for each nested block the block and the branch that hold it.
+        regions: the nodes of each (block, operand).
+    """
+
+    flow: Dataflow
+    blocks: tuple[Found, ...]
+    parents: Mapping[int, tuple[int, int]]
+    regions: Mapping[tuple[int, int], Sequence[fx.Node]]
+
+    def all(self) -> list[tuple[str, tuple[str, ...]]]:
+        """For each block its name, which no other block has, and those of its branches, which differ."""
+        branches = [
+            [[printable(name) for name in names] for names in self._of_branches(number)]
+            for number in range(len(self.blocks))
+        ]
+        running = sorted(range(len(self.blocks)), key=lambda number: self.flow.order[self.blocks[number].add])
+        names = told_apart([self._of_block(number, branches[number]) for number in running])
+        own = dict(zip(running, names, strict=True))
+        return [(own[number], self._together(own[number], choices)) for number, choices in enumerate(branches)]
+
+    @staticmethod
+    def _together(block: str, branches: list[list[str]]) -> tuple[str, ...]:
+        """The names of a block's branches; an only one that could have the block's name has it."""
+        if len(branches) == 1 and _once(block) in branches[0]:
+            return (block,)
+        return tuple(told_apart(branches))
+
+    def _of_block(self, number: int, branches: list[list[str]]) -> list[str]:
+        """What a block may be called, the shortest first."""
+        if self._is_module(number):
+            return [printable(".".join(self._around[number]))]
+        if len(branches) == 1:
+            return branches[0]
+        paths = [tuple(choices[0].split(".")) for choices in branches]
+        begin = common(paths)
+        ends = dict.fromkeys(".".join(path[len(begin) :]) for path in paths)
+        return [".".join((*begin, "+".join(filter(None, ends))))]
+
+    def _of_branches(self, number: int) -> list[list[str]]:
+        """What each branch of a block may be called, the shortest first."""
+        around, makers = self._around[number], self._makers[number]
+        whole = len(makers) == 1 and makers[0].weights == around[: len(makers[0].weights)]
+        if whole and self._is_module(number):
+            return [[".".join(around)]]
+        choices = []
+        for maker in makers:
+            below = [".".join(path) for path in (*maker.last, *maker.further) if len(path) > len(around)]
+            choices.append(below or [".".join((*around, maker.instead))])
+        return choices
+
+    def _is_module(self, number: int) -> bool:
+        """Whether the module around a block holds no other block, besides those inside and its own further calls."""
+        around, inside = self._around[number], self._inside(number)
+        return bool(around) and all(
+            other in inside or home[: len(around)] != around or self._again(number, other)
+            for other, home in enumerate(self._homes)
+        )
+
+    def _again(self, number: int, other: int) -> bool:
+        """Whether another block is the same at another call: made by the same modules, and added in the same one."""
+        return (self._homes[number], self._makers[number]) == (self._homes[other], self._makers[other])
+
+    def _inside(self, number: int) -> set[int]:
+        """A block and those nested in it, at any depth."""
+        inside, waiting = {number}, [number]
+        while waiting:
+            outer = waiting.pop()
+            inner = [block for block, (parent, _) in self.parents.items() if parent == outer]
+            inside.update(inner)
+            waiting += inner
+        return inside
+
+    @cached_property
+    def _homes(self) -> list[Path]:
+        """For each block the module in which its sum stands."""
+        return [scope(block.add) for block in self.blocks]
+
+    @cached_property
+    def _around(self) -> list[Path]:
+        """For each block the innermost module that ran its sum and what makes its branches."""
+        return [
+            common([home, *(maker.last[-1] for maker in makers if maker.last)])
+            for home, makers in zip(self._homes, self._makers, strict=True)
+        ]
+
+    @cached_property
+    def _makers(self) -> list[tuple[_Maker, ...]]:
+        return [
+            tuple(self._maker(self.regions[number, j] or [branch]) for j, branch in enumerate(block.branches))
+            for number, block in enumerate(self.blocks)
+        ]
+
+    def _maker(self, nodes: Sequence[fx.Node]) -> _Maker:
+        """By the nodes with matrices of weights, not by the norm before them; or by those that mix; or by the last."""
+        heavy = [node for node in nodes if self.flow.weighs(node)]
+        heavy = heavy or [node for node in nodes if mixing(node)] or [*nodes[-1:]]
+        last = heavy[-1]
+        weight = self._weight(last)
+        modules = tuple(scopes(last))
+        more = (weight,) if weight is not None and weight not in modules else ()
+        return _Maker(common([scope(node) for node in heavy]), modules, more, name_of(last))
+
+    def _weight(self, node: fx.Node) -> Path | None:
+        """The path of the weight that a node reads; of "fc.weight" that of its module, "fc"."""
+        waiting = [a for a in node.all_input_nodes if a in self.flow.parametric]
+        while waiting:
+            weight = waiting.pop(0)
+            if weight.op == "placeholder":
+                path = tuple(self.flow.state[weight.name].split("."))
+                return path[:-1] if path[-1] == "weight" and len(path) > 1 else path
+            waiting += [a for a in weight.all_input_nodes if a in self.flow.parametric]
+        return None
+
+
+def _once(name: str) -> str:
+    """The name without the mark of a further call."""
+    return re.sub(r"@\d+$", "", name)
+
+
+def told_apart(choices: Sequence[Sequence[str]]) -> list[str]:
+    """One name for each: the shortest that will do, or a longer one that tells apart; "@1" marks a second."""
+    alike = defaultdict(list)
+    for number, names in enumerate(choices):
+        alike[names[0]].append(number)
+    chosen = [names[0] for names in choices]
+    for numbers in alike.values():
+        levels = zip_longest(*(choices[number] for number in numbers))
+        for level in levels if len(numbers) > 1 else ():
+            names = [name or choices[number][-1] for name, number in zip(level, numbers, strict=True)]
+            if len(set(names)) == len(names):
+                for number, name in zip(numbers, names, strict=True):
+                    chosen[number] = name
+                break
+    seen, taken = Counter[str](), set(chosen)
+    for number, name in enumerate(chosen):
+        while seen[name] and f"{name}@{seen[name]}" in taken:
+            seen[name] += 1
+        if seen[name]:
+            chosen[number] = f"{name}@{seen[name]}"
+        seen[name] += 1
+    return chosen

@@ -1,0 +1,31 @@
+from dataclasses import dataclass
+
+from torch import fx
+
+from unbraid.discover._block import Skip
+from unbraid.graph import SKIP
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """One residual block, as nodes of the graph.
+
+    Attributes:
+        fork: the point from which skip and branches part.
+        add: the node that holds the sum.
+        skip: the operand that is S_k h; None in a plain layer.
+        branches: the operands that are f_{k,j}(h).
+        kind: what S_k is.
+    """
+
+    fork: fx.Node
+    add: fx.Node
+    skip: fx.Node | None
+    branches: tuple[fx.Node, ...]
+    kind: Skip
+
+    @property
+    def operands(self) -> tuple[tuple[int, fx.Node], ...]:
+        """The operands, each with its number: −1 for the skip, j ≥ 0 for branch j."""
+        skip = () if self.skip is None else ((SKIP, self.skip),)
+        return (*skip, *enumerate(self.branches))

@@ -1,0 +1,182 @@
+"""What makes an operand a branch over a fork, and what is none, with the reason.
+
+An operand that is subtracted needs a matrix of parameters. Without this rule the maxima that a soft-max takes off and
+PoolFormer's pooling without its input are branches; of a learned map the sign is a matter of its parameters.
+"""
+
+from torch import fx
+
+from unbraid.discover._block import Skip
+from unbraid.discover._block_nodes import Found
+from unbraid.discover._dataflow import Dataflow, same_shape
+from unbraid.discover._element_maps import Constant, Elements, unmoved
+from unbraid.discover._noise import is_noise
+from unbraid.discover._routes import way_up
+from unbraid.discover._summands import summands
+from unbraid.graph import Carrier, carrier, jointly_affine, mixing, name_of
+
+NO_DATA = "one operand carries no data"
+POINTWISE = "the other operand is a pointwise function of the first, without parameters"
+COPY = "the other operand is the first, moved or scaled: there is no branch"
+AFFINE = "both operands are affine, or maxima, in the tensor that they share: there is no branch"
+APART = "the operands are computed from disjoint parts of the tensor that they share"
+NOISE = "the other operand is noise, drawn with mean zero and scaled"
+MERGED = "the other operand is a trunk of its own, which begins before the fork: two trunks are merged"
+ELSEWHERE = "the other operand is the trunk itself, at another depth"
+TAKEN_OFF = "the other operand is subtracted, and has no matrix of parameters"
+
+
+class Judge:
+    """Judges operands over their forks.
+
+    Args:
+        flow: the data flow of the graph.
+        constant: the value of a placeholder that holds a constant, by its name; None for others.
+
+    Attributes:
+        blocks: the blocks found so far, by their sums.
+    """
+
+    def __init__(self, flow: Dataflow, constant: Constant) -> None:
+        self.flow = flow
+        self.constant = constant
+        self.blocks: dict[fx.Node, Found] = {}
+        self._elements: dict[fx.Node, Elements] = {}
+        self._known_apart: dict[tuple[fx.Node, fx.Node, fx.Node], bool] = {}
+
+    def elements(self, fork: fx.Node) -> Elements:
+        if fork not in self._elements:
+            self._elements = {fork: Elements(self.flow, fork, self.constant)}  # the last one alone: they are large
+        return self._elements[fork]
+
+    def objection(
+        self, fork: fx.Node, skip: fx.Node, branch: fx.Node, kind: Skip, *, held: bool, added: bool
+    ) -> str | None:
+        """Why an operand is no branch beside a skip over their fork; None if it is one.
+
+        Args:
+            fork: what both are computed from.
+            skip: the operand that carries it.
+            branch: the other operand.
+            kind: what the skip is.
+            held: whether a norm's scale counts as held, so that the norm is affine.
+            added: whether the branch is added, not subtracted.
+        """
+        region = self.flow.region(fork, branch)
+        if branch not in self.flow.carries:
+            return NO_DATA
+        if kind != "identity" and self.affine(fork, region, held=held):
+            return AFFINE
+        if not any(mixing(node) or self._has_parameters(node) for node in region):
+            return POINTWISE
+        if kind == "identity" and self._carries_all(fork, branch):
+            return COPY
+        if not added and not any(self.flow.weighs(node) for node in region):
+            return TAKEN_OFF
+        if is_noise(branch):
+            return NOISE
+        if objection := self._trunk(fork, region, branch, kind):
+            return objection
+        return APART if self._apart(fork, skip, branch) else None
+
+    def affine(self, fork: fx.Node, region: list[fx.Node], *, held: bool) -> bool:
+        """Whether all that lies between a fork and an operand is affine, or a maximum.
+
+        What else data decide is held where it scales element by element. A matrix that they decide is not, attention's
+        pattern say, unless all that happens is one product with it, of two maps of one tensor: a score.
+        """
+        inside, products = {fork, *region}, 0
+        for node in region:
+            data = self.flow.data(node)
+            below = [read for read in data if read in inside]
+            if not jointly_affine(node, below, held=held):
+                return False
+            beside = [read for read in data if read not in inside]
+            if beside and not jointly_affine(node, data, held=held):
+                products += 1
+                if mixing(node) and not all(self._alike(fork, read) for read in beside):
+                    return False
+        return products < 2 or not any(mixing(node) and self._has_others(node, inside) for node in region)
+
+    def _has_others(self, node: fx.Node, inside: set[fx.Node]) -> bool:
+        return any(read not in inside for read in self.flow.data(node))
+
+    def _alike(self, fork: fx.Node, node: fx.Node) -> bool:
+        """Whether two tensors are affine in a third, as queries and keys are."""
+        return not self._carried(fork).isdisjoint(self._carried(node))
+
+    def _carried(self, node: fx.Node) -> set[fx.Node]:
+        """What a tensor is affine in; pooled queries are concatenated from a class token and the rest."""
+        carried, stack = set[fx.Node](), [node]
+        while stack:
+            way = [step.node for step in way_up(self.flow, stack.pop(), held=True)]
+            carried.update(way)
+            if name_of(way[-1]) in {"cat", "stack"}:
+                stack += [part for part in self.flow.data(way[-1]) if part not in carried]
+        return carried
+
+    def copies(self, fork: fx.Node, skip: fx.Node, node: fx.Node) -> float:
+        """How many times an operand holds the skip in sums of its own: g(x) − x holds x −1 times."""
+        elements = self.elements(fork)
+        times, total = {unmoved(node): 1.0}, 0.0
+        while times:  # from the last node to the first, so that each is met with all its copies at once
+            node = max(times, key=self.flow.order.__getitem__)
+            factor = times.pop(node)
+            if elements.same(node, skip):
+                total += factor
+            elif self.flow.order[node] > self.flow.order[fork]:
+                for below, number in summands(node):
+                    if isinstance(below, fx.Node):
+                        below = unmoved(below)
+                        times[below] = times.get(below, 0.0) + factor * number
+        return total
+
+    def scaled(self, fork: fx.Node, skip: fx.Node, node: fx.Node) -> bool:
+        """Whether an operand is the skip, element by element times numbers or parameters."""
+        while not self.elements(fork).same(node, skip):
+            data = self.flow.data(node)
+            if node.op != "call_function" or name_of(node) not in {"mul", "div", "neg"} or len(data) != 1:
+                return False
+            if carrier(node, data) is not Carrier.SCALED or not same_shape(node, data[0]):
+                return False
+            node = data[0]
+        return True
+
+    def _carries_all(self, fork: fx.Node, branch: fx.Node) -> bool:
+        """Whether a way of movements, numbers, parameters and norms alone leads from an operand to the fork."""
+        while branch is not fork:
+            data = self.flow.data(branch)
+            passed = carrier(branch, data)
+            if passed is None or passed is Carrier.MIXING or len(data) != 1:
+                return False
+            branch = data[0]
+        return True
+
+    def _apart(self, fork: fx.Node, skip: fx.Node, branch: fx.Node) -> bool:
+        if (fork, skip, branch) not in self._known_apart:
+            self._known_apart[fork, skip, branch] = self.elements(fork).apart(skip, branch)
+        return self._known_apart[fork, skip, branch]
+
+    def _trunk(self, fork: fx.Node, region: list[fx.Node], branch: fx.Node, kind: Skip) -> str | None:
+        """What is wrong where an operand is a trunk, or an affine map of one: its way up passes the skips of blocks.
+
+        A trunk that ends beside what the fork reaches is another one. One that begins at the fork is that of the skip:
+        beside a projection it was read at another depth, beside an identity it is the skip over whole blocks.
+        """
+        end, weakest, passed = branch, Carrier.SHAPE if kind == "identity" else Carrier.MIXING, False
+        while end is not fork:
+            further: fx.Node | None = None
+            if end in self.blocks:
+                further, passed = self.blocks[end].skip, True
+                weakest = min(weakest, Carrier.SCALED)
+            elif end.op == "call_function":
+                data = self.flow.data(end)
+                carried = carrier(end, data) if len(data) == 1 else None
+                further = data[0] if carried is not None and carried <= weakest else None
+            if further is None:
+                return MERGED if end is not branch and end not in region else None
+            end = further
+        return ELSEWHERE if passed and kind != "identity" else None
+
+    def _has_parameters(self, node: fx.Node) -> bool:
+        return not self.flow.parametric.isdisjoint(node.all_input_nodes)

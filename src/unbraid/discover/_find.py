@@ -1,0 +1,224 @@
+"""Every residual connection of a graph, by its data flow alone.
+
+A *join* is a sum, flattened (`_join`). Each of its operands is followed up the way that carries it (`_ways`): by
+movements alone (identity), or by what is affine as well (projection). It is a candidate for the skip where it meets a
+tensor, the *fork*, from which other operands are computed. Candidates are tried from the strongest to the weakest, and
+of equals the one with the nearest fork first, so that what hangs together closely is a block of its own:
+
+    x + (y + f(y)) = (x + f(y)) + y, y = g(x):     a block over y, inside the branch of a block over x
+
+Operands that are the skip once more, scaled by numbers or parameters, are collected into it; beside a projection, what
+is affine in the fork as well. Of the others those that stand the tests of `_branch` are branches. What is constant goes
+with a branch, as a bias does. The rest stays in the sum, in which the block is now one operand, and so on.
+
+A block's node must hold the plain sum of its operands: where the model has no such node, the sum is written anew.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from torch import fx
+
+from unbraid.capture import where
+from unbraid.discover._block import Skip
+from unbraid.discover._block_nodes import Found
+from unbraid.discover._branch import AFFINE, COPY, Judge
+from unbraid.discover._broadcast import spread_out, spreads
+from unbraid.discover._crossing import crossing
+from unbraid.discover._dataflow import Dataflow, same_shape
+from unbraid.discover._element_maps import Constant, no_constant
+from unbraid.discover._fused import unfuse
+from unbraid.discover._join import Join, Term, joins
+from unbraid.discover._movements import move_aside
+from unbraid.discover._partial_writes import Written
+from unbraid.discover._regroup import Group, Regrouping
+from unbraid.discover._routes import Step, met, way_up
+from unbraid.errors import Refusal
+from unbraid.graph import Carrier, is_float
+
+NEITHER = "neither operand reaches, by shape-only or affine operations, a tensor from which the other is computed"
+SPREAD = "its operands have different sizes: one is spread over the other"
+NOTHING = "the copies of the tensor that both operands carry cancel: nothing is left of the skip"
+CROSSING = "its skip and branch cross those of a block that begins earlier"
+NEGATIVE = "what carries the tensor that both share is subtracted: a negative multiple is no skip"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """All residual blocks in order of execution, and why the other additions are none.
+
+    Attributes:
+        blocks: the blocks.
+        refusals: the other additions of data, each with the reason.
+        flow: the data flow of the graph with the sums that were written anew.
+    """
+
+    blocks: tuple[Found, ...]
+    refusals: tuple[Refusal, ...]
+    flow: Dataflow
+
+
+def find(flow: Dataflow, constant: Constant = no_constant) -> Finding:
+    """Find the blocks; sums that no node holds are written into the graph.
+
+    Args:
+        flow: the data flow of the graph.
+        constant: the value of a placeholder that holds a constant, by its name; None for others.
+    """
+    if unfuse(flow):
+        flow = Dataflow(flow.graph, flow.state, flow.learned)
+    spread_out(flow)
+    if move_aside(flow, constant):
+        flow = _tidied(flow)
+    if Written(flow, constant).run():
+        flow = _tidied(flow)
+    finder = _Finder(flow, Judge(flow, constant))
+    for join in joins(flow.graph):
+        if join.head in flow.carries:
+            finder.visit(join)
+    flow = _tidied(flow)
+    crossed = dict.fromkeys(crossing(flow, finder.blocks.values()))
+    refusals = [Refusal(line, CROSSING) for add in crossed for line in finder.lines[add]]
+    blocks = tuple(block for add, block in finder.blocks.items() if add not in crossed)
+    return Finding(blocks, (*finder.refusals, *refusals), flow)
+
+
+def _tidied(flow: Dataflow) -> Dataflow:
+    """The data flow of the graph without what nobody reads."""
+    flow.graph.eliminate_dead_code(is_impure_node=lambda node: node.op in {"placeholder", "output"})
+    return Dataflow(flow.graph, flow.state, flow.learned)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """An operand that may be the skip, with the place on its way at which it meets what each other one comes from."""
+
+    skip: Term
+    way: Sequence[Step]
+    meets: Mapping[Term, int]
+
+    @property
+    def end(self) -> Step:
+        """The farthest meeting: what hangs on the way before it hangs on it, too."""
+        return self.way[max(self.meets.values())]
+
+
+class _Finder:
+    """Looks through the joins of a graph.
+
+    Attributes:
+        blocks: the blocks found, by their sums.
+        lines: the additions of the model that make up each of these sums, as lines of its code.
+        refusals: the additions that are none.
+    """
+
+    def __init__(self, flow: Dataflow, judge: Judge) -> None:
+        self.flow = flow
+        self.judge = judge
+        self.blocks = judge.blocks
+        self.lines: dict[fx.Node, list[str]] = {}
+        self.refusals: list[Refusal] = []
+
+    def visit(self, join: Join) -> None:
+        regrouping = Regrouping(self.flow, join)
+        while True:
+            group = self._group(join, regrouping.terms)
+            if not isinstance(group, Group):
+                break
+            lines = [where(node) for node in regrouping.meetings(group.operands)]
+            block = regrouping.block(group)
+            self.blocks[block.add], self.lines[block.add] = block, lines
+        regrouping.finish()
+        self.refusals += [Refusal(where(node), group) for node in regrouping.meetings(regrouping.with_data)]
+
+    def _group(self, join: Join, terms: Sequence[Term]) -> Group | str:
+        """The operands that make up a block, or why there is none."""
+        operands = [term for term in terms if _like(term, join.head)]
+        spread = len(operands) < 2 or any(
+            spreads(_tensor(term)) for term in operands if _tensor(term) in self.flow.carries
+        )
+        reason = SPREAD if spread else NEITHER
+        # A norm is next to affine: a skip may pass one, and yet beside a scaled skip it makes a branch of a pooling.
+        # Whatever carries data comes before a learned token: a bias that tied layers add leads to all earlier ones.
+        strengths = ((Carrier.SHAPE, True), (Carrier.MIXING, True), (Carrier.MIXING, False))
+        for data, (weakest, held) in product((True, False), strengths):
+            for candidate in self._candidates(operands, weakest, data=data, held=held):
+                group = self._judged(candidate, operands, held=held)
+                if isinstance(group, Group):
+                    return group
+                reason = group
+        return reason
+
+    def _candidates(self, operands: Sequence[Term], weakest: Carrier, *, data: bool, held: bool) -> list[_Candidate]:
+        """The operands, with data or without, whose way meets another's, the strongest and nearest meeting first."""
+        ways = {}
+        for term in operands:
+            if (_tensor(term) in self.flow.carries) is not data:
+                continue
+            way = way_up(self.flow, _tensor(term), held=held)
+            ways[term] = [step for step in way if step.strength <= weakest]
+        marked = dict.fromkeys(step.node for way in ways.values() for step in way)
+        above = met(self.flow, [_tensor(term) for term in operands], marked, self.blocks)
+        candidates = []
+        for skip, way in ways.items():
+            meets = {}
+            for term in operands:
+                places = [n for n, step in enumerate(way) if step.node in above[_tensor(term)]]
+                if term is not skip and places:
+                    meets[term] = places[0]
+            if meets:
+                candidates.append(_Candidate(skip, way, meets))
+        return sorted(candidates, key=self._rank)
+
+    def _rank(self, candidate: _Candidate) -> tuple[float, ...]:
+        order, end = self.flow.order, candidate.end
+        ranks = (end.strength, -order[end.node], len(candidate.way), order[_tensor(candidate.skip)])
+        return tuple(map(float, ranks))
+
+    def _judged(self, candidate: _Candidate, operands: Sequence[Term], *, held: bool) -> Group | str:
+        skip, fork = candidate.skip, candidate.end.node
+        rest = [term for term in operands if term is not skip]
+        same = [term for term in rest if self.judge.elements(fork).same(_tensor(term), _tensor(skip))]
+        moved_only = candidate.end.strength is Carrier.SHAPE
+        scaled = [
+            t for t in rest if moved_only and t not in same and self.judge.scaled(fork, _tensor(skip), _tensor(t))
+        ]
+        others = [term for term in candidate.meets if term not in (*same, *scaled)]
+        factor = skip.factor + sum(term.factor for term in same)
+        hidden = sum(term.factor * self.judge.copies(fork, _tensor(skip), _tensor(term)) for term in others)
+        if math.isclose(factor + hidden, 0, abs_tol=1e-9):
+            return NOTHING
+        unit = _unit(factor, [term.factor for term in others])
+        if factor / unit < 0:
+            return NEGATIVE
+        kind: Skip = "identity" if moved_only and not scaled and math.isclose(factor / unit, 1) else "projection"
+        objections = {}
+        for term in others:
+            place = candidate.way[candidate.meets[term]].node
+            added = term.factor / unit > 0
+            objections[term] = self.judge.objection(place, _tensor(skip), _tensor(term), kind, held=held, added=added)
+        branches = [term for term, objection in objections.items() if objection is None]
+        if not branches:
+            return next(filter(None, objections.values()), COPY)
+        affine = [term for term, objection in objections.items() if objection == AFFINE]
+        fork = candidate.way[max(candidate.meets[term] for term in (*branches, *affine))].node
+        return Group(fork, kind, skip, factor, (*same,), (*scaled, *affine), (*branches,), unit)
+
+
+def _unit(factor: float, others: Sequence[float]) -> float:
+    """What to divide a sum by so that its skip is the fork itself, as in 0.7·x + 0.7·f(x); else its sign."""
+    sign = -1.0 if factor < 0 and all(other < 0 for other in others) else 1.0
+    alike = all(math.isclose(abs(other), abs(factor)) for other in others)
+    return abs(factor) * sign if alike else sign
+
+
+def _like(term: Term, head: fx.Node) -> bool:
+    """Whether an operand is a tensor of floats of the sum's shape."""
+    return isinstance(term.node, fx.Node) and is_float(term.node) and same_shape(term.node, head)
+
+
+def _tensor(term: Term) -> fx.Node:
+    assert isinstance(term.node, fx.Node)
+    return term.node

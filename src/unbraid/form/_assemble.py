@@ -1,0 +1,169 @@
+"""A captured computation as a form: its blocks are found, or named layers taken for them, and the graph is cut."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import fx, nn
+
+from unbraid.capture import (
+    Capture,
+    Sizes,
+    plain_names,
+    printable,
+    scope,
+    sizes,
+    source,
+    tied,
+)
+from unbraid.discover import Anatomy, Block, Dataflow, Found, anatomy, cut, find, parameters
+from unbraid.errors import NotResidualError, Refusal, TraceError
+from unbraid.form._form import ResidualForm
+from unbraid.form._gradient_sources import modes
+from unbraid.form._origin import Origin
+from unbraid.graph import like
+
+
+def assemble(
+    captured: Capture, model: nn.Module | None, learned: Collection[str], layers: Sequence[str] = ()
+) -> ResidualForm:
+    """Find the blocks of a captured computation, or take the named layers for blocks, and cut it there.
+
+    Args:
+        captured: what the model computes.
+        model: the model, for checks; None where it is not at hand.
+        learned: the names of its parameters.
+        layers: the layers of a chain; empty to find residual blocks.
+    """
+    title = type(model).__name__ if model is not None else "the saved model"
+    if not layers:
+        flow = _dataflow(captured, learned)
+        finding = find(flow, captured.constant)
+        if not finding.blocks:
+            raise _not_residual(title, finding.refusals)
+        return _form(captured, anatomy(finding.flow, finding.blocks), model, title, refusals=finding.refusals)
+    flow = _dataflow(captured, learned)
+    found = tuple(_layer(flow, captured.graph, name) for name in layers)
+    form = _form(captured, Anatomy(_dataflow(captured, learned), found, {}), model, title, layers=tuple(layers))
+    named = zip(form.blocks, map(printable, layers), strict=True)
+    return replace(form, blocks=tuple(replace(block, name=name, branches=(name,)) for block, name in named))
+
+
+def _form(
+    captured: Capture,
+    parts: Anatomy,
+    model: nn.Module | None,
+    title: str,
+    *,
+    refusals: tuple[Refusal, ...] = (),
+    layers: tuple[str, ...] = (),
+) -> ResidualForm:
+    called = plain_names(node for node in captured.graph.nodes if node.name not in captured.names)
+    graph = cut(captured, parts)
+    graph = replace(graph, streams={s: replace(x, shape=called(x.shape)) for s, x in graph.streams.items()})
+    carried = next((stream for stream in graph.outputs if stream in graph.carried), None)
+    if carried is None:
+        raise TraceError(f"{title}: no output carries data from an input; there is nothing to explain.")
+    last = parts.last(next(node for node in captured.graph.nodes if node.name == carried))
+    end = parts.ends[max(parts.top_level) if last is None else last]
+    learned = parameters(graph, parts.parents, {captured.names[name] for name in parts.flow.learned}, tied(model))
+    operands = tuple(
+        (b.skip.name if b.skip else None, tuple(f.name for f in b.branches), b.add.name) for b in parts.blocks
+    )
+    return ResidualForm(
+        graph=graph,
+        blocks=tuple(_block(captured, parts, number, called, learned) for number in parts.top_level),
+        state=captured.state,
+        learned=frozenset(captured.names[name] for name in parts.flow.learned),
+        signature=captured.signature.renamed(called),
+        stream=end.name,
+        dtype=end.meta["val"].dtype,
+        tracer=captured.tracer,
+        notes=captured.notes,
+        refusals=refusals,
+        origin=Origin(
+            model,
+            captured.program,
+            layers,
+            captured.graph,
+            captured.names,
+            operands[: len(parts.top_level)],
+            tied=tied(model),
+            computed=frozenset(captured.state) - _saved(model, captured),
+            modes=() if model is None else modes(model),
+        ),
+    )
+
+
+def _block(
+    captured: Capture,
+    parts: Anatomy,
+    number: int,
+    called: Callable[[Sizes], Sizes],
+    learned: Mapping[int, frozenset[str]],
+) -> Block:
+    found = parts.blocks[number]
+    name, branches = parts.names[number]
+    inner = [other for other, (outer, _) in parts.parents.items() if outer == number]
+    return Block(
+        index=number,
+        name=name,
+        skip=found.kind,
+        branches=branches,
+        after=parts.after(number),
+        nested=tuple(_block(captured, parts, other, called, learned) for other in sorted(inner)),
+        parent=parts.parents.get(number),
+        shape=called(sizes(found.add.meta["val"])),
+        parameters=sum(like(captured.state, parameter).numel() for parameter in learned[number]),
+        source=source(found.add),
+    )
+
+
+def _saved(model: nn.Module | None, captured: Capture) -> set[str]:
+    return set(captured.state) if model is None else set(model.state_dict())
+
+
+def _dataflow(captured: Capture, learned: Collection[str]) -> Dataflow:
+    placeholders = [name for name, target in captured.names.items() if target in learned]
+    return Dataflow(captured.graph, captured.names, placeholders)
+
+
+def _not_residual(title: str, refusals: tuple[Refusal, ...]) -> NotResidualError:
+    seen = Counter((refusal.where, refusal.reason) for refusal in refusals)
+    shown = [f"  {where}: {reason} ({times}x)" for (where, reason), times in seen.most_common(5)]
+    more = [f"  and {len(seen) - 5} more kinds"] if len(seen) > 5 else []
+    return NotResidualError(
+        "\n".join(
+            [
+                f"{title}: no residual addition among its {len(refusals)} additions of data.",
+                *shown,
+                *more,
+                "  A plain network is cut at layers of your choice: unbraid.chain(model, args, layers=[...]).",
+            ]
+        ),
+        refusals=refusals,
+    )
+
+
+def _layer(flow: Dataflow, graph: fx.Graph, name: str) -> Found:
+    """Give a module's result a sum of its own: in h = f(h') there is nothing to add it to."""
+    path = tuple(name.split("."))
+    inside = [n for n in graph.nodes if scope(n)[: len(path)] == path and n in flow.carries]
+    entering = {n: None for node in inside for n in flow.data(node) if n not in set(inside)}
+    leaving = [n for n in inside if any(user not in set(inside) for user in n.users)]
+    if len(entering) != 1 or len(leaving) != 1:
+        raise TraceError(
+            f"chain: layer {name!r} must take one tensor that carries data and give one; "
+            f"{len(entering)} enter and {len(leaving)} leave. Name other layers."
+        )
+    (end,) = leaving
+    with graph.inserting_after(end):
+        total = graph.call_function(torch.ops.aten.alias.default, (end,))
+    total.meta = dict(end.meta)
+    # Where the layer's result is the model's output, the signature knows it by name.
+    total.name, end.name = end.name, total.name
+    flow.carries.add(total)
+    flow.reached.add(total)
+    end.replace_all_uses_with(total, delete_user_cb=lambda user: user is not total)
+    return Found(next(iter(entering)), total, None, (end,), "none")

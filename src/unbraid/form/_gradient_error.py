@@ -1,0 +1,136 @@
+"""How far apart two gradients lie, and why they may."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unbraid.capture import (
+    tensors_in,
+)
+from unbraid.discover import drawn
+from unbraid.errors import InexactError
+from unbraid.form._core import Form
+from unbraid.form._gradient_sources import ROOM, Leaves
+from unbraid.graph import coarsest, device_of, like, under_autocast
+from unbraid.results import tolerance
+
+# A gradient that is zero by symmetry (of the bias of keys, of a bias before a norm) is rounding alone: an error is
+# relative to this part of the largest gradient, at least.
+_FLOOR = 1e-3
+
+
+# A type whose unit of rounding is larger has too few digits for one bar; two roundings of one gradient lie this many
+# times as far apart as one lies from the truth, at most.
+_COARSE = 1e-4
+_LIKE = 4.0
+
+
+@dataclass(frozen=True)
+class GradientCheck:
+    """How closely a form's gradient follows the model's.
+
+    Attributes:
+        error: ‖form − model‖∞ / ‖model‖∞, the largest over inputs and parameters; nan where nothing was compared.
+        where: the input or parameter with that error.
+        unchecked: why nothing was compared; None where it was.
+    """
+
+    error: float
+    where: str = ""
+    unchecked: str | None = None
+
+
+def compared(
+    form: Form,
+    leaves: Leaves,
+    ours: list[Tensor | None],
+    theirs: list[Tensor | None],
+    exact: Callable[[], list[Tensor | None]],
+) -> GradientCheck:
+    worst, number = _worst(ours, theirs)
+    where = leaves.names[number] if worst else ""
+    precision = under_autocast(coarsest(form.graph, form.dtype), device_of(form.state))
+    bound = tolerance("sum", precision)
+    if not worst <= bound and _small(form) and torch.finfo(precision).eps > _COARSE:
+        # Gradients of few digits may depart by more, where large terms cancel; then how far rounding alone takes the
+        # form's own from its gradient in float64 is what counts.
+        bound = max(bound, _LIKE * _worst(ours, exact())[0])
+    if not worst <= bound:
+        sizes = (_size(ours[number]), _size(theirs[number]))
+        raise InexactError(
+            f"The form's gradient must be the model's own to {bound:g}; at {where!r} it departs by {worst:.2e}: its "
+            f"largest number is {sizes[0]:.3g} in the form, and {sizes[1]:.3g} in the model.\n" + _likely(form),
+            where=where,
+            error=worst,
+        )
+    return GradientCheck(worst, where)
+
+
+def _likely(form: Form) -> str:
+    """Why a gradient may be another one though all values are right, and what to do."""
+    model = form.origin.model if form.origin is not None else None
+    kept = _kept(model) if model is not None else None
+    if kept is not None:
+        return (
+            f"  The model keeps {kept!r} from an earlier call with the history of how it was made: autograd goes on "
+            "into that call, whose graph the form does not have.\n"
+            "  Let it be made without one: clear it, and call the model under torch.no_grad before it is traced."
+        )
+    return (
+        "  What the model's values do not show was lost when it was captured: a custom autograd.Function (its "
+        "backward is not seen; torch.utils.checkpoint with use_reentrant=True is one), a hook on a gradient, or a "
+        "region without gradients.\n"
+        "  Write it with torch.no_grad and detach, or with use_reentrant=False."
+    )
+
+
+def _kept(model: nn.Module) -> str | None:
+    """The name of an attribute whose tensor, or one inside it, has a history."""
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            own = name in {"_parameters", "_modules"}
+            if not own and any(tensor.grad_fn is not None for tensor in tensors_in(value)):
+                return f"{path}.{name}" if path else name
+    return None
+
+
+def _worst(ours: list[Tensor | None], theirs: list[Tensor | None]) -> tuple[float, int]:
+    """The largest error of a gradient, and its place."""
+    largest = max((_size(g) for g in theirs), default=0.0)
+    errors = [0.0]
+    for a, b in zip(ours, theirs, strict=True):
+        scale = max(_size(a), _size(b), _FLOOR * largest)
+        errors.append(_distance(a, b) / scale if scale else _distance(a, b))
+    worst = max(range(len(errors)), key=errors.__getitem__)
+    return errors[worst], max(worst - 1, 0)
+
+
+def _small(form: Form) -> bool:
+    """Whether there is room for the weights in float64, and nothing that would be drawn anew in another type."""
+    learned = sum(like(form.state, name).numel() for name in form.state)
+    return learned <= ROOM and not drawn(form.graph)
+
+
+def _distance(a: Tensor | None, b: Tensor | None) -> float:
+    """‖a − b‖∞, where nothing stands for zero; numbers that are not finite must be the same."""
+    if a is None or b is None:
+        other = a if b is None else b
+        return 0.0 if other is None else _distance(other, torch.zeros_like(other))
+    if not a.numel():
+        return 0.0
+    x, y = a.to(_widest(a)), b.to(_widest(b))
+    same = (x == y) | (torch.isnan(x) & torch.isnan(y))
+    away = torch.where(same, torch.zeros_like(x), x - y).abs()
+    return float(away.max()) if bool(torch.isfinite(away).all()) else math.inf
+
+
+def _widest(tensor: Tensor) -> torch.dtype:
+    return torch.complex128 if tensor.is_complex() else torch.float64
+
+
+def _size(tensor: Tensor | None) -> float:
+    """The largest number, of those that are finite."""
+    return 0.0 if tensor is None or not tensor.numel() else float(tensor.abs().nan_to_num(0.0, 0.0, 0.0).max())

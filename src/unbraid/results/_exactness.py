@@ -1,0 +1,109 @@
+"""What "exact" means: errors relative in the largest norm, never a cosine, against one table of tolerances."""
+
+import math
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from unbraid.discover import by_chance
+from unbraid.errors import InexactError
+from unbraid.graph import Graph
+
+_TOLERANCES = {
+    "forward": {torch.float64: 1e-12, torch.float32: 1e-5},
+    "sum": {torch.float64: 1e-10, torch.float32: 1e-4},
+}
+_COARSE = {"forward": 2e-2, "sum": 5e-2}
+
+
+def tolerance(quantity: str, dtype: torch.dtype) -> float:
+    """The largest relative error that is rounding alone.
+
+    Args:
+        quantity: "forward" for form(x) against model(x); "sum" for terms, spectra and paths against the whole.
+        dtype: the element type of the model's trunk.
+    """
+    return _TOLERANCES[quantity].get(dtype.to_real() if dtype.is_complex else dtype, _COARSE[quantity])
+
+
+def relative_error(a: Shaped[Tensor, "*shape"], b: Shaped[Tensor, "*shape"]) -> float:
+    """‖a − b‖∞ / ‖b‖∞, computed in float64; where b is zero, ‖a‖∞ itself.
+
+    Values that are not finite must be the same in both, and some must be finite, or nothing was compared: otherwise the
+    error is infinite.
+    """
+    if not a.numel():
+        return 0.0
+    x, y = a.detach().to(_widest(a)), b.detach().to(_widest(b))
+    finite = torch.isfinite(x) & torch.isfinite(y)
+    if not bool(finite.any()) or not bool(((x == y) | (torch.isnan(x) & torch.isnan(y)) | finite).all()):
+        return math.inf
+    zero = torch.zeros((), dtype=x.dtype, device=x.device)
+    distance = torch.where(finite, x - y, zero).abs().max().item()
+    size = torch.where(finite, y, zero).abs().max().item()
+    return distance / size if size else distance
+
+
+def sum_error(parts: Shaped[Tensor, "parts *shape"], whole: Shaped[Tensor, "*shape"]) -> float:
+    """‖Σ parts − whole‖∞ relative to the largest number among the parts and the whole.
+
+    A whole that is a small difference of large parts is as exact as these: its own size says nothing of rounding.
+
+    Args:
+        parts: what must sum to the whole, one after the other.
+        whole: the sum as it is known otherwise.
+    """
+    error = relative_error(parts.sum(0), whole)
+    own, largest = _largest(whole), max(_largest(parts), _largest(whole))
+    # relative_error is relative to the whole, and absolute where that is zero.
+    return error * (own or 1.0) / largest if largest and math.isfinite(error) else error
+
+
+def check_error(error: float, bound: float, message: str, *, where: str) -> None:
+    """Refuse an error that is more than rounding; nan is.
+
+    Args:
+        error: the relative error.
+        bound: the largest that is accepted.
+        message: what must hold, and how far it does not.
+        where: the block, stream or operator at which it does not hold.
+
+    Raises:
+        InexactError: with the message.
+    """
+    if not error <= bound:
+        raise InexactError(message, where=where, error=error)
+
+
+def check_sum(
+    error: float, rule: str, *, precision: torch.dtype, graph: Graph, where: str, departs: str = "they depart"
+) -> None:
+    """Refuse parts that do not sum to the whole; where the graph draws random numbers, the message says so.
+
+        check_sum(sum_error(terms, stream), "unravel: the terms must sum to the stream", precision=..., ...)
+
+    Args:
+        error: `sum_error` of the parts and the whole, or how far the whole departs otherwise.
+        rule: what must hold: of which analysis what must sum to what.
+        precision: of the form, `ResidualForm.precision`.
+        graph: what was run.
+        where: the stream at which the sum is taken.
+        departs: the subject of the departure, and its verb.
+
+    Raises:
+        InexactError: "<rule> to <bound>; <departs> by <error>."
+    """
+    bound = tolerance("sum", precision)
+    if not error <= bound:
+        said = f"{rule} to {bound:g}; {departs} by {error:.2e}.{by_chance(graph)}"
+        raise InexactError(said, where=where, error=error)
+
+
+def _largest(tensor: Tensor) -> float:
+    size = tensor.detach().abs()
+    return size.nan_to_num(0.0, 0.0, 0.0).max().item() if tensor.numel() else 0.0
+
+
+def _widest(tensor: Tensor) -> torch.dtype:
+    return torch.complex128 if tensor.is_complex() else torch.float64

@@ -1,0 +1,64 @@
+"""In which order the numbers of images lie in memory."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import fx
+
+from unbraid.graph import Graph, Segment, State, Streamed, device_of, joined, name_of
+
+_CONVOLUTIONS = frozenset({"conv2d", "convolution"})
+# What reads numbers by their place in memory, or says where they lie.
+_BY_PLACE = frozenset(
+    "as_strided as_strided_ as_strided_scatter as_strided_copy empty_strided new_empty_strided set_ resize_ "
+    "sym_stride sym_storage_offset stride storage_offset is_contiguous sym_is_contiguous _reshape_alias".split()
+)
+
+
+def weights_channels_last(graph: Graph, state: State) -> State:
+    """The state with the weights of image convolutions in the order in which the CPU is faster.
+
+    A convolution whose weights have the channels of a position side by side in memory hands on such an output, and
+    what follows keeps the order. Numbers change by rounding alone, for torch's operators speak of rows and columns; but
+    code that was recorded for the usual order may ask for a view that there is none of, and then it raises
+    RuntimeError.
+
+    Returns:
+        The state itself where nothing is gained: without such convolutions, elsewhere than on the CPU, and where
+        weights are read when they are needed. Also where an operator reads numbers by their place in memory, or is not
+        torch's own, so that nobody knows what it reads.
+    """
+    if isinstance(state, Streamed) or device_of(state).type != "cpu":
+        return state
+    if not all(_by_index(segment) for segment in graph.segments):
+        return state
+    weights = {name: state[name] for segment in graph.segments for name in _convolving(segment)}
+    images = {name: weight for name, weight in weights.items() if weight.ndim == 4}
+    laid = {name: weight.contiguous(memory_format=torch.channels_last) for name, weight in images.items()}
+    return joined(state, laid) if any(laid[name] is not weight for name, weight in images.items()) else state
+
+
+def _by_index(segment: Segment) -> bool:
+    """Whether all that a segment calls is known to give the same wherever its operands lie in memory."""
+    if not isinstance(segment.code, fx.GraphModule):
+        return False
+    called = [node for node in segment.code.graph.nodes if node.op not in {"placeholder", "output"}]
+    return all(_torchs_own(node) and name_of(node) not in _BY_PLACE for node in called)
+
+
+def _torchs_own(node: fx.Node) -> bool:
+    if isinstance(node.target, torch._ops.OpOverload):
+        return node.target.namespace == "aten"
+    # Arithmetic of sizes, and picking one of several results.
+    return getattr(node.target, "__module__", None) in {"_operator", "math", "torch"}
+
+
+def _convolving(segment: Segment) -> Iterator[str]:
+    """The parameters that convolutions of a segment use as weights."""
+    if not isinstance(segment.code, fx.GraphModule):
+        return
+    placeholders = [node for node in segment.code.graph.nodes if node.op == "placeholder"]
+    named = dict(zip(placeholders[len(segment.inputs) :], segment.params, strict=True))
+    for node in segment.code.graph.nodes:
+        if node.op == "call_function" and name_of(node) in _CONVOLUTIONS and node.args[1] in named:
+            yield named[node.args[1]]

@@ -1,0 +1,119 @@
+"""The order of the rooms: imports point downwards only, and private files are private to their room.
+
+The order is that of ARCHITECTURE.md. An import inside a function counts like any other, but for `draw`: a result draws
+itself by importing it when a figure is wanted.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from unbraid import _HOME
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "unbraid"
+# From the bottom; those of one line do not import one another.
+ORDER = (
+    ("errors",),
+    ("ranks", "nn"),
+    ("graph",),
+    ("walk",),
+    ("freeze",),
+    ("capture",),
+    ("discover",),
+    ("saved",),
+    ("results",),
+    ("form",),
+    ("sweep",),
+    ("unravel", "paths", "lesion", "prune", "gradients"),
+    ("data",),
+    ("train",),
+    ("draw",),
+    ("report",),
+    ("cli",),
+)
+LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
+
+
+class Import(NamedTuple):
+    """An import of a module of ours."""
+
+    file: Path
+    line: int
+    module: str
+    lazy: bool
+
+    @property
+    def here(self) -> str:
+        """The room in which it stands; empty for files beside the rooms."""
+        parts = self.file.relative_to(SOURCE).parts
+        return parts[0].removesuffix(".py") if len(parts) > 1 or parts[0] == "errors.py" else ""
+
+    @property
+    def there(self) -> str:
+        """The room that it names; empty for files beside the rooms."""
+        name = self.module.split(".")[1] if "." in self.module else ""
+        return "" if name.startswith("_") else name
+
+    def __str__(self) -> str:
+        return f"{self.file.relative_to(SOURCE)}:{self.line} imports {self.module}"
+
+
+def imports(path: Path) -> Iterator[Import]:
+    tree = ast.parse(path.read_text())
+    inside = {id(node) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for node in ast.walk(f)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "unbraid":
+            for name in node.names:
+                module = _HOME.get(name.name, f"unbraid.{name.name}")
+                yield Import(path, node.lineno, module, id(node) in inside)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("unbraid."):
+            yield Import(path, node.lineno, node.module or "", id(node) in inside)
+        elif isinstance(node, ast.Import):
+            for name in node.names:
+                if name.name.startswith("unbraid"):
+                    yield Import(path, node.lineno, name.name, id(node) in inside)
+
+
+def all_imports() -> list[Import]:
+    root = SOURCE / "__init__.py"
+    return [found for path in sorted(SOURCE.rglob("*.py")) if path != root for found in imports(path)]
+
+
+def upwards(found: Import) -> bool:
+    """Whether an import points to a room that does not lie below its own."""
+    here, there = found.here, found.there
+    if not there or here == there or (there == "draw" and found.lazy):
+        return False
+    if not here:  # beside the rooms lie files that any of them may use, and the command's beginning
+        return there not in {"errors", "ranks"} and found.file.name != "__main__.py"
+    return LEVEL[there] >= LEVEL[here]
+
+
+def private(found: Import) -> bool:
+    """Whether an import names a private file of another room."""
+    room, *rest = found.module.split(".")[1:] or [""]
+    return bool(rest) and rest[0].startswith("_") and room != found.here
+
+
+def test_every_room_has_a_place_in_the_order():
+    rooms = {path.parent.name for path in SOURCE.glob("*/__init__.py")} | {"errors"}
+    assert rooms == LEVEL.keys()
+
+
+def test_imports_point_downwards_only():
+    assert [str(found) for found in all_imports() if upwards(found)] == []
+
+
+def test_private_files_are_private_to_their_room():
+    assert [str(found) for found in all_imports() if private(found)] == []
+
+
+def test_these_tests_see_what_they_look_for(tmp_path):
+    line = Import(SOURCE / "graph" / "_types.py", 1, "unbraid.form", False)
+    assert upwards(line)
+    assert upwards(line._replace(file=SOURCE / "paths" / "_all.py", module="unbraid.gradients"))
+    assert not upwards(line._replace(file=SOURCE / "cli" / "_app.py"))
+    assert private(line._replace(module="unbraid.form._form"))
+    assert upwards(line._replace(module="unbraid.draw", file=SOURCE / "form" / "_form.py"))
+    assert not upwards(line._replace(module="unbraid.draw", file=SOURCE / "form" / "_form.py", lazy=True))
