@@ -121,7 +121,9 @@ _NAMES = {
     "unbraid.report": "report",
     "unbraid.unravel": "Terms attribute unravel",
 }
-_HOME = {name: package for package, names in _NAMES.items() for name in names.split()}
+_HOME: dict[str, str] = {}
+for _package, _names in _NAMES.items():
+    _HOME |= dict.fromkeys(_names.split(), _package)
 _PACKAGES = frozenset(
     """
     capture cli data discover draw errors form freeze gradients graph nn paths ranks results saved sweep train walk

@@ -160,8 +160,12 @@ def _unreadable(folder: Path, error: OSError) -> CheckpointError:
 
 def _sums_in(file: OpenFile) -> dict[str, str]:
     lines = file.read(most=_LONGEST).decode(errors="replace").splitlines()
-    found = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    return {name: digest for name, digest in found.items() if _lies_here(name)}
+    found = {}
+    for line in lines:
+        digest, _, name = line.partition("  ")
+        if _lies_here(name):
+            found[name] = digest
+    return found
 
 
 def _lies_here(name: str) -> bool:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 
 import torch
 from torch import nn as torch_nn
@@ -71,11 +72,12 @@ class Comparison:
 
     def _curve(self, kind: str) -> DepthCurve:
         depths = sorted({trial.depth for trial in self.trials})
-        errors = [
-            tuple(trial.run.test_error for trial in self.trials if (trial.kind, trial.depth) == (kind, depth))
-            for depth in depths
-        ]
-        return DepthCurve(kind, tuple(depths), tuple(errors))
+        errors = tuple(self._errors(kind, depth) for depth in depths)
+        return DepthCurve(kind, tuple(depths), errors)
+
+    def _errors(self, kind: str, depth: int) -> tuple[float, ...]:
+        """The test errors over the seeds."""
+        return tuple(trial.run.test_error for trial in self.trials if (trial.kind, trial.depth) == (kind, depth))
 
 
 def compare(
@@ -90,9 +92,11 @@ def compare(
         recipe: the same for all.
         step: called after each epoch with what is going on.
     """
-    wanted = [(kind, depth, seed) for depth in depths for seed in seeds for kind in KINDS]
     with one_thread():
-        trials = [Trial(kind, depth, _fit(kind, depth, seed, data, recipe, step)) for kind, depth, seed in wanted]
+        trials = [
+            Trial(kind, depth, _fit(kind, depth, seed, data, recipe, step))
+            for depth, seed, kind in product(depths, seeds, KINDS)
+        ]
     return Comparison(data, trials)
 
 

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,11 @@ class Grid:
     def varied(self) -> tuple[str, ...]:
         """The names of what differs between settings, or depth where nothing does."""
         rows = [asdict(setting) for setting in self.settings]
-        return tuple(name for name in rows[0] if len({row[name] for row in rows}) > 1) or ("depth",)
+
+        def varies(name: str) -> bool:
+            return len({row[name] for row in rows}) > 1
+
+        return tuple(filter(varies, rows[0])) or ("depth",)
 
     def stacks(self, together: int) -> list[list[tuple[Setting, int]]]:
         """The runs in groups of at most `together` that can be trained side by side, equal recipes next to another."""
@@ -138,8 +142,11 @@ class Grid:
             # Side by side, layers that draw would draw other numbers than alone, so those networks are.
             alone = run if run[0].stochastic_depth > 0 else None
             groups.setdefault((run[0].stack, alone), []).append(run)
-        ordered = (sorted(group, key=lambda run: repr(run[0].recipe)) for group in groups.values())
-        return [group[at : at + together] for group in ordered for at in range(0, len(group), together)]
+        stacks = []
+        for group in groups.values():
+            ordered = sorted(group, key=lambda run: repr(run[0].recipe))
+            stacks += [ordered[at : at + together] for at in range(0, len(ordered), together)]
+        return stacks
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> "Grid":
@@ -155,7 +162,8 @@ class Grid:
         grids = table.get("grid", [{}])
         if not (isinstance(grids, list) and grids and all(isinstance(grid, dict) for grid in grids)):
             raise ValueError(f"grids are tables, each under a line [[grid]]; got grid = {grids!r}")
-        return cls(data, tuple(dict.fromkeys(run for grid in grids for run in _product(shared | grid))))
+        runs = chain.from_iterable(_product(shared | grid) for grid in grids)
+        return cls(data, tuple(dict.fromkeys(runs)))
 
 
 def read_grid(path: Path) -> Grid:

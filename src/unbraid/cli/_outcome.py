@@ -56,6 +56,11 @@ class Row:
             value if key == "kind" else f"{key.replace('_', ' ')} {value}" for key, value in values.items()
         )
 
+    def to_dict(self) -> dict[str, object]:
+        """The setting, the median and every run, ready for JSON."""
+        runs = [{"seed": seed, **result} for seed, result in zip(self.seeds, self.results, strict=True)]
+        return {"setting": asdict(self.setting), "median": self.median, "runs": runs}
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -85,18 +90,8 @@ class Outcome:
 
     def to_dict(self) -> dict[str, object]:
         """Everything, ready for JSON."""
-        return {
-            "data": self.grid.data,
-            "varied": list(self.grid.varied()),
-            "rows": [
-                {
-                    "setting": asdict(row.setting),
-                    "median": row.median,
-                    "runs": [{"seed": seed, **result} for seed, result in zip(row.seeds, row.results, strict=True)],
-                }
-                for row in self.rows
-            ],
-        }
+        rows = [row.to_dict() for row in self.rows]
+        return {"data": self.grid.data, "varied": list(self.grid.varied()), "rows": rows}
 
     def plot(self) -> "Figure":
         """Error against depth where depths differ and curves are few; else a row for each setting."""

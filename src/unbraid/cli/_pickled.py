@@ -16,16 +16,13 @@ __all__ = ["MoreThanTensorsError", "Pickled", "Storage", "described"]
 
 _MOST_OPCODES = 20_000_000  # about 40 for each tensor
 _TYPES = {
-    "torch " + name: size
-    for names, size in (
-        ("ByteStorage CharStorage BoolStorage", 1),
-        ("ShortStorage HalfStorage BFloat16Storage", 2),
-        ("IntStorage FloatStorage", 4),
-        ("LongStorage DoubleStorage ComplexFloatStorage", 8),
-        ("ComplexDoubleStorage", 16),
-    )
-    for name in names.split()
-} | {"torch.storage UntypedStorage": 1}
+    "torch.storage UntypedStorage": 1,
+    **dict.fromkeys(("torch ByteStorage", "torch CharStorage", "torch BoolStorage"), 1),
+    **dict.fromkeys(("torch ShortStorage", "torch HalfStorage", "torch BFloat16Storage"), 2),
+    **dict.fromkeys(("torch IntStorage", "torch FloatStorage"), 4),
+    **dict.fromkeys(("torch LongStorage", "torch DoubleStorage", "torch ComplexFloatStorage"), 8),
+    "torch ComplexDoubleStorage": 16,
+}
 _DTYPES = {f"torch float8_{kind}": 1 for kind in ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz", "e8m0fnu")} | {
     "torch uint16": 2,
     "torch uint32": 4,

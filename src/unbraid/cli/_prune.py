@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -148,7 +149,8 @@ def _prune(
         return Done(form, ranking, pruning(loaded.model, form, chosen))
     except IndexError as error:
         said = str(error).removeprefix("prune: ")
-        names = any(isinstance(word, str) for part in chosen for word in (part if isinstance(part, tuple) else (part,)))
+        words = chain.from_iterable(part if isinstance(part, tuple) else (part,) for part in chosen)
+        names = any(isinstance(word, str) for word in words)
         raise ValueError(f"{_how(drop)} {said[0].upper()}{said[1:]}" if names else f"--drop: {said}") from error
 
 

@@ -1,4 +1,8 @@
-"""`unbraid sweep`: train every combination of some settings, and keep what is finished."""
+"""`unbraid sweep`: train every combination of some settings, and keep what is finished.
+
+A store belongs to one job and one data set, told by its checksum. Runs are found by all their settings, so a grid may
+grow; stacks are formed from the whole grid, so a resumed sweep computes what an unbroken one would.
+"""
 
 import json
 import math
@@ -6,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,7 +69,10 @@ def sweep(
             return
         seeds = {setting: grid.seeds(setting) for setting in grid.settings}
         found = {run: _kept(kept, run) for run in grid.runs}
-    rows = (Row(one, of, tuple(found[one, seed] for seed in of)) for one, of in seeds.items())
+    rows = []
+    for setting, of_setting in seeds.items():
+        results = tuple(found[setting, seed] for seed in of_setting)
+        rows.append(Row(setting, of_setting, results))
     outcome = Outcome(grid, tuple(rows))
     if output is not None:
         from unbraid import draw
@@ -100,11 +108,11 @@ def _train(grid: "Grid", examples: "Dataset", store: "Kept | None", together: in
     from unbraid.ranks import Row, Share, alone, from_first, in_order, world
 
     stacks = grid.stacks(together)
-    left = from_first(lambda: [[_missing(store, run) for run in stack] for stack in stacks])
-    stacks = [[run for run, new in zip(*both, strict=True) if new] for both in zip(stacks, left, strict=True)]
-    stacks = [stack for stack in stacks if stack]
+    missing = iter(from_first(lambda: [_missing(store, run) for run in chain.from_iterable(stacks)]))
+    stacks = [[run for run in stack if next(missing)] for stack in stacks]
+    stacks = list(filter(None, stacks))
     one = world().size == 1
-    with progress(sum(setting.epochs for stack in stacks for setting, _ in stack)) as step:
+    with progress(sum(setting.epochs for setting, _ in chain.from_iterable(stacks))) as step:
 
         def work(stack: "Sequence[tuple[Setting, int]]", share: Share) -> Row:
             mine = share.among(range(len(stack)))
@@ -195,8 +203,10 @@ def _asked(setting: "Setting", seed: int) -> dict[str, Any]:
 
 def _result(run: "Run") -> dict[str, Any]:
     """What is kept of a run. A loss just short of diverging can overflow in its mean, and JSON has no infinity."""
-    history = [
-        {key: value if math.isfinite(value) else None for key, value in asdict(epoch).items()} for epoch in run.history
-    ]
+    history = [_finite(asdict(epoch)) for epoch in run.history]
     error = None if math.isnan(run.test_error) else run.test_error
     return {"test_error": error, "diverged": run.diverged, "history": history}
+
+
+def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
+    return {key: value if math.isfinite(value) else None for key, value in numbers.items()}

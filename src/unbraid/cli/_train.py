@@ -1,4 +1,7 @@
-"""`unbraid train`: train one network into a folder."""
+"""`unbraid train`: train one network into a folder.
+
+Under torchrun it always resumes, because the agent repeats the command line after a failure and cannot add an option.
+"""
 
 from enum import StrEnum
 from pathlib import Path

@@ -146,7 +146,9 @@ def _stack(
     folder: Path, classes: Named, shape: tuple[int, int] | None, mode: str
 ) -> tuple[Pixels, npt.NDArray[np.int64]]:
     """Images [examples, channels, height, width] and the number of each one's class."""
-    files = [(path, label) for label, paths in enumerate(classes.values()) for path in paths]
+    files: list[tuple[Path, int]] = []
+    for label, paths in enumerate(classes.values()):
+        files += [(path, label) for path in paths]
     labels = np.array([label for _, label in files])
     first = read_picture(files[0][0], shape, mode)
     if shape is None:

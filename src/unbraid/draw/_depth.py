@@ -115,7 +115,7 @@ def _draw_curve(axes: Axes, curve: DepthCurve, color: str, marker: str) -> None:
 
 
 def _frame(axes: Axes, curves: Sequence[DepthCurve]) -> None:
-    depths = sorted({depth for curve in curves for depth in curve.depths})
+    depths = sorted(set[int]().union(*(curve.depths for curve in curves)))
     axes.set_xticks(depths)
     room = (depths[-1] - depths[0]) or 1
     axes.set_xlim(depths[0] - 0.06 * room, depths[-1] + 0.06 * room)

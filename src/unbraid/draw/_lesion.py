@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from operator import itemgetter
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -71,7 +72,7 @@ def lesion_pairs(
         quantity: what the metric is, with its unit.
         ax: where to draw; by default a figure of its own.
     """
-    blocks = sorted({block for pair in pairs for block in pair})
+    blocks = sorted(set[int]().union(*pairs))
     place = {block: number for number, block in enumerate(blocks)}
     grid = np.full((len(blocks), len(blocks)), np.nan)
     for (a, b), metric in zip(pairs, metrics, strict=True):
@@ -108,8 +109,10 @@ def subsets(
         quantity: what the metric is, with its unit.
         ax: where to draw; by default a figure of its own.
     """
-    numbers = sorted(set(kept))
-    groups = [[metric for count, metric in zip(kept, metrics, strict=True) if count == n] for n in numbers]
+    by_number: dict[int, list[float]] = {}
+    for count, metric in sorted(zip(kept, metrics, strict=True), key=itemgetter(0)):
+        by_number.setdefault(count, []).append(metric)
+    numbers, groups = list(by_number), list(by_number.values())
     with sheet(7.2, 3.9, ax) as page:
         axes = page.axes
         low, high = [min(group) for group in groups], [max(group) for group in groups]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -48,8 +49,8 @@ def _known(shares: Sequence[Sequence[float]]) -> bool:
 
 
 def _matrix(figure: Figure, axes: Axes, shares: Sequence[Sequence[float]]) -> None:
-    percent = [[100 * share for share in row] for row in shares]
-    most = max(abs(share) for row in percent for share in row) or 1.0
+    percent = 100 * np.asarray(shares, dtype=float)
+    most = float(np.nanmax(abs(percent))) or 1.0
     # Lightness alone grows with the size on both sides of zero, so grey print keeps it.
     image = axes.imshow(percent, cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest")
     figure.colorbar(image, ax=axes, label="share of the gradient through both (%)")

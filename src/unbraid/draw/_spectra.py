@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from operator import mul
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -29,10 +31,10 @@ def spectra(steps: Sequence[int], shares: Sequence[Sequence[float]], *, ax: Axes
     if not steps or len(steps) != len(shares) or len({len(share) for share in shares}) != 1:
         raise ValueError(f"spectra: needs one spectrum of equal length a step; got {len(steps)} steps, {len(shares)}.")
     lengths = range(len(shares[0]))
-    means = [sum(length * part for length, part in zip(lengths, share, strict=True)) for share in shares]
+    means = [sum(map(mul, lengths, share)) for share in shares]
     with sheet(7.2, 3.9, ax) as page:
         axes = page.axes
-        columns = [[100 * share[length] for share in shares] for length in lengths]
+        columns = 100 * np.asarray(shares).T
         # Records may be apart by different numbers of steps: each cell is centred on its own step.
         mesh = axes.pcolormesh(_edges(steps), _edges(list(lengths)), columns, cmap="cividis_r", vmin=0)
         mesh.set(edgecolor="face", linewidth=0.3)  # without, viewers of SVG show seams between cells

@@ -1,3 +1,10 @@
+"""How alike gradients at neighbouring inputs are (figure 11.3 of Prince 2023).
+
+A *line* is a row of inputs at equal distances. Along it dy/dx is a signal, and its autocorrelation at lag l says how
+much of the gradient at one input is left l points further on. Gradients that shatter are white noise: 1 at lag 0, and
+about 0 from there on.
+"""
+
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

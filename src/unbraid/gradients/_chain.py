@@ -1,3 +1,14 @@
+"""The derivative of the output as a product of one factor per block (Equations 11.3 and 11.6 of Prince 2023).
+
+Three blocks on one trunk, h0 → h1 → h2 → h3: the *stations* are x, h0, h1, h2, h3, y, and a *link* is the part of the
+graph between two of them. Each link has a Jacobian for each example, and
+
+    ∂y/∂x = ∂y/∂h3 · ∂h3/∂h2 · ∂h2/∂h1 · ∂h1/∂h0 · ∂h0/∂x
+
+Examples are told apart first, since a stream need not have its examples along a dimension of its own (`_Layout`). Small
+Jacobians are written out; of large ones the extreme singular values come from products with vectors (`_lanczos`).
+"""
+
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,3 +1,9 @@
+"""How alike the gradients of different examples are, block by block.
+
+Sums of unit vectors and of gradients suffice for the mean over all pairs, so that memory does not grow with the number
+of examples.
+"""
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 

@@ -1,3 +1,9 @@
+"""A network's signals and gradients in words: what stands out, where, and what usually helps.
+
+Each finding is a number beyond a bound, one of the constants below; they are rules of thumb, printed with the number.
+`_remedies` knows what the network is built of, so that nothing is advised that it has.
+"""
+
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+"""Extreme singular values of a Jacobian that is too large to be written out, from products with vectors."""
+
 from collections.abc import Callable
 
 import torch

@@ -1,3 +1,5 @@
+"""A diagnosis of a network that is being trained, from time to time."""
+
 from dataclasses import dataclass
 from typing import final
 

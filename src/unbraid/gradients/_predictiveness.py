@@ -1,3 +1,8 @@
+"""How far a gradient step for one example changes the gradients of others.
+
+Where gradients shatter, a small step makes another gradient, and the last one says little about the next.
+"""
+
 from dataclasses import dataclass
 
 import torch

@@ -1,3 +1,9 @@
+"""Signal propagation plots (Brock, De and Smith 2021) of any traced model.
+
+`_propagated` adds up, batch by batch and in float64, what means and variances per channel need, at each block's skip,
+branch and sum; here the sums of all batches become moments.
+"""
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,5 +1,8 @@
 """Closed forms for signals and gradients at initialisation, to draw beside measurements.
 
+The theorems on shattering hold in a setting of their own, units on or off independently for two inputs, and are tested
+there. In real networks without a norm the signals of all inputs become alike with depth, and gradients stay correlated.
+
 Each holds for random weights under the assumptions that it names; `k` or `blocks` counts residual blocks or layers.
 """
 

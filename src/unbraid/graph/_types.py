@@ -155,7 +155,10 @@ class Graph:
     @cached_property
     def last_reader(self) -> Mapping[str, int]:
         """The number of the last step that reads each stream: after it the stream's value can be let go."""
-        return {stream: number for number, step in enumerate(self.steps) for stream in reads(step)}
+        last: dict[str, int] = {}
+        for number, step in enumerate(self.steps):
+            last |= dict.fromkeys(reads(step), number)
+        return last
 
 
 def differentiable(dtype: torch.dtype) -> bool:
@@ -176,7 +179,7 @@ def makes(step: Step) -> tuple[str, ...]:
 def rewired(graph: Graph, steps: tuple[Step, ...]) -> Graph:
     """The graph with other steps, without what its outputs no longer need."""
     kept = needed(steps, graph.outputs)
-    made = {*graph.inputs, *(stream for step in kept for stream in makes(step))}
+    made = {*graph.inputs}.union(*map(makes, kept))
     return replace(graph, steps=kept, sources=tuple(source for source in graph.sources if source in made))
 
 
@@ -187,7 +190,7 @@ def subgraph(graph: Graph, outputs: tuple[str, ...], given: tuple[str, ...] = ()
     """
     known = {*graph.inputs, *given}
     steps = needed(tuple(step for step in graph.steps if not known.issuperset(makes(step))), outputs)
-    made = {*known, *(stream for step in steps for stream in makes(step))}
+    made = known.union(*map(makes, steps))
     return replace(
         graph,
         steps=steps,

@@ -1,5 +1,11 @@
+"""The metric of a model without each of some sets of blocks (Veit et al. 2016, section 4.1).
+
+Each lesion is a variant of the form; `sweep` runs them all so that equal work is done once, and several in one batch.
+"""
+
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -185,7 +191,7 @@ def lesion(
         keep=None if resume is None else Keep(Path(resume), "lesion", settings),
         text="lesions",
     )
-    touched = {part if isinstance(part, int) else part[0] for which in chosen for part in which}
+    touched = {part if isinstance(part, int) else part[0] for part in chain.from_iterable(chosen)}
     plain = [b.index for b in form.blocks if b.skip == "none" and b.index in touched and replace == "zero"]
     names = the_names(form, chosen)
     return LesionStudy(

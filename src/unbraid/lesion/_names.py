@@ -1,4 +1,5 @@
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import combinations
 from typing import SupportsIndex, TypeAlias
 
@@ -19,11 +20,15 @@ def the_sets(form: ResidualForm, sets: Sets) -> tuple[LesionSet, ...]:
         if sets not in ("single", "pairs"):
             raise ValueError(f'sets: "single", "pairs", or sets of blocks such as [(0,), (1, 2)]; got "{sets}".')
         return tuple(combinations(blocks, 1 if sets == "single" else 2))
-    alone = (str, Block, SupportsIndex)
-    given = ((which,) if isinstance(which, alone) else which for which in sets)
-    return tuple(tuple(part_of(form.blocks, part, "lesion") for part in which) for which in given)
+    return tuple(_the_set(form, which) for which in sets)
+
+
+def _the_set(form: ResidualForm, which: BlockLike | Sequence[BranchLike]) -> LesionSet:
+    """A set of blocks and branches, or one block as such a set."""
+    parts = (which,) if isinstance(which, str | Block | SupportsIndex) else which
+    return tuple(part_of(form.blocks, part, "lesion") for part in parts)
 
 
 def the_names(form: ResidualForm, sets: Iterable[LesionSet]) -> tuple[str, ...]:
     """What is deleted: "layer1.0 + layer2.1"."""
-    return tuple(" + ".join(part_name(form.blocks, part) for part in which) or "nothing" for which in sets)
+    return tuple(" + ".join(map(partial(part_name, form.blocks), which)) or "nothing" for which in sets)

@@ -1,5 +1,12 @@
+"""The metric of a model whose blocks run in other orders (Veit et al. 2016, section 4.3).
+
+An order comes from a number of random swaps of blocks that can change places; how far it is from the model's own is
+Kendall's τ.
+"""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, combinations, repeat
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +73,10 @@ class ReorderStudy(Result):
 
     def _table_rows(self) -> list[Row]:
         """One row for each number of swaps."""
-        rows = self.rows()
-        return [_together(count, [row for row in rows if row["swaps"] == count]) for count in sorted(set(self.swaps))]
+        by_swaps: dict[int, list[Row]] = {}
+        for row in self.rows():
+            by_swaps.setdefault(row["swaps"], []).append(row)
+        return [_together(swaps, rows) for swaps, rows in sorted(by_swaps.items())]
 
     def plot(self, quantity: str = "metric", *, ax: Axes | None = None) -> Figure:
         """The metric against Kendall's τ; `quantity` says what it is, with its unit."""
@@ -131,13 +140,13 @@ def reorderings(
     counts = [swaps] if isinstance(swaps, int) else list(swaps)
     if min(counts, default=-1) < 0 or repeats < 1:
         raise ValueError(f"reorderings: swaps are numbers from 0 and repeats at least 1; got {counts} and {repeats}.")
-    pairs = [(a, b) for group in form.interchangeable() for a in group for b in group if a < b]
+    pairs = list(chain.from_iterable(combinations(sorted(group), 2) for group in form.interchangeable()))
     if not pairs:
         raise ValueError(
             "reorderings: no two blocks of this form lie on one trunk and have one shape, so none can swap."
         )
     drawn = generator if generator is not None else torch.Generator().manual_seed(0)
-    swapped = tuple(count for count in counts for _ in range(repeats))
+    swapped = tuple(chain.from_iterable(repeat(count, repeats) for count in counts))
     forms = [form.reorder(_order(len(form.blocks), pairs, count, drawn)) for count in swapped]
     variants = [form.graph.steps, *(other.graph.steps for other in forms)]
     kept = None if resume is None else Keep(Path(resume), "orders")
@@ -145,7 +154,7 @@ def reorderings(
         form, variants, batches, metric, max_batch=max_batch, stack=not allow_random, text="orders", keep=kept
     )
     place = {block: position for position, block in enumerate(form.order)}
-    tau = tuple(kendall([place[block] for block in other.order]) for other in forms)
+    tau = tuple(kendall(list(map(place.__getitem__, other.order))) for other in forms)
     orders = tuple(other.order for other in forms)
     return ReorderStudy(found.means[0], swapped, orders, tau, found.means[1:], found.examples, found.stacked)
 
@@ -153,7 +162,7 @@ def reorderings(
 def kendall(order: Sequence[int]) -> float:
     """Kendall's τ of a permutation with the sorted one: 1 − 4·inversions / (n(n − 1)); 1 where n < 2."""
     n = len(order)
-    inversions = sum(order[i] > order[j] for i in range(n) for j in range(i + 1, n))
+    inversions = sum(earlier > later for earlier, later in combinations(order, 2))
     return 1 - 4 * inversions / (n * (n - 1)) if n > 1 else 1.0
 
 

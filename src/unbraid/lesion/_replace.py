@@ -111,7 +111,9 @@ def others(form: ResidualForm, places: Iterable[Place], generator: torch.Generat
 
 
 def _standing_in(form: ResidualForm, places: Iterable[Place], title: str) -> Replacement:
-    alive = {(add.block, j): stream for add in form.adds for j, stream in enumerate(add.branches) if stream is not None}
+    alive: dict[Place, str] = {}
+    for add in form.adds:
+        alive |= {(add.block, j): stream for j, stream in enumerate(add.branches) if stream is not None}
     instead = {place: f"{title} {alive[place]}" for place in places if place in alive}
     given = [replace(form.streams[alive[place]], id=name) for place, name in instead.items()]
     return Replacement(instead, tuple(given), None)

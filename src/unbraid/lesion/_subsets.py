@@ -1,5 +1,7 @@
+"""The metric of subnetworks: how the ensemble of a model's paths degrades (Veit et al. 2016, section 4.2)."""
+
 from dataclasses import dataclass
-from itertools import product
+from itertools import compress, product
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +135,8 @@ def subsets(
         refuse_stateful(form.graph, "subsets")
     blocks = [block.index for block in form.blocks]
     kept = _all(blocks) if count is None else _drawn(blocks, count, generator)
-    variants = lesioned(form, [(), *(tuple(b for b in blocks if b not in some) for some in map(frozenset, kept))])
+    deleted = [tuple(sorted(set(blocks).difference(some))) for some in kept]
+    variants = lesioned(form, [(), *deleted])
     keeping = None if resume is None else Keep(Path(resume), "subnetworks")
     found = sweep(
         form, variants, batches, metric, max_batch=max_batch, stack=not allow_random, text="subnetworks", keep=keeping
@@ -149,7 +152,7 @@ def _all(blocks: list[int]) -> list[tuple[int, ...]]:
             "blocks. Give a count of random ones."
         )
     choices = product((True, False), repeat=len(blocks))
-    return [tuple(b for b, taken in zip(blocks, choice, strict=True) if taken) for choice in choices]
+    return [tuple(compress(blocks, choice)) for choice in choices]
 
 
 def _drawn(blocks: list[int], count: int, generator: torch.Generator | None) -> list[tuple[int, ...]]:

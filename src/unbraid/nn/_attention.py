@@ -1,4 +1,7 @@
-"""Self-attention, and what a transformer needs before and after its blocks."""
+"""Self-attention, and what a transformer needs before and after its blocks.
+
+Attention is spelled out, as torch's fused kernel on the CPU has no rule for vmap, by which networks train side by side.
+"""
 
 from typing import final
 

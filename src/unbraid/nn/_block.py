@@ -92,7 +92,7 @@ def _scale(scale: nn.Module | float | None) -> nn.Module:
 
 def _mismatch(given: Tensor, skip: Tensor, branch: Tensor, block: str) -> ShapeError:
     # Plain numbers: while a model is exported, sizes are symbols.
-    entered, kept, wanted = (tuple(int(size) for size in tensor.shape) for tensor in (given, skip, branch))
+    entered, kept, wanted = (tuple(map(int, tensor.shape)) for tensor in (given, skip, branch))
     message = (
         f"{block}: skip and branch must have one shape to be added.\n"
         f"  input        {list(entered)}\n"
@@ -114,8 +114,10 @@ def _remedy(given: tuple[int, ...], wanted: tuple[int, ...]) -> str:
 
 def _stride(positions: tuple[int, ...], kept: tuple[int, ...]) -> int | None:
     """Return the stride that keeps so many of the positions on every axis, where there is one."""
-    strides = range(1, max(positions, default=1) + 1)
-    return next((s for s in strides if tuple(-(-size // s) for size in positions) == kept), None)
+    for stride in range(1, max(positions, default=1) + 1):
+        if tuple(-(-size // stride) for size in positions) == kept:
+            return stride
+    return None
 
 
 def _without_stochastic_depth(module: nn.Module) -> nn.Module:

@@ -1,5 +1,8 @@
 """What differs between networks on features, images and sequences: their layers with weights, and their two ends.
 
+Families, schemes and shortcuts are values, not flags. So are Fixup and NF, values of `scale`: they replace norms and
+decide how branch and skip add.
+
 A family says which tokens stand for layers with weights (`tokens`, the usual one first), which `norms` and
 `shortcuts` fit, and how many axes of positions follow the features (`dims`). It makes the layer that makes the stream
 (`first`), plans the sizes of a branch's layers (`plan`), makes each (`make`), and what turns the stream into one vector

@@ -1,6 +1,7 @@
 """Memory and first weights for a network that was made on the meta device."""
 
 from functools import partial
+from itertools import chain
 
 import torch
 from torch import nn
@@ -55,5 +56,6 @@ def _looks_linear(network: ResidualNetwork, recipe: Recipe, generator: torch.Gen
     # From u and −u themselves, rather than φ(u) and φ(−u), a mirrored layer makes twice as much.
     ends = [block.skip for block in network.blocks if isinstance(block, ResidualBlock)]
     ends += [network.head] if "act" not in recipe.head_lead else []
-    for layer in (module for end in ends for module in end.modules() if isinstance(module, WEIGHTS)):
-        layer.weight.mul_(0.5)
+    for module in chain.from_iterable(end.modules() for end in ends):
+        if isinstance(module, WEIGHTS):
+            module.weight.mul_(0.5)

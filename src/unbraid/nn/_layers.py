@@ -1,4 +1,8 @@
-"""The layers that tokens stand for, on 0, 1 or 2 axes of positions: [batch, features, *positions]."""
+"""The layers that tokens stand for, on 0, 1 or 2 axes of positions: [batch, features, *positions].
+
+Networks for images begin with a convolution that hands on channels last, rather than hold their weights so: weights in
+torch's order are what optimisers, files and `vmap` expect.
+"""
 
 from collections.abc import Callable
 from typing import final

@@ -1,3 +1,5 @@
+"""How far each run of consecutive blocks turns the stream (Gromov et al. 2024): the run to take out is the smallest."""
+
 import math
 from dataclasses import dataclass
 from typing import Any

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeAlias
 
 from unbraid.prune._surgery import Cut
@@ -52,7 +53,7 @@ def _length(value: Sequence[Any]) -> int:
 
 def _thinned(value: Sequence[Any], kept: Sequence[int]) -> Sequence[Any]:
     if _patterned(value):
-        entries = [entry for item, times in value for _ in range(times) for entry in item]
+        entries = list(chain.from_iterable(item * times for item, times in value))
         return [[[entries[place] for place in kept], 1]]
     return [value[place] for place in kept]
 

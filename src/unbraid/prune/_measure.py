@@ -72,19 +72,20 @@ def before_and_after(form: ResidualForm, group: Sequence[Removal]) -> tuple[tupl
 def branches_of(form: ResidualForm, group: Sequence[Removal]) -> tuple[tuple[int, int], ...]:
     """A group as (block, branch) pairs; what the form is already without is left out."""
     adds = {add.block: add for add in form.adds}
-    pairs = [(r, None) if isinstance(r, int) else r for r in group]
-    return tuple(
-        (block, j)
-        for block, branch in pairs
-        for j, stream in enumerate(adds[block].branches if block in adds else ())
-        if stream is not None and branch in (None, j)
-    )
+    found: list[tuple[int, int]] = []
+    for removal in group:
+        block, branch = (removal, None) if isinstance(removal, int) else removal
+        branches = adds[block].branches if block in adds else ()
+        found += [(block, j) for j, stream in enumerate(branches) if stream is not None and branch in (None, j)]
+    return tuple(found)
 
 
 def follows(form: ResidualForm, block: int) -> int | None:
     """The block whose sum reaches another's skip with nothing but the trunk between; None where none or several do."""
     outputs = {add.output: add.block for add in form.adds if add.block < len(form.blocks)}
-    makers = {stream: segment for segment in form.segments for stream in segment.outputs}
+    makers: dict[str, Segment] = {}
+    for segment in form.segments:
+        makers |= dict.fromkeys(segment.outputs, segment)
     add = next(add for add in form.adds if add.block == block)
     waiting, seen, met = [add.skip or add.fork], set[str](), set[int]()
     while waiting:
@@ -158,6 +159,6 @@ def _with_readings(graph: Graph, readings: Sequence[Reading]) -> tuple[Graph, li
         waiting = [segment for segment in waiting if segment not in ready]
         steps.extend(ready)
     kept = needed(tuple(steps), tuple(names))
-    outputs = {stream for step in kept for stream in makes(step)}
+    outputs = set[str]().union(*map(makes, kept))
     sources = tuple(source for source in graph.sources if source in outputs or source in graph.inputs)
     return replace(graph, streams=streams, steps=kept, sources=sources, outputs=tuple(names)), names

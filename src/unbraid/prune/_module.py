@@ -24,7 +24,7 @@ class FormModule(nn.Module):
     def __init__(self, form: ResidualForm) -> None:
         super().__init__()
         self._form = replace(form, state={}, origin=None)  # the tensors are its own, and the model is not needed
-        self._names = sorted({name for segment in form.segments for name in segment.params})
+        self._names = sorted(set[str]().union(*(segment.params for segment in form.segments)))
         copies: dict[object, Tensor] = {}  # tied parameters stay tied
         for name in self._names:
             tensor = form.state[name]

@@ -1,4 +1,8 @@
-"""Models of transformers: a configuration that describes the smaller model, and a cache that serves it."""
+"""Models of transformers: a configuration that describes the smaller model, and a cache that serves it.
+
+The entry of the configuration that says how many layers there are is found by trial on the meta device: with the entry
+changed, the class must build the same names and shapes as the pruned model has.
+"""
 
 import copy
 import sys
@@ -113,7 +117,7 @@ def cached_error(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
 
 def uniform(model: Any) -> bool:
     """Whether no list of a configuration tells the layers apart, so that any slot of the cache serves any layer."""
-    return all(len({str(item) for item in value}) <= 1 for _, value in lists(model.config.to_dict()))
+    return all(len(set(map(str, value))) <= 1 for _, value in lists(model.config.to_dict()))
 
 
 def _all_trials(model: Any, facts: dict[str, Any], cut: Cut) -> Iterator[tuple[dict[str, Any], list[str]]]:
@@ -188,4 +192,5 @@ def _described(model: nn.Module, kinds: tuple[type, ...]) -> dict[str, Any]:
 
 def _outside(difference: Difference, lists: Sequence[str]) -> Difference:
     """What differs outside of some lists, which are looked at later."""
-    return frozenset(item for item in difference if not any(item[0].startswith(f"{name}.") for name in lists))
+    prefixes = tuple(f"{name}." for name in lists)
+    return frozenset(item for item in difference if not item[0].startswith(prefixes))

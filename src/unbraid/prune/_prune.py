@@ -1,3 +1,9 @@
+"""A smaller model: try the ways of `_ways`, the plainest first, and take the first whose outputs are right.
+
+No way is trusted, and none is chosen by the name of a class: each candidate is a copy, run on the example and compared
+with form.without(...). What was tried in vain is kept with its reason.
+"""
+
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any

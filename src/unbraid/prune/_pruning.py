@@ -1,3 +1,8 @@
+"""What a pruning is told by: the smaller model, how it was made, and what it saves.
+
+The smaller model holds copies, so that healing it leaves the original alone.
+"""
+
 import io
 from dataclasses import dataclass
 from typing import Literal, TypeAlias

@@ -1,5 +1,11 @@
+"""Order the blocks of a model by what they are worth, by three measures.
+
+Influence compares the sum with and without the branches, S h against S h + f. That is ShortGPT's measure where the skip
+is the identity, and is defined for projections too.
+"""
+
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import torch
@@ -7,7 +13,7 @@ from torch import Tensor
 
 from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
-from unbraid.discover import BranchLike, part_name, part_of
+from unbraid.discover import Block, BranchLike, part_name, part_of
 from unbraid.errors import TargetError
 from unbraid.form import ResidualForm
 from unbraid.graph import detached, differentiable
@@ -87,23 +93,28 @@ def rank(
         groups=chosen,
         names=tuple(_name(form, group) for group in chosen),
         scores=torch.tensor(scores, dtype=torch.float64, device="cpu"),
-        parameters=tuple(
-            sum(blocks[index].parameters for index in {r if isinstance(r, int) else r[0] for r in group})
-            for group in chosen
-        ),
+        parameters=tuple(_parameters(blocks, group) for group in chosen),
         whole=whole,
         examples=examples,
     )
 
 
+def _parameters(blocks: Mapping[int, Block], group: Iterable[Removal]) -> int:
+    """How many numbers the blocks of a group learn, each block once."""
+    indices = {removal if isinstance(removal, int) else removal[0] for removal in group}
+    return sum(blocks[index].parameters for index in indices)
+
+
 def _groups(form: ResidualForm, groups: Iterable[Iterable[BranchLike]] | None) -> tuple[tuple[Removal, ...], ...]:
     if groups is None:
         return tuple((block.index,) for block in form.blocks if branches_of(form, (block.index,)))
-    chosen = tuple(tuple(part_of(form.blocks, part, "rank") for part in group) for group in groups)
-    for group in chosen:
+    chosen: list[tuple[Removal, ...]] = []
+    for given in groups:
+        group = tuple(part_of(form.blocks, part, "rank") for part in given)
         if not branches_of(form, group):
             raise ValueError(f"rank: a group is at least one branch that the form has; {list(group)} came.")
-    return chosen
+        chosen.append(group)
+    return tuple(chosen)
 
 
 def _name(form: ResidualForm, group: Sequence[Removal]) -> str:
@@ -169,7 +180,8 @@ def _gradient(
             examples += batch.size
             step()
     means = {pair: total / examples for pair, total in sums.items()}
-    return [abs(math.fsum(means[p] for p in branches_of(form, g))) for g in groups], whole / examples, examples
+    scores = [abs(math.fsum(map(means.__getitem__, branches_of(form, group)))) for group in groups]
+    return scores, whole / examples, examples
 
 
 def _leaf(value: Any) -> Any:

@@ -1,5 +1,8 @@
+"""What each block, or each group of blocks, is worth, and which are worth least."""
+
 import math
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, TypeAlias
 
 from jaxtyping import Float64
@@ -70,7 +73,7 @@ class Ranking(Result):
         known = [k for k in self.order if not math.isnan(float(self.scores[k]))]
         if not 0 <= count <= len(known):
             raise ValueError(f"least: {len(known)} of {len(self.groups)} have a score; {count} were asked for.")
-        return tuple(removal for k in known[:count] for removal in self.groups[k])
+        return tuple(chain.from_iterable(self.groups[k] for k in known[:count]))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values; None where there is no number."""

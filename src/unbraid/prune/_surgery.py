@@ -81,8 +81,8 @@ def _within(path: Path, outer: Path) -> bool:
 
 def counters(model: nn.Module) -> dict[str, set[str]]:
     """For each list the names of the integers by which its members know their place."""
-    lists = [".".join(path) for path in dict.fromkeys(path for path, _ in members(model))]
-    found = {path: index_attributes(model.get_submodule(path)) for path in lists}
+    paths = dict.fromkeys(path for path, _ in members(model))
+    found = {name: index_attributes(model.get_submodule(name)) for name in map(".".join, paths)}
     return {path: names for path, names in found.items() if names}
 
 
@@ -115,11 +115,12 @@ def index_attributes(holder: nn.Module) -> set[str]:
             for name, value in vars(module).items():
                 if type(value) is int:
                     seen.setdefault(name, {}).setdefault(place, set()).add(value)
-    return {
-        name
-        for name, values in seen.items()
-        if len(values) > 1 and all(found == {place} for place, found in values.items())
-    }
+    return {name for name, values in seen.items() if len(values) > 1 and _is_place(values)}
+
+
+def _is_place(values: Mapping[int, set[int]]) -> bool:
+    """Whether the only value at each place is the place itself."""
+    return all(found == {place} for place, found in values.items())
 
 
 def substitutes(
@@ -137,6 +138,11 @@ def substitutes(
     return found
 
 
+def _holding(member: nn.Module, names: set[str]) -> set[str]:
+    """The modules inside a member that have any of these attributes, by their names in it."""
+    return {where for where, module in member.named_modules() if names & vars(module).keys()}
+
+
 def renumber_rest(model: nn.Module, counting: Mapping[str, set[str]]) -> None:
     """Number anew, without gaps, what is left of the modules that counted along with the members of a list.
 
@@ -146,9 +152,7 @@ def renumber_rest(model: nn.Module, counting: Mapping[str, set[str]]) -> None:
     """
     for path, names in counting.items():
         children = list(model.get_submodule(path).children())
-        homes = [
-            {where for where, module in member.named_modules() if names & vars(module).keys()} for member in children
-        ]
+        homes = [_holding(member, names) for member in children]
         for where in set().union(*homes):
             holders = [member.get_submodule(where) for member, own in zip(children, homes, strict=True) if where in own]
             for new, module in enumerate(holders):

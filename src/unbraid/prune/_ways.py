@@ -1,9 +1,14 @@
-"""The ways to make a model smaller, and what each must hold against."""
+"""The ways to make a model smaller, and what each must hold against.
+
+The key-value cache is part of the check: the last token with cached predecessors against the same without. A layer that
+is gone leaves a gap in the numbers by which the others find their part of the cache.
+"""
 
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,7 +19,7 @@ from unbraid.prune._module import FormModule
 from unbraid.prune._pretrained import cached_error, is_pretrained, mend, uniform
 from unbraid.prune._pruning import How
 from unbraid.prune._surgery import counters, idle_members, renumber_rest, substitutes, take_out
-from unbraid.prune._work import Path, Work, members
+from unbraid.prune._work import Path, Work, beginnings, members
 from unbraid.results import check_error, tolerance
 
 
@@ -82,7 +87,8 @@ class Task:
 def ways(task: Task) -> Iterator[tuple[str, Callable[[], Made]]]:
     """The ways to do it, the plainest first."""
     going = idle_members(task.model, task.work)
-    inner = {member for path, member in going if any(path[: len(m)] == m for _, m in members(task.model))}
+    every = {member for _, member in members(task.model)}
+    inner = {member for path, member in going if not every.isdisjoint(beginnings(path))}
     outer = [pair for pair in going if pair[1] not in inner]
     if network := _described_by_unbraid(task):
         yield "its own `without`", network
@@ -102,7 +108,8 @@ def _cut(task: Task, going: list[tuple[Path, Path]]) -> Made:
     changes = mend(task.model, pruned, cuts, *task.example) if cuts and is_pretrained(pruned) else ()
     for substitute in found:
         substitute.apply()
-    modules = (*(name for cut in cuts for name in cut.removed), *(substitute.name for substitute in found))
+    removed = chain.from_iterable(cut.removed for cut in cuts)
+    modules = (*removed, *(substitute.name for substitute in found))
     made = Made(pruned, "branches" if found else "members", modules, changes)
     try:
         task.check_cache(made)

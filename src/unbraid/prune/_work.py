@@ -1,8 +1,16 @@
-"""Which modules of a model have nothing left to do once branches are gone."""
+"""Which modules of a model have nothing left to do once branches are gone.
+
+What a module works for is read from the graph: operators that vanish in `form.without` are compared with those left, by
+the module that called them. A member of a list can go when it makes the deleted addition and has no work left. What
+this proposes the check of `_ways` decides on, not the class's name.
+
+A *path* is a module's name as a tuple: ("layers", "0", "attn").
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import TypeAlias
 
 from torch import Tensor, fx, nn
@@ -72,11 +80,15 @@ def work(form: ResidualForm, without: ResidualForm) -> Work:
     mine = {s.id for s in form.segments if s.id not in kept and s.block in poorer}
     bare = [add for add in without.adds if add.block in poorer and not any(add.branches)]
     where = dict.fromkeys(before, ()) | homes(form)
+    gone, left = [], []
+    for segment in form.segments:
+        if segment.id in mine:
+            gone += [_home(node) for node in _operators(segment)]
+        else:
+            left += [_home(node) for node in _operators(segment) if not shape_only(node)]
     return Work(
-        gone=tuple(_home(node) for s in form.segments if s.id in mine for node in _operators(s)),
-        left=tuple(
-            _home(node) for s in form.segments if s.id not in mine for node in _operators(s) if not shape_only(node)
-        ),
+        gone=tuple(gone),
+        left=tuple(left),
         homes=tuple(where[add.block] for add in bare),
         resized=tuple(
             where[add.block] for add in bare if form.streams[add.fork].shape != form.streams[add.output].shape
@@ -93,7 +105,9 @@ def homes(form: ResidualForm) -> dict[int, Path]:
 def members(model: nn.Module) -> list[tuple[Path, Path]]:
     """Every member of a ModuleList, ModuleDict or Sequential after its list: the paths of both, outer ones first."""
     lists = [(path_of(name), module) for name, module in model.named_modules() if isinstance(module, LISTS)]
-    found = [(path, (*path, key)) for path, module in lists for key, _ in module.named_children()]
+    found: list[tuple[Path, Path]] = []
+    for path, module in lists:
+        found += [(path, (*path, key)) for key, _ in module.named_children()]
     return sorted(found, key=lambda pair: len(pair[1]))
 
 
@@ -119,4 +133,9 @@ def _home(node: fx.Node) -> Path:
 
 def _around(homes: Iterable[Path]) -> frozenset[Path]:
     """The modules that hold any of these, themselves included."""
-    return frozenset(home[:length] for home in set(homes) for length in range(len(home) + 1))
+    return frozenset(chain.from_iterable(map(beginnings, set(homes))))
+
+
+def beginnings(path: Path) -> list[Path]:
+    """A path and the paths of all modules around it, the whole model's first."""
+    return [path[:length] for length in range(len(path) + 1)]

@@ -1,4 +1,7 @@
-"""Messages between ranks: plain facts as JSON and tensors as safetensors, so that nothing is unpickled."""
+"""Messages between ranks: plain facts as JSON and tensors as safetensors, so that nothing is unpickled.
+
+Torch's own exchange of objects between processes pickles them.
+"""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,8 @@
-"""How the ranks of one start find one another, and not those of a start before."""
+"""How the ranks of one start find one another, and not those of a start before.
+
+They agree on names that nobody had before: torchrun's agent keeps its store over restarts, torch 2.13 reads in it the
+addresses of the dead, and counts of restarts differ between machines.
+"""
 
 import time
 from uuid import uuid4

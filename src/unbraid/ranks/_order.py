@@ -1,4 +1,10 @@
-"""Items worked on by many ranks, their rows handed out as if one had done it all."""
+"""Items worked on by many ranks, their rows handed out as if one had done it all.
+
+An analysis maps each batch to a row of sums and adds rows up. Rows are handed out in the order of the batches, whoever
+made them, so that sums are independent of the number of ranks to the bit; a tree of sums would not be. Ranks work in
+rounds of one item each, which bounds the memory. A round is also where the error of one rank reaches all, so that none
+waits for ever, and where ranks that were given different data are found out.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice

@@ -27,7 +27,7 @@ def braid(subject: Subject, found: Mapping[str, Any]) -> Braid:
             "stages": _stages(form.blocks),
             "collapsed": len(form.blocks) > _EXPANDED,
             "measures": [
-                {"title": title, "unit": unit, "values": [finite(value) for value in values]}
+                {"title": title, "unit": unit, "values": list(map(finite, values))}
                 for title, unit, values in measures(subject, found)
             ],
             "target": subject.said,

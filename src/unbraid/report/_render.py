@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 from functools import cache
+from itertools import chain
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -42,7 +43,8 @@ def render(page: Page) -> str:
     """
     environment = _environment()
     style = _source(environment, "style.css")
-    braids = any(isinstance(part, Braid) for section in page.sections for part in section.parts)
+    parts = chain.from_iterable(section.parts for section in page.sections)
+    braids = any(isinstance(part, Braid) for part in parts)
     scripts = [_source(environment, name) for name in ("page.js", *(["braid.js"] if braids else []))]
     drawings = _drawings(page)
     template = environment.get_template("page.html.j2")
@@ -102,12 +104,12 @@ def _source(environment: Environment, name: str) -> str:
 
 def _drawings(page: Page) -> dict[tuple[int, int], Markup]:
     """The drawing of every picture, by the numbers of section and part, each with ids of its own."""
-    return {
-        (s, p): Markup(inline(part.svg, prefix=f"figure-{s}-{p}-", label=part.alt))
-        for s, section in enumerate(page.sections, start=1)
-        for p, part in enumerate(section.parts, start=1)
-        if isinstance(part, Picture)
-    }
+    drawings = {}
+    for s, section in enumerate(page.sections, start=1):
+        for p, part in enumerate(section.parts, start=1):
+            if isinstance(part, Picture):
+                drawings[s, p] = Markup(inline(part.svg, prefix=f"figure-{s}-{p}-", label=part.alt))
+    return drawings
 
 
 def _number(cell: Cell) -> str | None:
@@ -126,7 +128,7 @@ def _part_dict(part: Part) -> dict[str, Any]:
             said: dict[str, Any] = {"text": part.text}
         case Table():
             columns = [_column_dict(column) for column in part.columns]
-            rows = [[finite(cell) for cell in row] for row in part.rows]
+            rows = [list(map(finite, row)) for row in part.rows]
             said = {"caption": part.caption, "columns": columns, "rows": rows}
         case Picture():
             said = {"caption": part.caption, "alt": part.alt}

@@ -1,3 +1,8 @@
+"""One HTML page on a model: each analysis is a section, and one that cannot be run says why.
+
+Everything that takes long to import, figures and templates, is imported inside.
+"""
+
 from collections.abc import Callable, Collection, Sequence
 from os import PathLike
 from pathlib import Path

@@ -1,4 +1,8 @@
-"""Batch norm over the whole batch, of which each rank has a part."""
+"""Batch norm over the whole batch, of which each rank has a part.
+
+While ranks train, batch norms are swapped for ones that add sums over ranks: a batch split in four would otherwise
+train another network than the same batch split in two.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +23,10 @@ def over_all_ranks(network: nn.Module) -> Iterator[None]:
     DistributedDataParallel alone would norm each part by itself, another network on each number of ranks; and torch's
     SyncBatchNorm, which does not, runs on GPUs only.
     """
-    places = [
-        (parent, name, child)
-        for parent in network.modules()
-        for name, child in parent.named_children()
-        if isinstance(child, _BatchNorm)
-    ]
+    places: list[tuple[nn.Module, str, _BatchNorm]] = []
+    for parent in network.modules():
+        children = parent.named_children()
+        places += [(parent, name, child) for name, child in children if isinstance(child, _BatchNorm)]
     for parent, name, child in places:
         setattr(parent, name, _WholeBatchNorm(child))
     try:

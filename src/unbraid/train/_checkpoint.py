@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -154,12 +155,12 @@ def put_slots(folder: Path, slots: dict[str, Tensor], network: nn.Module, optimi
 
 
 def _slots(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"{name}/{slot}": value
-        for name, parameter in network.named_parameters()
-        for slot, value in optimizer.state.get(parameter, {}).items()
-        if isinstance(value, Tensor)  # SGD without momentum holds None
-    }
+    slots = {}
+    for name, parameter in network.named_parameters():
+        for slot, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):  # SGD without momentum holds None
+                slots[f"{name}/{slot}"] = value
+    return slots
 
 
 def _save_lines(rows: list[dict[str, object]], path: Path) -> None:
@@ -178,7 +179,8 @@ def _history(text: str) -> tuple[tuple[Epoch, ...], int | None]:
     rows = [json.loads(line) for line in text.splitlines()]
     diverged = int(rows.pop()["diverged"]) if rows and "diverged" in rows[-1] else None
     history = tuple(Epoch(**row) for row in rows)
-    if odd := next((v for epoch in history for v in asdict(epoch).values() if type(v) not in (int, float)), None):
+    values = chain.from_iterable(asdict(epoch).values() for epoch in history)
+    if odd := next((value for value in values if type(value) not in (int, float)), None):
         raise TypeError(f"{METRICS} holds {str(odd)[:40]!r} where a number belongs")
     return history, diverged
 

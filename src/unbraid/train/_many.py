@@ -87,10 +87,10 @@ def train_many(
     for path in paths:
         if path is not None and _checkpoint.exists(path):
             raise CheckpointError(f"{path}: there is a run here already; choose another folder.")
-    trainees = [
-        Trainee(*one, {name: values[number] for name, values in constants.items()})
-        for number, one in enumerate(zip(range(len(networks)), networks, given, seeds, paths, strict=True))
-    ]
+    trainees = []
+    for number, about in enumerate(zip(networks, given, seeds, paths, strict=True)):
+        own = {name: values[number] for name, values in constants.items()}
+        trainees.append(Trainee(number, *about, own))
     bar = progress(f"epochs of {len(networks)} networks", sum(recipe.epochs for recipe in given))
     with ExitStack() as held, bar as step:
         for path in paths:

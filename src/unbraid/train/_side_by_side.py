@@ -98,7 +98,10 @@ class SideBySide:
     def _stacked(self) -> Stack:
         """Those who are left, in a stack of their own, so that nothing is computed for those who are not."""
         members = [Member(trainee.network, trainee.recipe, trainee.slots) for trainee in self._alive]
-        constants = {name: [trainee.constants[name] for trainee in self._alive] for name in self._alive[0].constants}
+        constants: dict[str, list[float]] = {name: [] for name in self._alive[0].constants}
+        for trainee in self._alive:
+            for name, values in constants.items():
+                values.append(trainee.constants[name])
         return Stack(members, constants)
 
     def _epoch(self, epoch: int) -> None:

@@ -1,4 +1,11 @@
-"""Networks of one architecture side by side: each parameter is one tensor whose rows are theirs."""
+"""Networks of one architecture side by side: each parameter is one tensor whose rows are theirs.
+
+Torch's optimisers are shared: SGD and AdamW treat each number by itself, so that one step over the stack is a step of
+each network. Members of one recipe stand together, and the optimiser of a recipe works on a view of their rows.
+Gradients are made contiguous first: torch 2.13's fused optimisers on the CPU ignore strides and update the wrong
+numbers. A network that diverged is handed back as it was at its step, and the stack is made anew at the end of the
+epoch.
+"""
 
 import copy
 from collections.abc import Sequence
@@ -151,14 +158,15 @@ class Stack:
     def _slots(self, place: int) -> dict[str, dict[str, Tensor]]:
         places, optimizer = next(band for band in self._bands if band[0].start <= place < band[0].stop)
         rows = dict(zip(self._learned, optimizer.param_groups[0]["params"], strict=True))
-        return {
-            name: {
+
+        def slots(row: Tensor) -> dict[str, Tensor]:
+            return {
                 slot: (value if slot == _STEPS else value[place - places.start]).clone()
                 for slot, value in optimizer.state.get(row, {}).items()
                 if isinstance(value, Tensor)  # SGD without momentum holds None
             }
-            for name, row in rows.items()
-        }
+
+        return {name: slots(row) for name, row in rows.items()}
 
 
 def _runs(members: list[Member]) -> list[slice]:

@@ -20,11 +20,10 @@ def depth(curves: Sequence[draw.DepthCurve]) -> Section:
     """
     figure = draw.depth(curves)
     said = f"Test error: {'; '.join(_sentence(curve) for curve in curves)}."
-    rows = [
-        (curve.name, depth, curve.mean(at), *curve.spread(at), len(runs))
-        for curve in curves
-        for at, (depth, runs) in enumerate(zip(curve.depths, curve.errors, strict=True))
-    ]
+    rows: list[tuple[str | float, ...]] = []
+    for curve in curves:
+        for at, (depth, runs) in enumerate(zip(curve.depths, curve.errors, strict=True)):
+            rows.append((curve.name, depth, curve.mean(at), *curve.spread(at), len(runs)))
     columns = (
         Column("Network"),
         Column("Depth", "blocks"),
@@ -33,7 +32,7 @@ def depth(curves: Sequence[draw.DepthCurve]) -> Section:
         Column("Greatest", "%", ".1f"),
         Column("Runs"),
     )
-    cells = [tuple(finite(cell) for cell in row) for row in rows]
+    cells = [tuple(map(finite, row)) for row in rows]
     caption = (
         "Mean test error over the seeds; the bars span the least and the greatest. Runs that diverged are left out."
     )

@@ -47,9 +47,9 @@ def lesions(found: "LesionStudy", quantity: str, remark: str, python: str) -> Se
 
 def reorderings(found: "ReorderStudy", quantity: str, python: str) -> Section:
     """The section on other orders."""
-    groups = {
-        swaps: [row for row, count in enumerate(found.swaps) if count == swaps] for swaps in sorted(set(found.swaps))
-    }
+    groups: dict[int, list[int]] = {swaps: [] for swaps in sorted(set(found.swaps))}
+    for row, swaps in enumerate(found.swaps):
+        groups[swaps].append(row)
 
     def mean(numbers: tuple[float, ...], rows: list[int]) -> float:
         return sum(numbers[row] for row in rows) / len(rows)
@@ -68,17 +68,11 @@ def reorderings(found: "ReorderStudy", quantity: str, python: str) -> Section:
         Column("Least", format=".4g"),
         Column("Most", format=".4g"),
     )
-    rows = [
-        (
-            swaps,
-            len(chosen),
-            mean(found.tau, chosen),
-            mean(found.metrics, chosen),
-            min(found.metrics[row] for row in chosen),
-            max(found.metrics[row] for row in chosen),
-        )
-        for swaps, chosen in groups.items()
-    ]
+    rows: list[tuple[float, ...]] = []
+    for swaps, chosen in groups.items():
+        metrics = [found.metrics[row] for row in chosen]
+        means = mean(found.tau, chosen), mean(found.metrics, chosen)
+        rows.append((swaps, len(chosen), *means, min(metrics), max(metrics)))
     figure = Picture(
         draw.svg(found.plot(quantity)),
         f"The {quantity} in other orders, over {found.examples:,} examples.",

@@ -75,14 +75,11 @@ def network(found: NetworkFacts) -> Section:
         *(Column(title, unit, ".4g") for title, unit, _ in found.worth),
         Column("Added at"),
     )
-    rows: list[tuple[Cell, ...]] = [
-        (
-            *(b.index, b.name, b.skip, ", ".join(b.branches), ", ".join(b.after), b.parameters),
-            *(finite(values[place]) for _, _, values in found.worth),
-            b.where,
-        )
-        for place, b in enumerate(found.blocks)
-    ]
+    rows: list[tuple[Cell, ...]] = []
+    for place, block in enumerate(found.blocks):
+        branches, after = ", ".join(block.branches), ", ".join(block.after)
+        worth = [finite(values[place]) for _, _, values in found.worth]
+        rows.append((block.index, block.name, block.skip, branches, after, block.parameters, *worth, block.where))
     measured = Table(
         (Column("Check"), Column("Relative error", format=".2e")),
         [("form against model", found.error)],
