@@ -1,4 +1,4 @@
-"""unbraid.cli: the command `unbraid`, one file a verb.
+"""unbraid.cli: the command `unbraid`, one file per verb.
 
 `main` runs a verb: results on stdout, progress and errors on stderr, exit status 2 with one line for bad input.
 """

@@ -38,7 +38,7 @@ class Setting:
         stochastic_depth: the probability of dropping the last branch.
         init: of the weights.
         epochs: passes over the training part.
-        batch_size: examples a step.
+        batch_size: examples per step.
         lr: the learning rate of the first epoch.
         momentum: of the optimiser.
         weight_decay: of the optimiser.

@@ -32,7 +32,7 @@ _MOST_NUMBERS = 2**32  # of an input: 16 GiB, above which nothing could be trace
 
 
 def explain() -> str:
-    """All kinds of MODEL, one a line."""
+    """All kinds of MODEL, one per line."""
     width = max(map(len, KINDS))
     return "\n".join(["MODEL may be", *(f"  {kind.ljust(width)}  {text}" for kind, text in KINDS.items())])
 

@@ -19,7 +19,7 @@ def unravel(
     weights: Weights = None,
     as_json: JSON = False,
 ) -> None:
-    """Split the stream that reaches the output into the input's term and one a block (Equation 11.5)."""
+    """Split the stream that reaches the output into the input's term and one per block (Equation 11.5)."""
     if model is None:
         tell(f"unbraid unravel: which model?\n{explain()}")
         raise typer.Exit(2)

@@ -16,7 +16,7 @@ class Examples:
     """Inputs and the label of each: one part of a data set.
 
     Attributes:
-        inputs: what the network sees, one example a row.
+        inputs: what the network sees, one example per row.
         labels: the class of each example, counted from 0.
     """
 

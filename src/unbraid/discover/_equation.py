@@ -15,7 +15,7 @@ class Equation:
     Attributes:
         text: Equation 11.5 of Prince (2023): the output as the input plus K smaller networks.
         latex: the same in LaTeX.
-        derivative: Equation 11.6: the derivative of the output with respect to f1, one term a path.
+        derivative: Equation 11.6: the derivative of the output with respect to f1, one term per path.
         derivative_latex: the same in LaTeX.
     """
 
@@ -112,7 +112,7 @@ def _factor(letter: str, k: int, notation: _Notation) -> str:
 
 
 def _recursion(blocks: Sequence[Block], notation: _Notation) -> str:
-    """One line a block, with S_k and P_k where they are not the identity."""
+    """One line per block, with S_k and P_k where they are not the identity."""
     lines = []
     for k, block in enumerate(blocks, start=1):
         before = _trunk(k - 1, len(blocks), notation)

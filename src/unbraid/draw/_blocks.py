@@ -16,7 +16,7 @@ _SKIPS = {"identity": PALETTE[0], "projection": PALETTE[1], "none": PALETTE[3]}
 
 
 def blocks(names: Sequence[str], parameters: Sequence[int], skips: Sequence[str], *, ax: Axes | None = None) -> Figure:
-    """One bar a block in order of execution, as long as what it learns, in the colour of its skip.
+    """One bar per block in order of execution, as long as what it learns, in the colour of its skip.
 
     Args:
         names: of the blocks; shown as they stand, and left out beyond 24.

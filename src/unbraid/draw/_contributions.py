@@ -16,7 +16,7 @@ _MOST_NAMED = 24
 
 
 def contributions(names: Sequence[str], values: Sequence[float], *, ax: Axes | None = None) -> Figure:
-    """One bar a term, to the right where it adds and to the left where it takes away, in order of execution.
+    """One bar per term, to the right where it adds and to the left where it takes away, in order of execution.
 
     Args:
         names: of the terms; shown as they stand, and left out beyond 24.

@@ -25,7 +25,7 @@ class DepthCurve:
     Attributes:
         name: what it is called in the figure, such as "plain".
         depths: the number of layers or blocks, in rising order.
-        errors: for each depth the test errors in percent, one a seed; nan for a run that diverged.
+        errors: for each depth the test errors in percent, one per seed; nan for a run that diverged.
     """
 
     name: str

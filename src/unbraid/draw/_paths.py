@@ -15,7 +15,7 @@ _MOST = 64
 
 
 def paths(lengths: Sequence[int], values: Sequence[float], *, ax: Axes | None = None) -> Figure:
-    """One bar a path, grouped by the number of branches it goes through, with each group's sum.
+    """One bar per path, grouped by the number of branches it goes through, with each group's sum.
 
     Args:
         lengths: the number of branches of each path.

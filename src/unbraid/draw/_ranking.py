@@ -22,7 +22,7 @@ def ranking(
     least: str = "counts least",
     ax: Axes | None = None,
 ) -> Figure:
-    """One bar a block in order of execution, the least in another colour; names are left out beyond 24.
+    """One bar per block in order of execution, the least in another colour; names are left out beyond 24.
 
     Args:
         names: what each score belongs to; shown as they stand.

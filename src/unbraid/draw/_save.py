@@ -23,7 +23,7 @@ def svg(figure: Figure) -> str:
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write the figure as PNG (200 dots an inch) or SVG, by the suffix of `path`; whole or not at all.
+    """Write the figure as PNG (200 dots per inch) or SVG, by the suffix of `path`; whole or not at all.
 
     Raises:
         ValueError: the suffix is neither .png nor .svg.

@@ -22,7 +22,7 @@ MUTED = "#6b7280"
 # colour-blind readers see of it.
 PALETTE = ("#0060a8", "#d08c00", "#007a5a", "#c8400a", "#4a9fd8", "#b85aa6")
 
-_NOTEBOOK = 110  # dots an inch: sharp enough on a screen, some 20 kB a figure
+_NOTEBOOK = 110  # dots per inch: sharp enough on a screen, some 20 kB per figure
 
 _RC: Any = {  # Any: matplotlib types every key by name
     "font.family": "sans-serif",

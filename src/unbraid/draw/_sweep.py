@@ -18,7 +18,7 @@ def sweep(names: Sequence[str], errors: Sequence[Sequence[float]], *, ax: Axes |
 
     Args:
         names: what each setting is called; shown as they stand.
-        errors: for each setting the test errors in percent, one a seed; nan for a run that diverged, which has no dot
+        errors: for each setting the test errors in percent, one per seed; nan for a run that diverged, which has no dot
             and is counted beside the row.
         ax: where to draw; by default a figure of its own.
 

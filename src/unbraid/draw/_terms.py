@@ -15,7 +15,7 @@ _MOST_NAMED = 24  # bars that still carry their names on half a page
 
 
 def terms(names: Sequence[str], norms: Sequence[float], *, ax: Axes | None = None) -> Figure:
-    """The norm of every term of a stream: one bar a term, in order of execution; thin ones without names beyond 24.
+    """The norm of every term of a stream: one bar per term, in order of execution; thin ones without names beyond 24.
 
     Args:
         names: the terms' names, the input's first; shown as they stand.

@@ -171,7 +171,7 @@ class ResidualForm(Form):
 
     @outside_modes
     def split(self, into: Split) -> "ResidualForm":
-        """The form whose attention branches are split into one branch a head, where the graph shows the heads.
+        """The form whose attention branches are split into one branch per head, where the graph shows the heads.
 
         The sum over a block's heads, and over the constant that their end adds, is its branch. Branches of other kinds
         stay as they are.
@@ -255,7 +255,7 @@ class ResidualForm(Form):
     __repr__ = __str__
 
     def rows(self) -> list[dict[str, Any]]:
-        """One a block."""
+        """One row per block."""
         return form_rows(self)
 
     def scalars(self) -> dict[str, float]:

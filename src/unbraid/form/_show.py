@@ -14,7 +14,7 @@ _COLUMNS = ("", "block", "skip", "branches", "after", "nested", "shape", "parame
 
 
 def form_table(form: Form) -> Table:
-    """The blocks, one a row; the measured error below."""
+    """The blocks, one per row; the measured error below."""
     table = Table(
         box=box.SIMPLE_HEAD,
         title=headline(form),
@@ -72,7 +72,7 @@ def _sizes(shape: tuple[int | str, ...]) -> str:
 
 
 def form_rows(form: Form) -> list[dict[str, Any]]:
-    """One dict a block, in the order in which they run; lists as text."""
+    """One dict per block, in the order in which they run; lists as text."""
     rows = [block_row(block) for block in _running(form)]
     joined = {"branches": ", ", "after": ", ", "shape": "×"}
     return [{k: joined[k].join(map(str, v)) if k in joined else v for k, v in row.items()} for row in rows]

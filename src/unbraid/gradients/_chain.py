@@ -49,7 +49,7 @@ class Factor(Brief):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DerivativeChain(Result):
-    """The derivative of the output as a product of one factor a block.
+    """The derivative of the output as a product of one factor per block.
 
     In a plain network ∂h_k/∂h_{k−1} is the layer's Jacobian (Equation 11.3 of Prince 2023); in a residual one it is I +
     ∂f_k/∂h_{k−1}, whose product written out has the terms of Equation 11.6.

@@ -184,7 +184,7 @@ def _signal(of: Propagated, total: Mapping[str, Tensor], bad: NotFinite | None) 
 
 @dataclass(frozen=True, eq=False)
 class _Channels:
-    """Mean and mean square over examples and positions, one a channel; of how many."""
+    """Mean and mean square over examples and positions, one per channel; of how many."""
 
     count: Tensor
     mean: Tensor

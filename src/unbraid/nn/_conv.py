@@ -38,7 +38,7 @@ def conv2d(
     Args:
         inputs: channels of an image.
         classes: outputs.
-        layers: those with weights from input to output: stem, head and n blocks a stage. With c convolutions
+        layers: those with weights from input to output: stem, head and n blocks per stage. With c convolutions
             in the order, stages·c·n + 2.
         width: channels of the first stage.
         stages: number of stages.
@@ -125,7 +125,7 @@ def conv1d(
     Args:
         inputs: channels of a sequence.
         classes: outputs.
-        layers: as for `conv2d`: stages·c·n + 2, with c convolutions in the order and n blocks a stage.
+        layers: as for `conv2d`: stages·c·n + 2, with c convolutions in the order and n blocks per stage.
         width: channels of the first stage.
         stages: number of stages.
         order: as for `conv2d`.

@@ -102,7 +102,7 @@ class LayerScale(nn.Module):
 class StochasticDepth(nn.Module):
     """f ↦ b · f / (1 − p) with b = 0 at probability p, drawn for each example; the identity in eval mode.
 
-    Huang et al. (2016), who draw once a batch and scale by 1 − p when testing instead; the expectation is the
+    Huang et al. (2016), who draw once per batch and scale by 1 − p when testing instead; the expectation is the
     same. The draws come from torch's own generator, as those of `torch.nn.Dropout` do.
 
     Args:
@@ -121,7 +121,7 @@ class StochasticDepth(nn.Module):
         """Return f with the branches of some examples set to 0."""
         if not self.training:
             return f
-        # Dropout of one number an example: it draws b and divides by 1 - p.
+        # Dropout of one number per example: it draws b and divides by 1 - p.
         return f * nn.functional.dropout(f.new_ones(f.shape[0], *(1 for _ in f.shape[1:])), self.probability)
 
     def extra_repr(self) -> str:

@@ -40,14 +40,14 @@ def _walk(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
 
 
 def lists(facts: Mapping[str, Any]) -> Iterator[tuple[Place, Sequence[Any]]]:
-    """Lists that may hold one entry a layer; those inside other lists are entries themselves."""
+    """Lists that may hold one entry per layer; those inside other lists are entries themselves."""
     for place, value in _walk(facts):
         if isinstance(value, list | tuple) and not any(isinstance(step, int) for step in place):
             yield place, value
 
 
 def _length(value: Sequence[Any]) -> int:
-    """How many layers a list describes: one an entry, or a pattern repeated: [[["global", "local"], 6]]."""
+    """How many layers a list describes: one per entry, or a pattern repeated: [[["global", "local"], 6]]."""
     return sum(len(item) * times for item, times in value) if _patterned(value) else len(value)
 
 

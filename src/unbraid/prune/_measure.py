@@ -102,7 +102,7 @@ def follows(form: ResidualForm, block: int) -> int | None:
 
 
 def vectors(stream: Float[Tensor, "batch *features"], over: Over) -> Float[Tensor, "*rows features"]:
-    """A stream as vectors: [batch, positions, features] one a position, any other one an example."""
+    """A stream as vectors: [batch, positions, features] one per position, any other one per example."""
     return stream if stream.ndim == 3 and over == "position" else stream.flatten(1)
 
 

@@ -46,7 +46,7 @@ def mend(
         kwargs: keyword inputs.
 
     Returns:
-        What was changed, one line an entry.
+        What was changed, one line per entry.
 
     Raises:
         ValueError: no change of the configuration describes the pruned model.

@@ -126,7 +126,7 @@ def layers(model: nn.Module, form: ResidualForm) -> tuple[tuple[int, ...], ...]:
         form: its form.
 
     Returns:
-        One group of blocks a layer, in order of execution; a block in no such list is a group of its own.
+        One group of blocks per layer, in order of execution; a block in no such list is a group of its own.
     """
     model, _ = bare(model)
     where = homes(form)

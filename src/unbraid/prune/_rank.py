@@ -49,7 +49,7 @@ def rank(
     - "influence": 1 − E cos(before, after), how much a block turns the stream: ShortGPT's block influence (Men et al.
       2024, Equation 1). Before is the block's sum without its branches, S_k h, which is its input where the skip is the
       identity; after is the whole sum. It needs no labels.
-    - "lesion": the metric without the block minus that of the whole model (Veit et al. 2016), one run a block.
+    - "lesion": the metric without the block minus that of the whole model (Veit et al. 2016), one run per block.
     - "gradient": |E Σ ⟨∂metric/∂f_k, f_k⟩|, the first-order estimate of that difference (Molchanov et al. 2017), from
       one backward pass with the metric as the loss.
 

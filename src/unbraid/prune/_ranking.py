@@ -30,7 +30,7 @@ class Ranking(Result):
         groups: what each score belongs to, as `form.without` and `prune` take it: single blocks, unless groups were
             given.
         names: what to call them.
-        scores: one a group; larger is more important. nan where there is none, as in a plain layer that changes the
+        scores: one per group; larger is more important. nan where there is none, as in a plain layer that changes the
             size.
         parameters: how many numbers the blocks of each group learn.
         whole: the metric of the whole model; nan where none was needed.

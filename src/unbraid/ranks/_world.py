@@ -49,7 +49,7 @@ class World:
         return self.rank == 0
 
     def task(self, rank: int, items: int) -> tuple[int, Share]:
-        """What a rank does of so many items, at most one a rank: which item, and which share of the work on it.
+        """What a rank does of so many items, at most one per rank: which item, and which share of the work on it.
 
         Of 2 items 5 ranks take 0, 1, 0, 1, 0: ranks 0, 2 and 4 are the three shares of the first.
         """

@@ -10,7 +10,8 @@ To write pages of one's own:
     write(Page("What the network does", [section]), "report/index.html")
 
 A page is made of sections, a section of parts: `Text`, `Table`, `Picture`, `Code`, `Equation`, `Braid`. What an
-analysis has to say stands in `unbraid.report.sections`, one file a subject: a function from its result to a `Section`.
+analysis has to say stands in `unbraid.report.sections`, one file per subject: a function from its result to a
+`Section`.
 """
 
 from importlib import import_module

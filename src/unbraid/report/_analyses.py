@@ -1,4 +1,4 @@
-"""What a report runs, in the order of its sections: one entry an analysis, from a subject to a section."""
+"""What a report runs, in the order of its sections: one entry per analysis, from a subject to a section."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping

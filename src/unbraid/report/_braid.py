@@ -39,7 +39,7 @@ def braid(subject: Subject, found: Mapping[str, Any]) -> Braid:
 
 
 def measures(subject: Subject, found: Mapping[str, Any]) -> list[tuple[str, str, list[float]]]:
-    """What each block is worth, in up to three ways: title, unit, one number a block."""
+    """What each block is worth, in up to three ways: title, unit, one number per block."""
     blocks = range(len(subject.form.blocks))
     rows: list[tuple[str, str, list[float]]] = []
     lesions: LesionStudy | None = found.get("lesions")

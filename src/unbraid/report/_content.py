@@ -74,7 +74,7 @@ class Table:
 
     Attributes:
         columns: the heads, from the left.
-        rows: one cell a column in each.
+        rows: one cell per column in each.
         caption: what the table shows.
 
     Raises:

@@ -32,7 +32,7 @@ class Subject:
         batches: (inputs, labels), read several times.
         name: what to call the model.
         loss: (what the model returns, labels) -> [batch], what lesions and gradients are measured in.
-        target: the scalar whose gradient and value are split, one number an example.
+        target: the scalar whose gradient and value are split, one number per example.
         said: the same in words.
         own: whether the model's own predictions stand for labels, as none were given.
     """

@@ -90,7 +90,7 @@ class Log(Result, Generic[R]):
         return {"records": [{"step": step, **found.to_dict()} for step, found in self.records]}
 
     def rows(self) -> list[dict[str, Any]]:
-        """One a record: its step and its single numbers."""
+        """One row per record: its step and its single numbers."""
         return [{"step": step, **found.scalars()} for step, found in self.records]
 
     def scalars(self) -> dict[str, float]:

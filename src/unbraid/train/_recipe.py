@@ -16,7 +16,7 @@ class Recipe:
 
     Attributes:
         epochs: passes over the training part.
-        batch_size: examples a step.
+        batch_size: examples per step.
         lr: the learning rate of the first epoch.
         momentum: of SGD; for AdamW the decay of its mean of gradients, β1.
         weight_decay: L2 penalty of SGD; AdamW's decoupled decay.

@@ -1,4 +1,4 @@
-"""What each analysis says in a report: one file a subject, a function from plain values to a Section.
+"""What each analysis says in a report: one file per subject, a function from plain values to a Section.
 
 To add a section, write its file here and name its function below; neither pages nor templates change.
 """

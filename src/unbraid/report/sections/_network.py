@@ -43,7 +43,7 @@ class NetworkFacts:
         equation: in plain characters, and `latex`.
         python: code that gives the same.
         braid: the drawing that can be picked apart; None leaves it out.
-        worth: what each block is worth, one column each: title, unit, one number a block.
+        worth: what each block is worth, one column each: title, unit, one number per block.
     """
 
     name: str

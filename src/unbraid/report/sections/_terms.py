@@ -1,4 +1,4 @@
-"""The terms of the output: the input's, and one a block."""
+"""The terms of the output: the input's, and one per block."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class TermFacts:
 
     Attributes:
         network: what they are the terms of.
-        names: the input's term first, then one a block, in order of execution.
+        names: the input's term first, then one per block, in order of execution.
         norms: the norm of each, averaged over the examples, in the units of the stream.
         error: how far their sum is from the stream, ‖Σ − h‖∞ / ‖h‖∞.
         examples: over how many examples the norms are averaged.
