@@ -208,5 +208,5 @@ def _result(run: "Run") -> dict[str, Any]:
     return {"test_error": error, "diverged": run.diverged, "history": history}
 
 
-def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
+def _finite(numbers: dict[str, Any]) -> dict[str, Any]:
     return {key: value if math.isfinite(value) else None for key, value in numbers.items()}
