@@ -9,10 +9,8 @@ from unbraid.capture._in_place import without_writes
 from unbraid.capture._inlined import Flat, attribute, detach_ungraded, flattened, marked
 from unbraid.capture._silenced import unwarned
 from unbraid.capture._spelling import spell_out
-from unbraid.graph import name_of, shape_only, takes_all
+from unbraid.graph import Frozen, callee, name_of, operator_of, shape_only, takes_all
 
-# In eval mode these hand back their very argument, which their schema does not tell.
-_IDLE = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "slice"}
 # A line of the code that torch generates for the body of a wrapper: it assigns to the name of the node.
 _GENERATED = re.compile(r'File "<eval_with_key>[^"]*", line \d+, in forward\n\s*(?P<name>\w+) =')
 
@@ -111,9 +109,15 @@ def _before_the_run(statistic: Any) -> Any:
 def _drop_idle(graph: fx.Graph) -> None:
     """Slices that take everything (`x[:, :]`), dropout in eval mode, copies: the same tensor under two names."""
     for node in list(graph.nodes):
-        if (name_of(node) in _IDLE and shape_only(node)) or _copies(node):
+        if _idle(node) or _copies(node):
             node.replace_all_uses_with(_copied(graph, node) if _copies(node) else node.args[0])
             graph.erase_node(node)
+
+
+def _idle(node: fx.Node) -> bool:
+    """Whether a node hands back its very argument, which its schema does not tell."""
+    takes = operator_of(node).freeze is Frozen.DROPOUT or callee(node) is torch.ops.aten.slice
+    return takes and shape_only(node)
 
 
 def _copied(graph: fx.Graph, node: fx.Node) -> fx.Node:

@@ -1,13 +1,18 @@
 """Where an attention branch can be parted into heads: found in the data flow of its segment."""
 
+import operator
 from dataclasses import dataclass
 
+import torch
 from torch import fx
 
-from unbraid.graph import Graph, Segment, affine, is_float, name_of, shape_only
+from unbraid.graph import Attention, Graph, Holds, Segment, affine, callee, is_float, name_of, operator_of, shape_only
 
-_MERGES = frozenset({"view", "reshape", "_unsafe_view", "flatten", "_reshape_alias"})
-_PRODUCTS = frozenset({"matmul", "bmm", "einsum"})
+aten = torch.ops.aten
+_MERGES = (aten.view, aten.reshape, aten._unsafe_view, aten.flatten, aten._reshape_alias)
+# What happens to a pattern before its product with the values.
+_WEAKENS = (aten.dropout, aten.masked_fill, aten.mul, aten.div)
+_BY_A_WEIGHT = (aten.addmm, aten.matmul, aten.mm)
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def _carrying(graph: Graph, segment: Segment, code: fx.Graph) -> set[fx.Node]:
 def _merged(node: fx.Node, carrying: set[fx.Node]) -> fx.Node | None:
     """The tensor [..., heads, width] that a node merges to [..., heads·width] after attention."""
     before = node.args[0] if node.args else None
-    if name_of(node) not in _MERGES or not isinstance(before, fx.Node):
+    if callee(node) not in _MERGES or not isinstance(before, fx.Node):
         return None
     wide, narrow = (n.meta["val"].shape for n in (before, node))
     if len(wide) < 4 or not isinstance(wide[-2], int) or wide[-2] < 2:
@@ -72,20 +77,21 @@ def _merged(node: fx.Node, carrying: set[fx.Node]) -> fx.Node | None:
 
 def _attends(node: fx.Node, carrying: set[fx.Node]) -> bool:
     """Whether a tensor is the product of an attention pattern and the values, moved but not mixed since."""
-    while shape_only(node) or name_of(node) == "getitem":
+    while shape_only(node) or callee(node) is operator.getitem:
         above = [argument for argument in node.all_input_nodes if argument in carrying]
         if not above:
             return False
         node = above[0]
-    if "scaled_dot_product" in name_of(node):
+    role = operator_of(node).attention
+    if role is Attention.WHOLE:
         return True
-    return name_of(node) in _PRODUCTS and any(_normalised(n) for n in node.all_input_nodes)
+    return role is Attention.PRODUCT and any(_normalised(n) for n in node.all_input_nodes)
 
 
 def _normalised(node: fx.Node) -> bool:
     """Whether a factor is a softmax, moved, masked or dropped since."""
-    while node.op == "call_function" and "softmax" not in name_of(node):
-        if not (shape_only(node) or name_of(node) in {"dropout", "masked_fill", "mul", "div"}):
+    while node.op == "call_function" and operator_of(node).attention is not Attention.PATTERN:
+        if not (shape_only(node) or callee(node) in _WEAKENS):
             return False
         node = node.all_input_nodes[0]
     return node.op == "call_function"
@@ -93,16 +99,15 @@ def _normalised(node: fx.Node) -> bool:
 
 def _affine(node: fx.Node, data: list[fx.Node]) -> bool:
     """Affine and no maximum; a product with a weight too."""
-    if len(data) != 1 or "max" in name_of(node):
+    row = operator_of(node)
+    if len(data) != 1 or row.holds is Holds.CHOICE:
         return False
-    if name_of(node) in {"addmm", "matmul", "mm"}:
-        place = 1 if name_of(node) == "addmm" else 0
-        return node.args[place] is data[0]
+    if callee(node) in _BY_A_WEIGHT:
+        return node.args[row.factors] is data[0]
     return affine(node, data, held=False)
 
 
 def _shifts(node: fx.Node) -> bool:
     """Whether an affine node adds a constant."""
-    if name_of(node) == "linear" or "conv" in name_of(node):
-        return len(node.args) > 2 and node.args[2] is not None
-    return name_of(node) in {"addmm", "add", "sub", "masked_fill", "slice_scatter"} or "norm" in name_of(node)
+    place = operator_of(node).shifts
+    return place is not None and len(node.args) > place and node.args[place] is not None

@@ -5,11 +5,10 @@ from torch import fx
 
 from unbraid.capture import where
 from unbraid.errors import ChanceError
-from unbraid.graph import Graph, name_of
+from unbraid.graph import Graph, Kind, drop_rate, in_training, name_of, operator_of, random, switched_off
 
 _NOWHERE = "unknown file:0"  # a saved form keeps no lines of code
 _SWITCHED = ("dropout", "attention", "lstm", "gru", "rnn")  # they draw in train mode alone
-_TRAINING, _RATE = ("train", "training"), ("p", "dropout", "dropout_p")
 
 
 def refuse_stateful(graph: Graph, verb: str) -> None:
@@ -47,26 +46,18 @@ def _stateful(graph: Graph) -> Iterator[tuple[str, str]]:
     for segment in graph.segments:
         if isinstance(segment.code, fx.GraphModule):
             for node in segment.code.graph.nodes:
-                if isinstance(node.target, torch._ops.OpOverload) and (reason := _reason(node, node.target)):
+                if isinstance(node.target, torch._ops.OpOverload) and (reason := _reason(node)):
                     place = where(node)
                     yield (name_of(node) if place == _NOWHERE else f"{name_of(node)} at {place}"), reason
 
 
-def _reason(node: fx.Node, operator: torch._ops.OpOverload) -> str | None:
-    """Why an operator is random, or mixes examples; torch marks random ones, whether they are switched on or not."""
-    training, rate = _argument(node, operator, _TRAINING), _argument(node, operator, _RATE)
-    if training is False or rate == 0:
+def _reason(node: fx.Node) -> str | None:
+    """Why an operator is random, or mixes examples."""
+    if switched_off(node):
         return None
-    if torch.Tag.nondeterministic_seeded in operator.tags:
+    if random(node):
         return "random"
-    if training and "norm" in name_of(node):
+    training = in_training(node)
+    if training and operator_of(node).kind is Kind.NORM:
         return "in training mode it uses the statistics of the batch"
-    return "random in training mode" if training and rate else None
-
-
-def _argument(node: fx.Node, operator: torch._ops.OpOverload, names: tuple[str, ...]) -> object:
-    for place, argument in enumerate(operator._schema.arguments):
-        if argument.name in names:
-            given = node.args[place] if place < len(node.args) else argument.default_value
-            return node.kwargs.get(argument.name, given)
-    return None
+    return "random in training mode" if training and drop_rate(node) else None

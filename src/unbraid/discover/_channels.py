@@ -1,10 +1,6 @@
 from torch import fx
 
-from unbraid.graph import Graph, name_of
-
-# What a branch does first to its input says which dimension it takes for the channels.
-_SECOND = ("conv", "batch_norm", "group_norm", "instance_norm")
-_LAST = ("linear", "addmm", "mm", "matmul", "layer_norm", "rms_norm")
+from unbraid.graph import Graph, operator_of
 
 
 def channel_dimension(graph: Graph, block: int) -> int:
@@ -18,9 +14,8 @@ def channel_dimension(graph: Graph, block: int) -> int:
     for segment in graph.segments:
         if segment.block == block and segment.role == "branch" and isinstance(segment.code, fx.GraphModule):
             for node in segment.code.graph.nodes:
-                name = name_of(node) if node.op == "call_function" else ""
-                if any(part in name for part in _SECOND):
-                    return min(1, rank - 1)
-                if name in _LAST:
-                    return rank - 1
+                # What a branch does first to its input says which dimension it takes for the channels.
+                channels = operator_of(node).channels if node.op == "call_function" else None
+                if channels is not None:
+                    return rank - 1 if channels < 0 else min(channels, rank - 1)
     return rank - 1

@@ -19,7 +19,7 @@ from torch import SymInt, Tensor, fx
 from torch.fx.node import map_arg
 
 from unbraid.discover._dataflow import Dataflow
-from unbraid.graph import is_float, name_of, shape_only
+from unbraid.graph import is_float, name_of, random, shape_only
 
 # These take elements and change none.
 _TAKES = frozenset(
@@ -163,7 +163,7 @@ class Elements:
             return traced_size(value)
         if node.op == "placeholder" and (constant := self._constant_of(node.name)) is not None:
             return constant
-        if node.op != "call_function" or is_float(node) or _random(node):
+        if node.op != "call_function" or is_float(node) or random(node):
             raise LookupError
         return _called(node, map_arg(list(node.args), self._constant))
 
@@ -185,10 +185,6 @@ def _called(node: fx.Node, args: list[Any]) -> Any:
 def _tensors(value: Any) -> list[Tensor]:
     several = value if isinstance(value, list | tuple) else [value]
     return [tensor for tensor in several if isinstance(tensor, Tensor)]
-
-
-def _random(node: fx.Node) -> bool:
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def traced_size(size: int | SymInt) -> int:

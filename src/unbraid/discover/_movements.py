@@ -17,14 +17,23 @@ from unbraid.discover._element_maps import Constant, Elements, traced_size
 from unbraid.discover._graph_writer import Writer
 from unbraid.discover._join import read_once
 from unbraid.discover._summands import summands
-from unbraid.graph import SHAPE_ONLY, name_of
+from unbraid.graph import TABLE, Kind, callee, name_of
 
 aten = torch.ops.aten
 
 # They move every element once: no casts, nothing that ends gradients, nothing that is repeated.
-_MOVES = SHAPE_ONLY - frozenset(
-    "to _to_copy type_as detach expand expand_as view_as_real view_as_complex adjoint".split()
-)
+_MOVES = {key for key, row in TABLE.items() if row.kind is Kind.MOVES} - {
+    aten.to,
+    aten._to_copy,
+    aten.type_as,
+    aten.detach,
+    aten.expand,
+    aten.expand_as,
+    aten.broadcast_to,
+    aten.view_as_real,
+    aten.view_as_complex,
+    aten.adjoint,
+}
 _WRITES = frozenset({"slice_scatter", "select_scatter", "diagonal_scatter"})
 _READS = frozenset("slice select narrow diagonal split split_with_sizes unsafe_split chunk unbind tensor_split".split())
 
@@ -97,7 +106,7 @@ def _unstacked(flow: Dataflow, node: fx.Node, constant: Constant) -> bool:
 def _joined(node: fx.Node) -> fx.Node | None:
     """The concatenation whose elements a node adds, in whatever shape."""
     above: Any = node.args[0]
-    while isinstance(above, fx.Node) and name_of(above) in _MOVES and above.op == "call_function":
+    while isinstance(above, fx.Node) and callee(above) in _MOVES and above.op == "call_function":
         above = above.args[0]
     listed = isinstance(above, fx.Node) and name_of(above) in {"cat", "concat", "stack"} and bool(above.args)
     return above if listed and isinstance(above.args[0], list | tuple) else None
@@ -202,7 +211,7 @@ def _unmoved(flow: Dataflow, node: fx.Node, like: fx.Node, constant: Constant) -
 
 
 def _moves(node: fx.Node) -> bool:
-    moves = node.op == "call_function" and name_of(node) in _MOVES and bool(node.args)
+    moves = node.op == "call_function" and callee(node) in _MOVES and bool(node.args)
     return moves and isinstance(node.args[0], fx.Node) and isinstance(node.meta.get("val"), Tensor)
 
 

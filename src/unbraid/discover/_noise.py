@@ -6,9 +6,16 @@ A mask that is drawn, stochastic depth's or dropout's, is none: its mean is not 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import fx
 
-from unbraid.graph import name_of, shape_only, values_read
+from unbraid.graph import Random, callee, operator_of, shape_only, values_read
+
+aten = torch.ops.aten
+
+# What a mean of zero passes.
+_SCALES = (aten.mul, aten.neg, aten.masked_fill)
+_ZEROS = (aten.zeros, aten.zeros_like, aten.new_zeros)
 
 
 def is_noise(node: fx.Node) -> bool:
@@ -21,9 +28,9 @@ def is_noise(node: fx.Node) -> bool:
         seen.add(factor)
         if _mean(factor) == 0:
             return True
-        if shape_only(factor) or name_of(factor) in {"mul", "neg", "masked_fill"}:
+        if shape_only(factor) or callee(factor) in _SCALES:
             stack += values_read(factor)
-        elif name_of(factor) == "div":
+        elif callee(factor) is aten.div:
             stack += values_read(factor)[:1]
     return False
 
@@ -32,16 +39,17 @@ def _mean(node: fx.Node) -> float | None:
     """The mean of what is drawn, then moved, shifted and scaled by numbers; None where it is not known."""
     if node.op != "call_function":
         return None
-    if name_of(node) in _DRAWN:
-        return _DRAWN[name_of(node)](node)
+    drawn = operator_of(node).random
+    if drawn is not None and drawn is not Random.SWITCHED:
+        return _DRAWN[drawn](node)
     (*tensors,) = node.all_input_nodes
-    if len(tensors) != 1 or not (shape_only(node) or name_of(node) in _MOVES):
+    if len(tensors) != 1 or not (shape_only(node) or callee(node) in _MOVES):
         return None
     mean = _mean(tensors[0])
     if mean is None or shape_only(node):
         return mean
     numbers = [float(argument) for argument in node.args if isinstance(argument, int | float)]
-    return _MOVES[name_of(node)](mean, *numbers, node.args[0] is tensors[0]) if len(numbers) < 2 else None
+    return _MOVES[callee(node)](mean, *numbers, node.args[0] is tensors[0]) if len(numbers) < 2 else None
 
 
 def _normal(node: fx.Node) -> float | None:
@@ -50,7 +58,7 @@ def _normal(node: fx.Node) -> float | None:
     while isinstance(mean, fx.Node) and mean.op == "call_function" and shape_only(mean):
         mean = mean.args[0]
     if isinstance(mean, fx.Node):
-        return 0.0 if name_of(mean) in {"zeros", "zeros_like", "new_zeros"} else None
+        return 0.0 if callee(mean) in _ZEROS else None
     return float(mean)
 
 
@@ -60,21 +68,20 @@ def _uniform(node: fx.Node) -> float:
     return (float(low) + float(high)) / 2
 
 
-_DRAWN: dict[str, Callable[[fx.Node], float | None]] = {
-    "randn": lambda _: 0.0,
-    "randn_like": lambda _: 0.0,
-    "rand": lambda _: 0.5,
-    "rand_like": lambda _: 0.5,
-    "normal": _normal,
-    "normal_functional": lambda node: float(str([*node.args[1:2], 0.0][0])),
-    "uniform": _uniform,
+_DRAWN: dict[Random, Callable[[fx.Node], float | None]] = {
+    Random.STANDARD: lambda _: 0.0,
+    Random.UNIT: lambda _: 0.5,
+    Random.NORMAL: _normal,
+    Random.NORMAL_OVER: lambda node: float(str([*node.args[1:2], 0.0][0])),
+    Random.UNIFORM_OVER: _uniform,
+    Random.OTHER: lambda _: None,
 }
 # The mean afterwards: of the mean before, the number and whether what is drawn comes first.
-_MOVES: dict[str, Callable[..., float | None]] = {
-    "add": lambda mean, number, first: mean + number,
-    "sub": lambda mean, number, first: mean - number,
-    "rsub": lambda mean, number, first: number - mean,
-    "mul": lambda mean, number, first: mean * number,
-    "div": lambda mean, number, first: mean / number if first and number else None,
-    "neg": lambda mean, first: -mean,
+_MOVES: dict[Any, Callable[..., float | None]] = {
+    aten.add: lambda mean, number, first: mean + number,
+    aten.sub: lambda mean, number, first: mean - number,
+    aten.rsub: lambda mean, number, first: number - mean,
+    aten.mul: lambda mean, number, first: mean * number,
+    aten.div: lambda mean, number, first: mean / number if first and number else None,
+    aten.neg: lambda mean, first: -mean,
 }

@@ -17,7 +17,7 @@ from unbraid.discover._fused import accumulates
 from unbraid.discover._graph_writer import Writer
 from unbraid.discover._join import Join, Term
 from unbraid.discover._summands import Operand
-from unbraid.graph import name_of
+from unbraid.graph import name_of, operator_of
 
 aten = torch.ops.aten
 
@@ -31,8 +31,6 @@ _READ_BY = {
     "masked_scatter": "masked_select",
     "scatter": "gather",
 }
-# Where the tensor that is written stands among the arguments.
-_SOURCE = {"index_put": 2, "_index_put_impl": 2, "masked_scatter": 2, "scatter": 3}
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +88,7 @@ class Written:
     def _write(self, node: fx.Node) -> _Write | None:
         if node.op != "call_function" or name_of(node) not in _READ_BY or node.kwargs or len(node.args) < 2:
             return None
-        place = _SOURCE.get(name_of(node), 1)
+        ((_, place),) = operator_of(node).affine  # in what is written into, and in what is written
         base, source = node.args[0], node.args[place]
         if not (isinstance(base, fx.Node) and isinstance(source, fx.Node)) or accumulates(node):
             return None

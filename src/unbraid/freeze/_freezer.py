@@ -7,12 +7,15 @@ from torch.fx.node import map_arg
 
 from unbraid.errors import InexactError
 from unbraid.freeze._activations import evaluate, gate
-from unbraid.freeze._recording import Recording, has_data, random, several
-from unbraid.freeze._rules import CONSTANT, HELD, MIXING, MOVING, RULES, SCALES
-from unbraid.graph import POINTWISE, name_of
+from unbraid.freeze._recording import Recording, has_data, several
+from unbraid.graph import EITHER, Frozen, Kind, callee, foreign, jointly_affine, operator_of, random
 
 aten = torch.ops.aten
-_ITSELF = frozenset({"dropout", "conj", "detach"})
+_CASTS = (aten.to, aten._to_copy, aten.type_as)
+# Linear, and yet no part of an activation's formula: each has its rule.
+_ITSELF = (Frozen.DROPOUT, Frozen.CONJUGATE, Frozen.DETACH)
+# Of those that do not mix these hand on what passed a non-linearity before.
+_HANDS_ON = (Frozen.LINEAR, Frozen.CONJUGATE, Frozen.DROPOUT, Frozen.RESULT)
 
 
 class Freezer:
@@ -29,6 +32,7 @@ class Freezer:
         carrying: the placeholders that carry data, each with its level.
         constant: the placeholders that an earlier segment has made constant.
         title: how to name the segment in an error.
+        rules: the function for each rule that the table of operators names.
     """
 
     def __init__(
@@ -38,11 +42,13 @@ class Freezer:
         carrying: Mapping[fx.Node, int],
         constant: set[fx.Node],
         title: str,
+        rules: "Mapping[Frozen, Callable[[Freezer, fx.Node], Any]]",
     ) -> None:
         self.graph = fx.Graph()
         self.values = recording.values
         self.masks = recording.masks
         self.title = title
+        self._rules = rules
         self._data = set(carrying)
         self._levels: dict[fx.Node, int] = dict(carrying)
         self._roots: dict[fx.Node, fx.Node] = {}
@@ -79,7 +85,7 @@ class Freezer:
         return [self.level(end) if self.carries(end) else None for end in (ends if several(ends) else [ends])]
 
     def _visit(self, node: fx.Node) -> None:
-        name, data = name_of(node), self.data(node)
+        data = self.data(node)
         touched = [a for a in node.all_input_nodes if a in self._data or a in self._held]
         if not touched:
             if random(node):
@@ -89,26 +95,26 @@ class Freezer:
         if root is not None:
             self._roots[node] = root
         rounded = root is not None and _rounds(node, self.values) and has_data(self.values[node])
-        if not (data or rounded) or not has_data(self.values[node]) or name in HELD or name in CONSTANT:
+        held = operator_of(node).freeze is Frozen.HELD
+        if held or not (data or rounded) or not has_data(self.values[node]):
             self._held.add(node)
             return
         self._data.add(node)
-        self._levels[node] = self._level(node, name, data)
+        self._levels[node] = self._level(node, data)
         if root is None:
             # What only leads to a held value, as attention scores do, may be anything.
             try:
-                self._written[node] = self._rewritten(node, name)
+                self._written[node] = self._rewritten(node)
             except InexactError as refusal:
                 self._refused[node] = refusal
 
-    def _rewritten(self, node: fx.Node, name: str) -> Any:
-        if name in RULES:
-            return RULES[name](self, node)
-        if name in MOVING or name in MIXING:
-            return self.call(node.target, *node.args, **node.kwargs)
-        raise self.refusal(node)
+    def _rewritten(self, node: fx.Node) -> Any:
+        rule = operator_of(node).freeze
+        if rule is None:
+            raise self.refusal(node)
+        return self._rules[rule](self, node)
 
-    def _level(self, node: fx.Node, name: str, data: list[fx.Node]) -> int:
+    def _level(self, node: fx.Node, data: list[fx.Node]) -> int:
         """0 after a mixing operation, 1 after a non-linearity, 2 for a norm's scale, 3 where the model detaches.
 
         Of a product the higher factor is held.
@@ -116,21 +122,25 @@ class Freezer:
         levels = [self.level(argument) for argument in data]
         if not levels:  # whole numbers, rounded from data, are data again
             return 1
-        if name == "detach":
+        row = operator_of(node)
+        if row.freeze is Frozen.DETACH:
             return 3
-        if name in SCALES:
+        if row.scale:
             return 2
-        if name == "mul":
-            return min(levels)
-        if name == "div":
+        if row.freeze is Frozen.DIVISION:
             return self.level(node.args[0]) if self.carries(node.args[0]) else 2
-        if name in MOVING or name in {"where", "dropout"}:
+        if row.mixing:
+            return 0
+        if row.freeze in _HANDS_ON:
             return max(levels)
-        return max(1, *levels) if name in POINTWISE else 0
+        if row.kind is Kind.POINTWISE:
+            return min(levels) if row.affine == EITHER else max(1, *levels)
+        return 0
 
     def _common_root(self, node: fx.Node, touched: list[fx.Node]) -> fx.Node | None:
         """The one affine node of which this is a function, element by element; None if there is no such node."""
-        pointwise = name_of(node) in POINTWISE or name_of(node) == "detach" or _rounds(node, self.values)
+        row = operator_of(node)
+        pointwise = row.kind is Kind.POINTWISE or row.freeze is Frozen.DETACH or _rounds(node, self.values)
         if not pointwise or random(node) or not isinstance(self.values[node], Tensor):
             return None
         roots = {self._roots.get(argument, argument) for argument in touched}
@@ -139,26 +149,19 @@ class Freezer:
             return None
         if out.dtype is not torch.bool and out.is_complex() != value.is_complex():
             return None
-        ends = self._affine(node) or name_of(node) in {"maximum", "minimum"}
+        ends = self._affine(node) or row.freeze is Frozen.LARGER
         ends = ends and self._roots.keys().isdisjoint(touched) and not self._number(node)
         return None if ends else next(iter(roots))
 
     def _number(self, node: fx.Node) -> bool:
         """Whether the operator joins its data with numbers alone."""
         arguments = [self.values[a] for a in node.all_input_nodes if a not in self._data]
-        return not any(isinstance(value, Tensor) for value in arguments) and name_of(node) not in _ITSELF
+        return not any(isinstance(value, Tensor) for value in arguments) and operator_of(node).freeze not in _ITSELF
 
     def _affine(self, node: fx.Node) -> bool:
         """Whether a pointwise operator is affine in its data, the other operands being constants."""
-        name, arguments = name_of(node), [*node.args, None, None]
-        if name in {"add", "sub", "rsub", "neg", "real", "imag", *_ITSELF}:
-            return True
-        if name == "mul":
-            fixed = [a for a in node.args[:2] if a not in self._data and a not in self._roots]
-            return len(fixed) == 1
-        if name == "div":
-            return not self.carries(arguments[1]) and arguments[1] not in self._roots and not node.kwargs
-        return name in {"masked_fill", "where"} and arguments[name == "masked_fill"] not in self._roots
+        live = [a for a in node.all_input_nodes if a in self._data or a in self._roots]
+        return callee(node) not in _CASTS and (not live or jointly_affine(node, live))
 
     # What the rules use.
 
@@ -219,8 +222,11 @@ class Freezer:
         """No rule makes this operator affine."""
         stack = list((node.meta.get("nn_module_stack") or {}).values())
         module = stack[-1][0] if stack else self.title
+        space = foreign(node)
+        unknown = f"\n  Nothing is known of an operator of {space!r}, whatever its name." if space else ""
         return InexactError(
-            f"freeze: no rule makes the operator {node.target} affine{why}, in {module or 'the model itself'!r}.\n"
+            f"freeze: no rule makes the operator {node.target} affine{why}, in {module or 'the model itself'!r}."
+            f"{unknown}\n"
             '  The gradient by path does not need one: gradient_spectrum, or linearize="jacobian".',
             where=f"{node.target} in {module}",
         )
@@ -238,6 +244,6 @@ class Freezer:
 def _rounds(node: fx.Node, values: Mapping[fx.Node, Any]) -> bool:
     """Whether a cast rounds data to whole numbers, or takes such numbers back; true and false are a choice."""
     types = [values[n].dtype for n in (node, *node.all_input_nodes[:1]) if isinstance(values[n], Tensor)]
-    if name_of(node) not in {"to", "_to_copy", "type_as"} or torch.bool in types:
+    if callee(node) not in _CASTS or torch.bool in types:
         return False
     return len({dtype.is_floating_point for dtype in types}) == 2

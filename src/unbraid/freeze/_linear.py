@@ -1,27 +1,25 @@
 """Operators that are linear in one operand once the others are held: gates, lengths, positions, what is solved."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
+from unbraid.freeze._freezer import Freezer
 from unbraid.freeze._norms import filled
-from unbraid.graph import name_of
-
-if TYPE_CHECKING:
-    from unbraid.freeze._freezer import Freezer
+from unbraid.graph import callee
 
 aten = torch.ops.aten
 
 
-def linear_in(*places: int) -> Callable[["Freezer", fx.Node], Any]:
+def linear_in(*places: int) -> Callable[[Freezer, fx.Node], Any]:
     """The rule that keeps some operands, by their places, and holds what else carries data.
 
     Where none of them carries data, there is nothing to keep: the result is held.
     """
 
-    def rule(freezer: "Freezer", node: fx.Node) -> Any:
+    def rule(freezer: Freezer, node: fx.Node) -> Any:
         kept = [node.args[place] for place in places if place < len(node.args)]
         if not any(freezer.carries(argument) for argument in kept):
             return freezer.hold(freezer.value(node))
@@ -35,7 +33,7 @@ def linear_in(*places: int) -> Callable[["Freezer", fx.Node], Any]:
     return rule
 
 
-def glu(freezer: "Freezer", node: fx.Node) -> fx.Node:
+def glu(freezer: Freezer, node: fx.Node) -> fx.Node:
     """a·σ(b) with the gate held."""
     x, dim = filled(node, -1)[:2]
     half = freezer.value(x).shape[dim] // 2
@@ -43,7 +41,7 @@ def glu(freezer: "Freezer", node: fx.Node) -> fx.Node:
     return freezer.call(aten.mul.Tensor, freezer.call(aten.narrow.default, x, dim, 0, half), freezer.hold(gate))
 
 
-def cosine(freezer: "Freezer", node: fx.Node) -> fx.Node:
+def cosine(freezer: Freezer, node: fx.Node) -> fx.Node:
     """Σ a·b / (‖a‖‖b‖) with both lengths held; where both carry data, each stays linear with weight one half."""
     a, b, dim, eps = filled(node, None, 1, 1e-8)[:4]
     values = [freezer.value(a), freezer.value(b)]
@@ -61,7 +59,7 @@ def cosine(freezer: "Freezer", node: fx.Node) -> fx.Node:
     return freezer.call(aten.add.Tensor, first, *others) if others else first
 
 
-def mean_beside(freezer: "Freezer", node: fx.Node) -> tuple[Any, Any]:
+def mean_beside(freezer: Freezer, node: fx.Node) -> tuple[Any, Any]:
     """Deviation and mean at once: a deviation is a length, which is held; the mean is linear."""
     x = node.args[0]
     deviation, mean = freezer.value(node)
@@ -72,7 +70,7 @@ def mean_beside(freezer: "Freezer", node: fx.Node) -> tuple[Any, Any]:
     return freezer.hold(deviation), linear
 
 
-def scattered(freezer: "Freezer", node: fx.Node) -> Any:
+def scattered(freezer: Freezer, node: fx.Node) -> Any:
     """A sum or a mean of what arrives at a place is linear; the largest or smallest keeps its choice, ties share it."""
     target, dim, index, source, kind = cast("tuple[Any, int, Any, Any, str]", node.args[:5])
     if kind in ("sum", "mean"):
@@ -81,7 +79,7 @@ def scattered(freezer: "Freezer", node: fx.Node) -> Any:
         raise freezer.refusal(node, " where it multiplies")
     into, out, given = freezer.value(target), freezer.value(node), freezer.value(source)
     where = freezer.value(index)
-    if name_of(node) == "index_reduce":
+    if callee(node) is aten.index_reduce:
         where = where.reshape([-1 if d == dim % given.ndim else 1 for d in range(given.ndim)]).expand(given.shape)
     part = given[tuple(slice(size) for size in where.shape)]
     wins = (part == out.gather(dim, where)).to(out.dtype)
@@ -94,21 +92,3 @@ def scattered(freezer: "Freezer", node: fx.Node) -> Any:
     weights[tuple(slice(size) for size in where.shape)] = wins / shares.gather(dim, where)
     moving = freezer.call(aten.mul.Tensor, source, freezer.hold(weights))
     return freezer.call(aten.scatter_add.default, kept, dim, freezer.hold(where), moving)
-
-
-def both_ends(freezer: "Freezer", node: fx.Node) -> tuple[Any, Any]:
-    """Smallest and largest at once keep their choices."""
-    x, dim = node.args[0], cast("int | None", node.kwargs.get("dim"))
-    value = freezer.value(x)
-
-    def end(out: Tensor) -> fx.Node:
-        if dim is None:
-            place = int((value == out).flatten().to(torch.uint8).argmax())
-            return freezer.call(aten.select.int, freezer.call(aten.reshape.default, x, [-1]), 0, place)
-        kept = bool(node.kwargs.get("keepdim", False))
-        index = (value == (out if kept else out.unsqueeze(dim))).to(torch.uint8).argmax(dim, keepdim=True)
-        chosen = freezer.call(aten.gather.default, x, dim, freezer.hold(index))
-        return chosen if kept else freezer.call(aten.squeeze.dim, chosen, dim)
-
-    smallest, largest = freezer.value(node)
-    return end(smallest), end(largest)

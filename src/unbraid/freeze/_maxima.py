@@ -1,42 +1,30 @@
-"""Maxima, sorting and `where` keep what they chose: a gather, a mask."""
+"""Maxima and sorting keep what they chose: a gather, a mask."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
 
+from unbraid.freeze._freezer import Freezer
 from unbraid.freeze._norms import filled
-from unbraid.graph import name_of
-
-if TYPE_CHECKING:
-    from unbraid.freeze._freezer import Freezer
+from unbraid.graph import Frozen, argument_of, name_of, operator_of
 
 aten = torch.ops.aten
 
-# Operators with several results, of which the rule writes the first; the others are held.
-FIRST = frozenset(
-    """max min sort topk kthvalue median nanmedian mode cummax cummin max_pool1d_with_indices max_pool2d_with_indices
-    max_pool3d_with_indices fractional_max_pool2d fractional_max_pool3d adaptive_max_pool1d adaptive_max_pool2d
-    adaptive_max_pool3d native_layer_norm _fused_rms_norm _native_batch_norm_legit_no_training
-    _native_batch_norm_legit_functional _native_batch_norm_legit""".split()
-)
 
-# Operators of which the rule writes every result.
-ALL = frozenset({"var_mean", "std_mean", "aminmax"})
-
-
-def first(freezer: "Freezer", node: fx.Node) -> Any:
-    """One of several results."""
+def result(freezer: Freezer, node: fx.Node) -> Any:
+    """One of several results: those of a linear operator are linear, of others the rule writes all or the first."""
     parent, number = node.args
     assert isinstance(parent, fx.Node), "getitem takes one of several results"
-    if name_of(parent) in ALL:
-        return freezer.linear(parent)[number]
-    if name_of(parent) not in FIRST:
+    rule = operator_of(parent).freeze
+    if rule in (None, Frozen.LINEAR):
         return freezer.call(node.target, *node.args)
+    if rule.writes_all:
+        return freezer.linear(parent)[number]
     return freezer.linear(parent) if number == 0 else freezer.hold(freezer.value(node))
 
 
-def pooled(freezer: "Freezer", node: fx.Node) -> fx.Node:
+def pooled(freezer: Freezer, node: fx.Node) -> fx.Node:
     """The choice of the maximum in each window is held."""
     x, name = node.args[0], name_of(node).removesuffix("_with_indices")
     value, rank = freezer.value(x), int(name[-2])
@@ -51,7 +39,7 @@ def pooled(freezer: "Freezer", node: fx.Node) -> fx.Node:
     return freezer.call(aten.reshape.default, chosen, list(index.shape))
 
 
-def pooled_at_random(freezer: "Freezer", node: fx.Node) -> fx.Node:
+def pooled_at_random(freezer: Freezer, node: fx.Node) -> fx.Node:
     """Fractional pooling: the indices came out."""
     index = freezer.value(node)[1]
     rank = int(name_of(node)[-2])
@@ -60,7 +48,7 @@ def pooled_at_random(freezer: "Freezer", node: fx.Node) -> fx.Node:
     return freezer.call(aten.reshape.default, chosen, list(index.shape))
 
 
-def maximum_along(freezer: "Freezer", node: fx.Node) -> fx.Node:
+def maximum_along(freezer: Freezer, node: fx.Node) -> fx.Node:
     """Amax and amin over any dimensions."""
     x, dims = filled(node, [])[:2]
     value = freezer.value(x)
@@ -74,14 +62,13 @@ def maximum_along(freezer: "Freezer", node: fx.Node) -> fx.Node:
     return freezer.call(aten.reshape.default, chosen, list(freezer.value(node).shape))
 
 
-def picked(freezer: "Freezer", node: fx.Node) -> fx.Node:
+def picked(freezer: Freezer, node: fx.Node) -> fx.Node:
     """Max, min, median, sort, top k: the values at the indices that came out."""
     x, out = node.args[0], freezer.value(node)
     value = freezer.value(x)
     if isinstance(out, Tensor):
         return _overall(freezer, node, value)
-    place = 2 if name_of(node) in {"topk", "kthvalue"} else 1
-    dim = node.kwargs.get("dim", node.args[place] if len(node.args) > place else -1)
+    dim = argument_of(node, {"dim"})
     assert isinstance(dim, int), "these work along one dimension"
     index = out[1]
     if index.ndim == value.ndim:
@@ -90,7 +77,7 @@ def picked(freezer: "Freezer", node: fx.Node) -> fx.Node:
     return freezer.call(aten.squeeze.dim, chosen, dim)
 
 
-def _overall(freezer: "Freezer", node: fx.Node, value: Tensor) -> fx.Node:
+def _overall(freezer: Freezer, node: fx.Node, value: Tensor) -> fx.Node:
     """The maximum, minimum or median of all elements, or max(a, b), the older name of maximum."""
     if "other" in str(node.target):
         return maximum(freezer, node)
@@ -99,7 +86,7 @@ def _overall(freezer: "Freezer", node: fx.Node, value: Tensor) -> fx.Node:
     return freezer.call(aten.select.int, flat, 0, int(index))
 
 
-def maximum(freezer: "Freezer", node: fx.Node) -> fx.Node:
+def maximum(freezer: Freezer, node: fx.Node) -> fx.Node:
     """Maximum and minimum of two tensors."""
     a, b = node.args
     larger = freezer.value(a) >= freezer.value(b)
@@ -109,13 +96,26 @@ def maximum(freezer: "Freezer", node: fx.Node) -> fx.Node:
     return freezer.call(aten.where.self, freezer.hold(keep), a, b)
 
 
-def copied(freezer: "Freezer", node: fx.Node) -> fx.Node:
+def copied(freezer: Freezer, node: fx.Node) -> fx.Node:
     """What functionalisation makes of t[...] = source: the source in the shape and type of t."""
     target, source = node.args[:2]
     value = freezer.value(target)
     return freezer.call(aten.expand.default, freezer.call(aten.to.dtype, source, value.dtype), list(value.shape))
 
 
-def choice(freezer: "Freezer", node: fx.Node) -> fx.Node:
-    """`where` with its condition held, which it is wherever data decide."""
-    return freezer.call(node.target, *node.args)
+def both_ends(freezer: Freezer, node: fx.Node) -> tuple[Any, Any]:
+    """Smallest and largest at once keep their choices."""
+    x, dim = node.args[0], cast("int | None", node.kwargs.get("dim"))
+    value = freezer.value(x)
+
+    def end(out: Tensor) -> fx.Node:
+        if dim is None:
+            place = int((value == out).flatten().to(torch.uint8).argmax())
+            return freezer.call(aten.select.int, freezer.call(aten.reshape.default, x, [-1]), 0, place)
+        kept = bool(node.kwargs.get("keepdim", False))
+        index = (value == (out if kept else out.unsqueeze(dim))).to(torch.uint8).argmax(dim, keepdim=True)
+        chosen = freezer.call(aten.gather.default, x, dim, freezer.hold(index))
+        return chosen if kept else freezer.call(aten.squeeze.dim, chosen, dim)
+
+    smallest, largest = freezer.value(node)
+    return end(smallest), end(largest)

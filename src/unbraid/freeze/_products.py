@@ -1,24 +1,22 @@
 """Of a product of data with data, the factor that passed a non-linearity is held; attention keeps its pattern."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import fx
 
-from unbraid.graph import name_of
-
-if TYPE_CHECKING:
-    from unbraid.freeze._freezer import Freezer
+from unbraid.freeze._freezer import Freezer
+from unbraid.graph import operator_of, places_of, random
 
 aten = torch.ops.aten
 
 
-_LISTED = {"einsum": 1, "linalg_multi_dot": 0}  # where the list of factors stands
-
-
-def product(freezer: "Freezer", node: fx.Node) -> fx.Node:
+def product(freezer: Freezer, node: fx.Node) -> fx.Node:
     """The factor of the lowest level stays linear; n of one level do so in turn, each with weight 1/n."""
-    factors, start = _factors(node)
+    row, factors = operator_of(node), _factors(node)
+    beside = places_of(node, freezer.data(node)) - {row.factors, row.factors + 1, row.shifts}
+    if beside and row.listed is None:
+        raise freezer.refusal(node, " where more than two of its factors are computed from data")
     carrying = [i for i, factor in enumerate(factors) if freezer.carries(factor)]
     if len(carrying) < 2:
         return freezer.call(node.target, *node.args, **node.kwargs)
@@ -28,10 +26,10 @@ def product(freezer: "Freezer", node: fx.Node) -> fx.Node:
     def alone(chosen: int) -> fx.Node:
         new = [freezer.hold(freezer.value(f)) if i in carrying and i != chosen else f for i, f in enumerate(factors)]
         args = [*node.args]
-        if name_of(node) in _LISTED:
-            args[start] = new
+        if row.listed is not None:
+            args[row.factors] = new
         else:
-            args[start : start + len(new)] = new
+            args[row.factors : row.factors + len(new)] = new
         return freezer.call(node.target, *args, **node.kwargs)
 
     total, *others = [alone(chosen) for chosen in live]
@@ -40,17 +38,15 @@ def product(freezer: "Freezer", node: fx.Node) -> fx.Node:
     return freezer.call(aten.mul.Tensor, total, 1 / len(live)) if others else total
 
 
-def _factors(node: fx.Node) -> tuple[list[Any], int]:
-    """The factors of a product, and the place of the first among the arguments."""
-    if name_of(node) in _LISTED:
-        place = _LISTED[name_of(node)]
-        factors: Any = node.args[place]
-        return list(factors), place
-    start = 1 if name_of(node) in {"baddbmm", "addbmm", "addmm"} else 0
-    return list(node.args[start : start + 2]), start
+def _factors(node: fx.Node) -> list[Any]:
+    row = operator_of(node)
+    if row.listed is not None:
+        listed: Any = node.args[row.listed]
+        return list(listed)
+    return list(node.args[row.factors : row.factors + 2])
 
 
-def division(freezer: "Freezer", node: fx.Node) -> fx.Node:
+def division(freezer: Freezer, node: fx.Node) -> fx.Node:
     """a·(1/b) with b held where it carries data."""
     a, b = node.args[:2]
     if not freezer.carries(a) or node.kwargs.get("rounding_mode"):
@@ -60,22 +56,24 @@ def division(freezer: "Freezer", node: fx.Node) -> fx.Node:
     return freezer.call(aten.mul.Tensor, a, freezer.hold(1 / freezer.value(b)))
 
 
-def lerp(freezer: "Freezer", node: fx.Node) -> fx.Node:
+def lerp(freezer: Freezer, node: fx.Node) -> fx.Node:
     """(1 − w)·a + w·b; a weight that carries data is held, being a gate."""
     a, b, weight = node.args
     held = freezer.hold(freezer.value(weight)) if freezer.carries(weight) else weight
     return freezer.call(node.target, a, b, held)
 
 
-def dropout(freezer: "Freezer", node: fx.Node) -> Any:
-    """In train mode the mask that was drawn is held."""
+def dropout(freezer: Freezer, node: fx.Node) -> Any:
+    """In train mode the mask that was drawn is held; a run tells that of `dropout` alone."""
     x = node.args[0]
     assert isinstance(x, fx.Node), "dropout takes a tensor"
     mask = freezer.masks.get(node)
+    if mask is None and random(node):
+        raise freezer.refusal(node, " in train mode")
     return freezer.linear(x) if mask is None else freezer.call(aten.mul.Tensor, x, freezer.hold(mask))
 
 
-def attention(freezer: "Freezer", node: fx.Node) -> fx.Node:
+def attention(freezer: Freezer, node: fx.Node) -> fx.Node:
     """pattern·V with the pattern held: paths through queries and keys end there."""
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
     given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
@@ -94,7 +92,7 @@ def attention(freezer: "Freezer", node: fx.Node) -> fx.Node:
     return freezer.call(aten.matmul.default, freezer.hold(pattern), values)
 
 
-def log_softmax(freezer: "Freezer", node: fx.Node) -> fx.Node:
+def log_softmax(freezer: Freezer, node: fx.Node) -> fx.Node:
     """Z − log Σ exp z with the sum held."""
     x = node.args[0]
     return freezer.call(aten.sub.Tensor, x, freezer.hold(freezer.value(x) - freezer.value(node)))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from unbraid.graph import name_of
+from unbraid.graph import callee
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Recorder(fx.Interpreter):
 
 def trains_dropout(node: fx.Node) -> bool:
     """Whether the node is a dropout in train mode."""
-    return node.op == "call_function" and name_of(node) == "dropout" and bool(node.args[2])
+    return node.op == "call_function" and callee(node) is torch.ops.aten.dropout and bool(node.args[2])
 
 
 def several(value: Any) -> bool:
@@ -49,13 +49,3 @@ def has_data(value: Any) -> bool:
     """Whether a value is a floating-point or complex tensor, or holds one: sizes, masks and indices carry no data."""
     values = value if several(value) else (value,)
     return any(isinstance(v, Tensor) and (v.dtype.is_floating_point or v.dtype.is_complex) for v in values)
-
-
-def random(node: fx.Node) -> bool:
-    """Whether the operator draws random numbers; dropout draws none in eval mode."""
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
-        return False
-    if name_of(node) == "rrelu":  # in eval mode its slope is the mean
-        return len(node.args) > 3 and bool(node.args[3])
-    return name_of(node) != "dropout" or trains_dropout(node)

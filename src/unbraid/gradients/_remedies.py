@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from unbraid.form import ResidualForm
-from unbraid.graph import Add, Segment, makes, name_of, shape_only
+from unbraid.graph import Add, Kind, Segment, callee, makes, name_of, operator_of, shape_only
 
 __all__ = ["Build"]
 
@@ -97,8 +98,8 @@ def _has_norm(form: ResidualForm, add: Add) -> bool:
     found: set[int] = set()
     for segment in form.segments:
         if segment.block == add.block and segment.role == "branch" and isinstance(segment.code, fx.GraphModule):
-            names = {name_of(node) for node in segment.code.graph.nodes if node.op == "call_function"}
-            if "rsqrt" in names or any("norm" in name for name in names):
+            called = [node for node in segment.code.graph.nodes if node.op == "call_function"]
+            if any(operator_of(node).kind is Kind.NORM or callee(node) is torch.ops.aten.rsqrt for node in called):
                 found |= branches if segment.branch is None else {segment.branch}
     return bool(branches) and branches <= found
 

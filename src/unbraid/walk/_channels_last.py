@@ -5,14 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import fx
 
-from unbraid.graph import Graph, Segment, State, Streamed, device_of, joined, name_of
-
-_CONVOLUTIONS = frozenset({"conv2d", "convolution"})
-# What reads numbers by their place in memory, or says where they lie.
-_BY_PLACE = frozenset(
-    "as_strided as_strided_ as_strided_scatter as_strided_copy empty_strided new_empty_strided set_ resize_ "
-    "sym_stride sym_storage_offset stride storage_offset is_contiguous sym_is_contiguous _reshape_alias".split()
-)
+from unbraid.graph import Graph, Memory, Segment, State, Streamed, device_of, joined, operator_of
 
 
 def weights_channels_last(graph: Graph, state: State) -> State:
@@ -43,7 +36,7 @@ def _by_index(segment: Segment) -> bool:
     if not isinstance(segment.code, fx.GraphModule):
         return False
     called = [node for node in segment.code.graph.nodes if node.op not in {"placeholder", "output"}]
-    return all(_torchs_own(node) and name_of(node) not in _BY_PLACE for node in called)
+    return all(_torchs_own(node) and operator_of(node).memory is not Memory.READS_PLACES for node in called)
 
 
 def _torchs_own(node: fx.Node) -> bool:
@@ -60,5 +53,5 @@ def _convolving(segment: Segment) -> Iterator[str]:
     placeholders = [node for node in segment.code.graph.nodes if node.op == "placeholder"]
     named = dict(zip(placeholders[len(segment.inputs) :], segment.params, strict=True))
     for node in segment.code.graph.nodes:
-        if node.op == "call_function" and name_of(node) in _CONVOLUTIONS and node.args[1] in named:
+        if node.op == "call_function" and operator_of(node).memory is Memory.IMAGES and node.args[1] in named:
             yield named[node.args[1]]

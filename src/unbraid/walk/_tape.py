@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from unbraid.graph import Add, Graph, Segment, State, detached, differentiable, makes, name_of, reads
+from unbraid.graph import Add, Graph, Kind, Segment, State, detached, differentiable, makes, operator_of, reads
 from unbraid.walk._run import execute
 
 
@@ -131,7 +131,9 @@ def one_by_one(segment: Segment) -> bool:
     """Whether a loop over cotangents beats a batch: so it does for convolutions on a CPU, which vmap unfolds."""
     if not isinstance(segment.code, fx.GraphModule):
         return False
-    return any("conv" in name_of(node) for node in segment.code.graph.nodes if node.op == "call_function")
+    return any(
+        operator_of(node).kind is Kind.CONVOLUTION for node in segment.code.graph.nodes if node.op == "call_function"
+    )
 
 
 def _pull(
