@@ -10,7 +10,7 @@ from real_models import TEXT, real
 from unbraid import attribute, chain, trace, unravel
 from unbraid.errors import InexactError
 from unbraid.unravel._readout import _scores, readout
-from unbraid.unravel._shelf import Shelf
+from unbraid.unravel._spill_file import SpillFile
 
 
 @pytest.mark.parametrize("name", [*TEXT, "resnet18", "vit_tiny_patch16_224", "convnext_atto", *LINEAR])
@@ -81,13 +81,13 @@ def test_where_examples_change_their_place_on_the_trunk_the_terms_are_held():
 def test_a_term_that_comes_back_wrong_is_seen(monkeypatch):
     """Give one term back doubled: the contributions no longer sum to the target."""
     _, args, kwargs, form, target = real("GPT2")
-    whole, seen = Shelf.take, []
+    whole, seen = SpillFile.take, []
 
     def take(self, name, device):
         seen.append(name)
         return whole(self, name, device) * (2 if len(seen) == 2 else 1)
 
-    monkeypatch.setattr(Shelf, "take", take)
+    monkeypatch.setattr(SpillFile, "take", take)
     with pytest.raises(InexactError, match="attribute: the contributions must sum to the target to 1e-10"):
         attribute(form, args, kwargs, target=target)
 
@@ -96,11 +96,11 @@ def test_a_term_that_comes_back_wrong_is_seen(monkeypatch):
 def test_the_shelf_gives_back_what_was_put_there(dtype):
     tensors = {f"t{i}": torch.randn(2000, i, 50).mul(9).to(dtype).transpose(0, 2) for i in range(4)}
     tensors["one"] = torch.ones((), dtype=dtype)
-    with Shelf.opened() as shelf:
+    with SpillFile.opened() as spilled:
         for name, tensor in tensors.items():
-            shelf.put(name, tensor)
+            spilled.put(name, tensor)
         for name in reversed(tensors):
-            assert torch.equal(shelf.take(name, torch.device("cpu")), tensors[name])
+            assert torch.equal(spilled.take(name, torch.device("cpu")), tensors[name])
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -197,12 +197,12 @@ def _stations(form: ResidualForm) -> list[tuple[str, str]]:
     for name, stream in found[1:]:
         if stream == kept[-1][1]:  # no computation lies between
             if name not in ("before", "after"):
-                raise ValueError(_apart(form))
+                raise ValueError(_no_chain(form))
             continue
         kept.append((name, stream))
     for (_, start), (_, end) in pairwise(kept):
         if _goes_around(form, start, end):
-            raise ValueError(_apart(form))
+            raise ValueError(_no_chain(form))
     return kept
 
 
@@ -219,7 +219,7 @@ def _goes_around(form: ResidualForm, start: str, end: str) -> bool:
     return False
 
 
-def _apart(form: ResidualForm) -> str:
+def _no_chain(form: ResidualForm) -> str:
     return (
         f"derivative_chain: the {len(form.blocks)} blocks of this form do not follow one another on one trunk, so that "
         "its derivative is no product of one factor a block. gradient_spectrum takes any form."

@@ -34,12 +34,12 @@ def extreme_singular_values(
         u = push(right[-1])
         if left:
             u = u - _times(above[-1], left[-1])
-        u = _apart(u, left)
+        u = _orthogonal(u, left)
         diagonal.append(_norm(u))
         left.append(_unit(u))
         if step + 1 == min(steps, dimension):
             break
-        v = _apart(pull(left[-1]) - _times(diagonal[-1], right[-1]), right)
+        v = _orthogonal(pull(left[-1]) - _times(diagonal[-1], right[-1]), right)
         above.append(_norm(v))
         if bool((above[-1] <= 1e-12 * diagonal[0]).all()):
             above.pop()
@@ -68,7 +68,7 @@ def _unit(x: Tensor) -> Tensor:
     return _times(torch.where(norm > 0, 1 / norm.clamp_min(1e-300), torch.zeros_like(norm)), x)
 
 
-def _apart(x: Tensor, basis: list[Tensor]) -> Tensor:
+def _orthogonal(x: Tensor, basis: list[Tensor]) -> Tensor:
     """Orthogonal to a basis; twice, as once leaves rounding behind."""
     for _ in range(2):
         for vector in basis:

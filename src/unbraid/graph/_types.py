@@ -9,6 +9,9 @@ Role: TypeAlias = Literal["trunk", "skip", "branch"]
 Code: TypeAlias = Callable[..., Any]
 Order: TypeAlias = int | tuple[Any, ...]
 
+BranchIndex: TypeAlias = tuple[int, int]  # (block, branch), both counted from 0
+Removal: TypeAlias = int | BranchIndex  # what can be taken out of a form: all branches of a block, or one of them
+
 SKIP = -1  # the number of a block's skip among its operands; branches count from 0
 
 

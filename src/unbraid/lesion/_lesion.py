@@ -17,8 +17,9 @@ from unbraid._modes import outside_modes
 from unbraid._renamed import keep_and_stateful_before
 from unbraid.discover import refuse_stateful
 from unbraid.form import ResidualForm
+from unbraid.graph import BranchIndex, Removal
 from unbraid.lesion._names import LesionSet, Sets, the_names, the_sets
-from unbraid.lesion._replace import NOTHING, Place, Replacement, means, others
+from unbraid.lesion._replace import NOTHING, Replacement, means, others
 from unbraid.results import Result, Row, as_rows
 from unbraid.sweep import Batches, Keep, Metric, lesioned, sweep
 
@@ -116,8 +117,8 @@ def _is_pair(which: LesionSet) -> TypeGuard[tuple[int, int]]:
     return len(which) == 2 and all(isinstance(part, int) for part in which)
 
 
-def _short(part: int | tuple[int, int]) -> str:
-    return str(part) if isinstance(part, int) else f"({part[0]}, {part[1]})"
+def _short(removal: Removal) -> str:
+    return str(removal) if isinstance(removal, int) else f"({removal[0]}, {removal[1]})"
 
 
 @keep_and_stateful_before
@@ -209,9 +210,9 @@ def _replacement(
     if replace == "zero":
         return NOTHING
     branches = {block.index: range(len(block.branches)) for block in form.all_blocks}
-    places: dict[Place, None] = {}
+    stand_ins: dict[BranchIndex, None] = {}
     for which in chosen:
         for part in which:
             pairs = [part] if isinstance(part, tuple) else [(part, branch) for branch in branches[part]]
-            places.update(dict.fromkeys(pairs))
-    return means(form, places, batches) if replace == "mean" else others(form, places, generator)
+            stand_ins.update(dict.fromkeys(pairs))
+    return means(form, stand_ins, batches) if replace == "mean" else others(form, stand_ins, generator)

@@ -5,10 +5,9 @@ from typing import SupportsIndex, TypeAlias
 
 from unbraid.discover import Block, BlockLike, BranchLike, part_name, part_of
 from unbraid.form import ResidualForm
+from unbraid.graph import Removal
 
-# A block, or one of its branches as (block, branch), branches from 0.
-Part: TypeAlias = int | tuple[int, int]
-LesionSet: TypeAlias = tuple[Part, ...]
+LesionSet: TypeAlias = tuple[Removal, ...]
 # "single", "pairs", or sets of one's own: of blocks by index or name, and of branches as (block, branch).
 Sets: TypeAlias = str | Iterable[BlockLike | Sequence[BranchLike]]
 

@@ -9,11 +9,10 @@ from torch import Tensor
 from unbraid._progress import how_many, progress
 from unbraid.errors import DataError
 from unbraid.form import ResidualForm
-from unbraid.graph import Stream, device_of
+from unbraid.graph import BranchIndex, Stream, device_of
 from unbraid.ranks import Row
 from unbraid.sweep import Batch, Batches, Feed, each_row
 
-Place = tuple[int, int]
 _EXAMPLES = "number of examples"  # among sums that have the names of streams
 
 
@@ -27,7 +26,7 @@ class Replacement:
         feed: their values for a batch.
     """
 
-    instead: Mapping[Place, str]
+    instead: Mapping[BranchIndex, str]
     given: tuple[Stream, ...]
     feed: Feed | None
 
@@ -35,9 +34,9 @@ class Replacement:
 NOTHING = Replacement({}, (), None)
 
 
-def means(form: ResidualForm, places: Iterable[Place], batches: Batches) -> Replacement:
+def means(form: ResidualForm, branches: Iterable[BranchIndex], batches: Batches) -> Replacement:
     """Each branch's mean over all examples, at each position, from a first pass over the data."""
-    made = _standing_in(form, places, "mean of")
+    made = _standing_in(form, branches, "mean of")
     sums: dict[str, Tensor] = {}
 
     def work(batch: Batch) -> Row:
@@ -59,11 +58,11 @@ def means(form: ResidualForm, places: Iterable[Place], batches: Batches) -> Repl
 
     def feed(batch: Batch) -> dict[str, Tensor]:
         found = {}
-        for place, stream in _streams(form, made).items():
+        for branch, stream in _streams(form, made).items():
             mean = (sums[stream] / examples).to(device, form.streams[stream].dtype)
             sizes = list(mean.shape)
             sizes[_along(form.streams[stream], batch)] = batch.size
-            found[made.instead[place]] = mean.expand(sizes)
+            found[made.instead[branch]] = mean.expand(sizes)
         return found
 
     return replace(made, feed=feed)
@@ -80,13 +79,13 @@ def _added(so_far: Tensor | None, total: Tensor, stream: str) -> Tensor:
     return so_far + total
 
 
-def others(form: ResidualForm, places: Iterable[Place], generator: torch.Generator | None) -> Replacement:
+def others(form: ResidualForm, branches: Iterable[BranchIndex], generator: torch.Generator | None) -> Replacement:
     """What the branch of the whole model gives for another example of the batch.
 
     Who stands in for whom is drawn anew for each batch, a random cycle through all of its examples, and is the same
     for all branches. It depends on the generator and the batch's number alone, whichever rank runs the batch.
     """
-    made = _standing_in(form, places, "another example's")
+    made = _standing_in(form, branches, "another example's")
     drawn = generator if generator is not None else torch.Generator().manual_seed(0)
     seed = int(torch.randint(2**62, (), generator=drawn, device=drawn.device))
 
@@ -101,27 +100,27 @@ def others(form: ResidualForm, places: Iterable[Place], generator: torch.Generat
         whose[order] = order.roll(1)
         values = _branches(form, made, batch)
         return {
-            made.instead[place]: values[stream].index_select(
+            made.instead[branch]: values[stream].index_select(
                 _along(form.streams[stream], batch), whose.to(values[stream].device)
             )
-            for place, stream in _streams(form, made).items()
+            for branch, stream in _streams(form, made).items()
         }
 
     return replace(made, feed=feed)
 
 
-def _standing_in(form: ResidualForm, places: Iterable[Place], title: str) -> Replacement:
-    alive: dict[Place, str] = {}
+def _standing_in(form: ResidualForm, branches: Iterable[BranchIndex], title: str) -> Replacement:
+    alive: dict[BranchIndex, str] = {}
     for add in form.adds:
         alive |= {(add.block, j): stream for j, stream in enumerate(add.branches) if stream is not None}
-    instead = {place: f"{title} {alive[place]}" for place in places if place in alive}
-    given = [replace(form.streams[alive[place]], id=name) for place, name in instead.items()]
+    instead = {branch: f"{title} {alive[branch]}" for branch in branches if branch in alive}
+    given = [replace(form.streams[alive[branch]], id=name) for branch, name in instead.items()]
     return Replacement(instead, tuple(given), None)
 
 
-def _streams(form: ResidualForm, made: Replacement) -> dict[Place, str]:
+def _streams(form: ResidualForm, made: Replacement) -> dict[BranchIndex, str]:
     branches = {add.block: add.branches for add in form.adds}
-    return {place: str(branches[place[0]][place[1]]) for place in made.instead}
+    return {(block, branch): str(branches[block][branch]) for block, branch in made.instead}
 
 
 def _branches(form: ResidualForm, made: Replacement, batch: Batch) -> dict[str, Tensor]:

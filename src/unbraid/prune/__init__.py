@@ -4,8 +4,8 @@
 `angular_distance` finds the run of blocks that turns the stream least, and `layers` says which blocks make a layer.
 """
 
+from unbraid.graph import Removal
 from unbraid.prune._angular import AngularDistances, angular_distance
-from unbraid.prune._measure import Removal
 from unbraid.prune._pretrained import is_pretrained
 from unbraid.prune._prune import layers, prune, pruning
 from unbraid.prune._pruning import Pruning

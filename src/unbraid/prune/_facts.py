@@ -7,43 +7,43 @@ from typing import Any, TypeAlias
 
 from unbraid.prune._surgery import Cut
 
-Place: TypeAlias = tuple[str | int, ...]  # where a value stands in the facts of a configuration
+KeyPath: TypeAlias = tuple[str | int, ...]  # where a value stands in the facts of a configuration
 
 
 def trials(facts: Mapping[str, Any], cut: Cut) -> Iterator[tuple[dict[str, Any], list[str]]]:
     """Changed facts that may describe a list after the cut, and what was changed."""
     old, new = len(cut.names), len(cut.kept)
-    counts = [place for place, value in _walk(facts) if type(value) is int and value == old]
-    long = [place for place, value in lists(facts) if _length(value) == old]
+    counts = [path for path, value in _walk(facts) if type(value) is int and value == old]
+    long = [path for path, value in lists(facts) if _length(value) == old]
     # The fewest lists first: one may be as long as the layers are many for reasons of its own.
-    choices = [[], *([place] for place in long), *([long] if len(long) > 1 else [])]
+    choices = [[], *([path] for path in long), *([long] if len(long) > 1 else [])]
     for chosen in choices:
         for count in [*counts, *([None] if chosen else [])]:
             if count is not None and count[:-1] in chosen:
                 continue
             trial, said = copy.deepcopy(dict(facts)), list[str]()
-            for place in chosen:
-                _set(trial, place, _thinned(_get(facts, place), cut.kept))
-                said.append(f"{_title(place)}: {new} of {old} entries")
+            for path in chosen:
+                _set(trial, path, _thinned(_get(facts, path), cut.kept))
+                said.append(f"{_title(path)}: {new} of {old} entries")
             if count is not None:
                 _set(trial, count, new)
                 said.append(f"{_title(count)}: {old} -> {new}")
             yield trial, said
 
 
-def _walk(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
-    """Every value in nested dicts and lists, with its place."""
-    yield place, value
+def _walk(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """Every value in nested dicts and lists, with its path."""
+    yield path, value
     items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
     for key, item in items:
-        yield from _walk(item, (*place, key))
+        yield from _walk(item, (*path, key))
 
 
-def lists(facts: Mapping[str, Any]) -> Iterator[tuple[Place, Sequence[Any]]]:
+def lists(facts: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Sequence[Any]]]:
     """Lists that may hold one entry per layer; those inside other lists are entries themselves."""
-    for place, value in _walk(facts):
-        if isinstance(value, list | tuple) and not any(isinstance(step, int) for step in place):
-            yield place, value
+    for path, value in _walk(facts):
+        if isinstance(value, list | tuple) and not any(isinstance(step, int) for step in path):
+            yield path, value
 
 
 def _length(value: Sequence[Any]) -> int:
@@ -54,8 +54,8 @@ def _length(value: Sequence[Any]) -> int:
 def _thinned(value: Sequence[Any], kept: Sequence[int]) -> Sequence[Any]:
     if _patterned(value):
         entries = list(chain.from_iterable(item * times for item, times in value))
-        return [[[entries[place] for place in kept], 1]]
-    return [value[place] for place in kept]
+        return [[[entries[index] for index in kept], 1]]
+    return [value[index] for index in kept]
 
 
 def _patterned(value: Sequence[Any]) -> bool:
@@ -65,19 +65,19 @@ def _patterned(value: Sequence[Any]) -> bool:
     )
 
 
-def _get(facts: Any, place: Place) -> Any:
-    for step in place:
+def _get(facts: Any, path: KeyPath) -> Any:
+    for step in path:
         facts = facts[step]
     return facts
 
 
-def _set(facts: Any, place: Place, value: Any) -> None:
-    holder = _get(facts, place[:-1])
+def _set(facts: Any, path: KeyPath, value: Any) -> None:
+    holder = _get(facts, path[:-1])
     if isinstance(holder, tuple):
-        above = _get(facts, place[:-2])
-        holder = above[place[-2]] = list(holder)
-    holder[place[-1]] = value
+        above = _get(facts, path[:-2])
+        holder = above[path[-2]] = list(holder)
+    holder[path[-1]] = value
 
 
-def _title(place: Place) -> str:
-    return ".".join(map(str, place))
+def _title(path: KeyPath) -> str:
+    return ".".join(map(str, path))

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from unbraid._progress import how_many, progress
 from unbraid.form import ResidualForm
-from unbraid.graph import Add, Graph, Segment, Step, Stream, differentiable, makes, needed
+from unbraid.graph import Add, BranchIndex, Graph, Removal, Segment, Step, Stream, differentiable, makes, needed
 from unbraid.sweep import Batches, each_batch
 from unbraid.walk import run
 
-Removal: TypeAlias = int | tuple[int, int]
 Over: TypeAlias = Literal["position", "example"]
 
 
@@ -69,7 +68,7 @@ def before_and_after(form: ResidualForm, group: Sequence[Removal]) -> tuple[tupl
     return (kept, last.output) if streams[kept[0]].shape == streams[last.output].shape else None
 
 
-def branches_of(form: ResidualForm, group: Sequence[Removal]) -> tuple[tuple[int, int], ...]:
+def branches_of(form: ResidualForm, group: Sequence[Removal]) -> tuple[BranchIndex, ...]:
     """A group as (block, branch) pairs; what the form is already without is left out."""
     adds = {add.block: add for add in form.adds}
     found: list[tuple[int, int]] = []
@@ -122,10 +121,10 @@ def summed(streams: Sequence[Tensor]) -> Tensor:
     return reduce(plus, streams)
 
 
-def gated(form: ResidualForm) -> tuple[Graph, Mapping[tuple[int, int], str]]:
+def gated(form: ResidualForm) -> tuple[Graph, Mapping[BranchIndex, str]]:
     """The graph with a stream of its own for each branch of each addition, which the addition alone reads."""
     steps: list[Step] = []
-    gates, streams = dict[tuple[int, int], str](), dict(form.streams)
+    gates, streams = dict[BranchIndex, str](), dict(form.streams)
     for step in form.graph.steps:
         if not isinstance(step, Add):
             steps.append(step)

@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import nn
 
 from unbraid._figures import Axes, Figure
+from unbraid.graph import Removal
 from unbraid.results import Result, Row, as_rows, finite
 
 How: TypeAlias = Literal["members", "branches", "graph"]
@@ -44,7 +45,7 @@ class Pruning(Result):
 
     model: nn.Module
     how: How
-    removed: tuple[int | tuple[int, int], ...]
+    removed: tuple[Removal, ...]
     modules: tuple[str, ...]
     configuration: tuple[str, ...]
     parameters: tuple[int, int]

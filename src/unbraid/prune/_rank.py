@@ -16,11 +16,10 @@ from unbraid._progress import how_many, progress
 from unbraid.discover import Block, BranchLike, part_name, part_of
 from unbraid.errors import TargetError
 from unbraid.form import ResidualForm
-from unbraid.graph import detached, differentiable
+from unbraid.graph import Removal, detached, differentiable
 from unbraid.prune._measure import (
     Over,
     Reading,
-    Removal,
     before_and_after,
     branches_of,
     cosine,

@@ -9,7 +9,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from unbraid._figures import Axes, Figure
-from unbraid.prune._measure import Removal
+from unbraid.graph import Removal
 from unbraid.results import Result, Row, as_rows, numbered, plain
 
 By: TypeAlias = Literal["influence", "lesion", "gradient"]

@@ -14,8 +14,8 @@ from unbraid.graph import Add, Graph, Segment, State, Step, makes, reads, subgra
 from unbraid.results import Examples, Target
 from unbraid.unravel._attribution import Attribution, attributed
 from unbraid.unravel._head import frozen_head
-from unbraid.unravel._shelf import Shelf
-from unbraid.unravel._way import CONSTANTS, INPUT, By, Origin, Way, in_order, names_of, parts_of, taken_by
+from unbraid.unravel._route import CONSTANTS, INPUT, By, Route, Writer, in_order, names_of, parts_of, taken_by
+from unbraid.unravel._spill_file import SpillFile
 
 
 @gone(split='give by="head"')
@@ -54,21 +54,21 @@ def attribute(
         InexactError: the contributions do not sum to the target, or an operator of trunk or head has no rule.
     """
     exact, by_branch = taken_by(form.explaining(output), by, "attribute").exact, by != "block"
-    way = Way(exact).to(exact.stream)
+    route = Route(exact).to(exact.stream)
     inputs = exact.inputs(args, kwargs)
-    with Shelf.opened() as shelf:
-        trunk, state, given, stream = _passed(exact, inputs, way, by_branch, shelf)
+    with SpillFile.opened() as spilled:
+        trunk, state, given, stream = _passed(exact, inputs, route, by_branch, spilled)
         head = frozen_head(exact, inputs, exact.stream, stream, target)
         del stream
         back = _behind(head, trunk, state, given)
-        parts = dict(_contributions(way, by_branch, back, shelf))
+        parts = dict(_contributions(route, by_branch, back, spilled))
     fixed = [back.product(stream, value) for stream, value in back.constants if bool(value.any())]
-    origins: tuple[Origin, ...] = (INPUT, *in_order(set(parts)), *([CONSTANTS] if fixed else []))
+    writers: tuple[Writer, ...] = (INPUT, *in_order(set(parts)), *([CONSTANTS] if fixed else []))
     nothing = head.target.new_zeros(back.examples.count)
-    entered = [back.product(s, given[s]) for s in _sources(way, trunk)]
+    entered = [back.product(s, given[s]) for s in _sources(route, trunk)]
     found = {INPUT: sum(entered, start=nothing), **parts, CONSTANTS: sum(fixed, start=nothing)}
-    values = torch.stack([found[origin] for origin in origins])
-    return attributed(names_of(exact, origins), values, head, back.examples)
+    values = torch.stack([found[writer] for writer in writers])
+    return attributed(names_of(exact, writers), values, head, back.examples)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,21 +104,21 @@ def _behind(head: Linearised, trunk: Graph, state: State, given: Mapping[str, An
 
 
 def _passed(
-    form: ResidualForm, inputs: Mapping[str, Any], way: Sequence[Step], by_branch: bool, shelf: Shelf
+    form: ResidualForm, inputs: Mapping[str, Any], route: Sequence[Step], by_branch: bool, spilled: SpillFile
 ) -> tuple[Graph, State, dict[str, Any], Tensor]:
-    """Run the form as far as the stream and put every term on the shelf.
+    """Run the form as far as the stream and put every term into the file.
 
     Returns:
         The trunk, frozen and without branches; its state; the values of the streams that enter it; and the stream.
     """
-    bare = _bare(form, way)
-    ends = {stream for add in _adds(way) for part in parts_of(add, by_branch).values() for stream in part}
+    bare = _bare(form, route)
+    ends = {stream for add in _adds(route) for part in parts_of(add, by_branch).values() for stream in part}
     entering = {stream: inputs[stream] for stream in bare.inputs if stream in inputs}
     last = dict[str, Tensor](entering)
 
     def seen(stream: str, value: Any) -> None:
         if stream in ends:
-            shelf.put(stream, value)
+            spilled.put(stream, value)
         if stream in bare.inputs:
             entering[stream] = value
         if stream == form.stream:
@@ -131,33 +131,34 @@ def _passed(
     return replace(bare, steps=steps), state, entering, last[form.stream]
 
 
-def _bare(form: ResidualForm, way: Sequence[Step]) -> Graph:
+def _bare(form: ResidualForm, route: Sequence[Step]) -> Graph:
     """Trunk and skips alone: h_k = P_k(S_k h_{k−1}), where a layer without skip begins anew."""
     steps = tuple(
         replace(step, branches=()) if isinstance(step, Add) else step
-        for step in way
+        for step in route
         if not (isinstance(step, Add) and step.skip is None)
     )
     made = {stream for step in steps for stream in makes(step)}
-    read = dict.fromkeys((*(stream for step in steps for stream in reads(step)), *map(_end, _adds(way)), form.stream))
+    read = dict.fromkeys((*(stream for step in steps for stream in reads(step)), *map(_end, _adds(route)), form.stream))
     given = tuple(stream for stream in read if stream not in made)
     sources = tuple(stream for stream in given if stream in form.graph.carried)
     return Graph(form.streams, steps, given, sources, (form.stream,))
 
 
 def _contributions(
-    way: Sequence[Step], by_branch: bool, back: _Back, shelf: Shelf
-) -> Iterator[tuple[Origin, Float[Tensor, " batch"]]]:
+    route: Sequence[Step], by_branch: bool, back: _Back, spilled: SpillFile
+) -> Iterator[tuple[Writer, Float[Tensor, " batch"]]]:
     """Each term times the gradient where it joins, one at a time."""
-    for add in _adds(way):
-        for origin, (one, *more) in parts_of(add, by_branch).items():
+    for add in _adds(route):
+        for writer, (one, *more) in parts_of(add, by_branch).items():
             device = back.gradients[add.output].device
-            yield origin, back.product(add.output, sum((shelf.take(s, device) for s in more), shelf.take(one, device)))
+            written = sum((spilled.take(s, device) for s in more), spilled.take(one, device))
+            yield writer, back.product(add.output, written)
 
 
-def _sources(way: Sequence[Step], trunk: Graph) -> list[str]:
+def _sources(route: Sequence[Step], trunk: Graph) -> list[str]:
     """The streams with which the input's term begins: all that enter the trunk but the ends of layers without skip."""
-    layers = {add.output for add in _adds(way) if add.skip is None}
+    layers = {add.output for add in _adds(route) if add.skip is None}
     return [stream for stream in trunk.sources if stream not in layers and stream in _passing(trunk)]
 
 
@@ -167,8 +168,8 @@ def _passing(trunk: Graph) -> set[str]:
     return read | set(trunk.outputs)
 
 
-def _adds(way: Sequence[Step]) -> list[Add]:
-    return [step for step in way if isinstance(step, Add)]
+def _adds(route: Sequence[Step]) -> list[Add]:
+    return [step for step in route if isinstance(step, Add)]
 
 
 def _end(add: Add) -> str:

@@ -11,7 +11,7 @@ from unbraid.errors import InexactError
 from unbraid.form import ResidualForm
 from unbraid.freeze import freeze
 from unbraid.graph import Add, Graph, Segment, State, differentiable, subgraph
-from unbraid.unravel._way import CONSTANTS, INPUT, Origin, Way, parts_of
+from unbraid.unravel._route import CONSTANTS, INPUT, Route, Writer, parts_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,25 +45,25 @@ class FrozenTrunk:
         frozen, state = freeze(graph, form.state, given, on_trunk, seen=values.__setitem__)
         return FrozenTrunk(form, given, values, frozen, state, by_branch)
 
-    def terms(self, stream: str) -> dict[Origin, Tensor]:
-        """The terms of a stream by their origin; they sum to its value.
+    def terms(self, stream: str) -> dict[Writer, Tensor]:
+        """The terms of a stream by their writer; they sum to its value.
 
         They are let go of after their last reader: K blocks with a gate each would otherwise keep K²/2 tensors.
         """
         frozen = {segment.id: segment for segment in self.graph.segments}
-        travels = Way(self.form)
-        way = travels.to(stream)
-        self._settled(stream, way)
-        readers = Counter((stream, *(read for step in way for read in travels.carried(step))))
-        known: dict[str, dict[Origin, Tensor]] = {}
+        travels = Route(self.form)
+        route = travels.to(stream)
+        self._settled(stream, route)
+        readers = Counter((stream, *(read for step in route for read in travels.carried(step))))
+        known: dict[str, dict[Writer, Tensor]] = {}
 
-        def take(wanted: str) -> dict[Origin, Tensor]:
+        def take(wanted: str) -> dict[Writer, Tensor]:
             readers[wanted] -= 1
             if wanted not in known:
                 return {INPUT if wanted in self.form.graph.reached else CONSTANTS: self.values[wanted]}
             return known[wanted] if readers[wanted] else known.pop(wanted)
 
-        for step in way:
+        for step in route:
             if isinstance(step, Add):
                 known[step.output] = self._sum(step, {} if step.skip is None else take(step.skip))
             else:
@@ -75,23 +75,23 @@ class FrozenTrunk:
                 known.update(zip(step.outputs, pushed, strict=True))
         return take(stream)
 
-    def _settled(self, stream: str, way: list[Segment | Add]) -> None:
+    def _settled(self, stream: str, route: list[Segment | Add]) -> None:
         """Refuse a trunk that is frozen in another run than that of the terms, where the two do not draw alike."""
-        ends = tuple(end for step in way if isinstance(step, Segment) for end in step.outputs)
+        ends = tuple(end for step in route if isinstance(step, Segment) for end in step.outputs)
         if chance := by_chance(subgraph(self.form.graph, ends)):
             raise InexactError(
                 f"unravel: what the trunk does to its terms must not change by chance.{chance}", where=stream
             )
 
-    def _sum(self, add: Add, skip: dict[Origin, Tensor]) -> dict[Origin, Tensor]:
+    def _sum(self, add: Add, skip: dict[Writer, Tensor]) -> dict[Writer, Tensor]:
         """Equation 11.4: the skip's terms, and the branches as a term of their own, or as one each."""
         added = parts_of(add, self.by_branch).items()
         return {**skip, **{o: sum((self.values[s] for s in more), start=self.values[one]) for o, (one, *more) in added}}
 
 
 def push(
-    segment: Segment, state: State, values: Mapping[str, Any], terms: list[dict[Origin, Tensor]]
-) -> list[dict[Origin, Tensor]]:
+    segment: Segment, state: State, values: Mapping[str, Any], terms: list[dict[Writer, Tensor]]
+) -> list[dict[Writer, Tensor]]:
     """Terms through an affine segment A(h) = J h + c: each term t becomes J t, and c joins the constants.
 
     J t comes from the derivative of A, not from A(t) − c, so that no large constant is subtracted from a small term:
@@ -100,7 +100,7 @@ def push(
     places = [i for i, found in enumerate(terms) if found and differentiable(values[segment.inputs[i]].dtype)]
     fixed = [values[stream] for stream in segment.inputs] + [state[name].detach() for name in segment.params]
     zeros = [torch.zeros_like(fixed[place]).requires_grad_() for place in places]
-    origins = dict.fromkeys(origin for found in terms for origin in found)
+    writers = dict.fromkeys(writer for found in terms for writer in found)
     with torch.enable_grad():
         arguments = list(fixed)
         for place, zero in zip(places, zeros, strict=True):
@@ -112,16 +112,16 @@ def push(
         pulled = (
             torch.autograd.grad(moving, zeros, weights, create_graph=True, materialize_grads=True) if moving else ()
         )
-    found: list[dict[Origin, Tensor]] = [{} for _ in outputs]
-    for origin in origins:
+    found: list[dict[Writer, Tensor]] = [{} for _ in outputs]
+    for writer in writers:
         if not moving:  # no value passes an index, whatever the terms of what chose it
             for travelled, output in zip(found, outputs, strict=True):
-                travelled[origin] = torch.zeros_like(output)
+                travelled[writer] = torch.zeros_like(output)
             continue
-        along = [terms[place].get(origin, zero.detach()) for place, zero in zip(places, zeros, strict=True)]
+        along = [terms[place].get(writer, zero.detach()) for place, zero in zip(places, zeros, strict=True)]
         pushed = iter(torch.autograd.grad(pulled, weights, along, retain_graph=True, materialize_grads=True))
         for travelled, output in zip(found, outputs, strict=True):
-            travelled[origin] = next(pushed) if output.requires_grad else torch.zeros_like(output)
+            travelled[writer] = next(pushed) if output.requires_grad else torch.zeros_like(output)
     for travelled, output in zip(found, outputs, strict=True):
         if bool(output.any()):
             travelled[CONSTANTS] = output.detach() + travelled.get(CONSTANTS, torch.zeros_like(output))

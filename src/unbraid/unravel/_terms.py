@@ -19,7 +19,7 @@ from unbraid.unravel._attribution import Attribution, attributed
 from unbraid.unravel._head import frozen_head
 from unbraid.unravel._lens import Lens, lens
 from unbraid.unravel._push import FrozenTrunk
-from unbraid.unravel._way import CONSTANTS, INPUT, By, Origin, in_order, names_of, taken_by
+from unbraid.unravel._route import CONSTANTS, INPUT, By, Writer, in_order, names_of, taken_by
 from unbraid.walk import run
 
 
@@ -43,7 +43,7 @@ class Term(Brief):
     substituted: bool
     _trunk: FrozenTrunk = field(repr=False)
     _stream: str = field(repr=False)
-    _origin: Origin = field(repr=False)
+    _writer: Writer = field(repr=False)
 
     @outside_modes
     def unravel(self) -> "Terms":
@@ -71,8 +71,8 @@ class Term(Brief):
                 values = run(subgraph(form.graph, branches), form.state, inputs)
             return sum((values[stream] for stream in branches[1:]), start=values[branches[0]])
         terms = _terms(FrozenTrunk.of(form, inputs, self._trunk.by_branch), self._stream)
-        found = dict(zip(terms._origins, terms.values, strict=True))
-        return found.get(self._origin, torch.zeros_like(terms.stream))
+        found = dict(zip(terms._writers, terms.values, strict=True))
+        return found.get(self._writer, torch.zeros_like(terms.stream))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -90,7 +90,7 @@ class Terms(Result):
     values: Inexact[Tensor, "terms *stream"]
     stream: Inexact[Tensor, "*stream"]
     error: float
-    _origins: tuple[Origin, ...] = field(repr=False)
+    _writers: tuple[Writer, ...] = field(repr=False)
     _trunk: FrozenTrunk = field(repr=False)
     _of: str = field(repr=False)
 
@@ -121,18 +121,18 @@ class Terms(Result):
         Raises:
             IndexError: there is no such term.
         """
-        k = self._place(which)
-        origin = self._origins[k]
-        block, branch = _place(origin)
+        k = self._term_index(which)
+        writer = self._writers[k]
+        block, branch = _block_and_branch(writer)
         substituted = block is not None and _free_way(self._trunk, block, self._of)
-        return Term(self.names[k], self.values[k], block, branch, substituted, self._trunk, self._of, origin)
+        return Term(self.names[k], self.values[k], block, branch, substituted, self._trunk, self._of, writer)
 
-    def _place(self, which: BlockLike) -> int:
+    def _term_index(self, which: BlockLike) -> int:
         if isinstance(which, str) and which in self.names:
             return self.names.index(which)
         if isinstance(which, str | Block):
             block = index_of(self._trunk.form.blocks, which, "terms")
-            own = [k for k, origin in enumerate(self._origins) if _place(origin)[0] == block]
+            own = [k for k, writer in enumerate(self._writers) if _block_and_branch(writer)[0] == block]
             if len(own) != 1:
                 names = [self.names[k] for k in own]
                 raise IndexError(
@@ -185,7 +185,7 @@ class Terms(Result):
 
     def rows(self) -> list[Row]:
         """One row per term, with its root mean square."""
-        blocks = [_place(origin)[0] for origin in self._origins]
+        blocks = [_block_and_branch(writer)[0] for writer in self._writers]
         return as_rows({"term": self.names, "rms": self.norms, "block": blocks})
 
     def _table_rows(self) -> list[Row]:
@@ -234,23 +234,23 @@ def unravel(form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = No
 
 def _terms(trunk: FrozenTrunk, stream: str) -> Terms:
     found = trunk.terms(stream)
-    blocks = in_order({origin for origin in found if not isinstance(origin, str)})
+    blocks = in_order({writer for writer in found if not isinstance(writer, str)})
     whole = trunk.values[stream]
     first = found.get(INPUT, torch.zeros_like(whole))
     constants = [CONSTANTS] if CONSTANTS in found else []
-    origins: tuple[Origin, ...] = (INPUT, *blocks, *constants)
-    values = torch.stack([first, *(found[origin] for origin in origins[1:])])
+    writers: tuple[Writer, ...] = (INPUT, *blocks, *constants)
+    values = torch.stack([first, *(found[writer] for writer in writers[1:])])
     error = sum_error(values, whole)
     if not error <= tolerance("sum", trunk.form.precision):
         raise _departs(trunk, stream, error)
-    return Terms(names_of(trunk.form, origins), values, whole, error, origins, trunk, stream)
+    return Terms(names_of(trunk.form, writers), values, whole, error, writers, trunk, stream)
 
 
-def _place(origin: Origin) -> tuple[int | None, int | None]:
+def _block_and_branch(writer: Writer) -> tuple[int | None, int | None]:
     """Block and branch, from 0, as far as a term has them."""
-    if isinstance(origin, tuple):
-        return origin
-    return (None, None) if isinstance(origin, str) else (origin, None)
+    if isinstance(writer, tuple):
+        return writer
+    return (None, None) if isinstance(writer, str) else (writer, None)
 
 
 def _departs(trunk: FrozenTrunk, stream: str, error: float) -> InexactError:

@@ -5,11 +5,10 @@ from functools import cached_property
 from typing import Literal, TypeAlias, get_args
 
 from unbraid.form import ResidualForm
-from unbraid.graph import Add, Segment, makes
+from unbraid.graph import Add, BranchIndex, Segment, makes
 
-# Where a term comes from: the input, a block by its number, one branch by its block's number and its own, or
-# a constant of the trunk.
-Origin = int | str | tuple[int, int]
+# What writes a term into the stream: the input or the trunk's constants, by name, a block, or one of its branches.
+Writer: TypeAlias = str | int | BranchIndex
 INPUT, CONSTANTS = "input", "constants"
 By: TypeAlias = Literal["block", "branch", "head"]  # what is one term
 
@@ -26,8 +25,8 @@ def taken_by(form: ResidualForm, by: str, call: str) -> ResidualForm:
 
 
 @dataclass(frozen=True, eq=False)
-class Way:
-    """The way of terms through a form.
+class Route:
+    """The route of terms through a form.
 
     Attributes:
         form: the form.
@@ -37,13 +36,13 @@ class Way:
 
     def to(self, stream: str) -> list[Segment | Add]:
         """The additions, and the segments of trunk and skips behind the first fork, that lead to a stream, in order."""
-        wanted, way = {stream}, list[Segment | Add]()
+        wanted, route = {stream}, list[Segment | Add]()
         for step in reversed(self.form.graph.steps):
             travels = step.block in self.top if isinstance(step, Add) else not self._behind.isdisjoint(step.outputs)
             if travels and not wanted.isdisjoint(makes(step)):
                 wanted.update(self.carried(step))
-                way.append(step)
-        return way[::-1]
+                route.append(step)
+        return route[::-1]
 
     def carried(self, step: Segment | Add) -> tuple[str, ...]:
         """The streams whose terms a step passes on: an addition's skip, a segment's inputs that data pass."""
@@ -71,28 +70,28 @@ class Way:
         return frozenset(behind)
 
 
-def parts_of(add: Add, by_branch: bool) -> dict[Origin, tuple[str, ...]]:
-    """What an addition adds to the skip, by origin: its branches together, or each by itself."""
+def parts_of(add: Add, by_branch: bool) -> dict[Writer, tuple[str, ...]]:
+    """What an addition adds to the skip, by writer: its branches together, or each by itself."""
     if by_branch and len(add.branches) > 1:
         return {(add.block, j): (s,) for j, s in enumerate(add.branches) if s is not None}
     branches = tuple(stream for stream in add.branches if stream is not None)
     return {add.block: branches} if branches else {}
 
 
-def names_of(form: ResidualForm, origins: tuple[Origin, ...]) -> tuple[str, ...]:
+def names_of(form: ResidualForm, writers: tuple[Writer, ...]) -> tuple[str, ...]:
     """How the terms are called: input and constants as such, a block or a branch by its own name."""
 
-    def called(origin: Origin) -> str:
-        if isinstance(origin, str):
-            return origin
-        if isinstance(origin, tuple):
-            block, branch = origin
+    def called(writer: Writer) -> str:
+        if isinstance(writer, str):
+            return writer
+        if isinstance(writer, tuple):
+            block, branch = writer
             return form.blocks[block].branches[branch]
-        return form.blocks[origin].name
+        return form.blocks[writer].name
 
-    return tuple(map(called, origins))
+    return tuple(map(called, writers))
 
 
-def in_order(blocks: set[Origin]) -> tuple[Origin, ...]:
+def in_order(blocks: set[Writer]) -> tuple[Writer, ...]:
     """Blocks and branches as they are numbered."""
-    return tuple(sorted(blocks, key=lambda origin: origin if isinstance(origin, tuple) else (origin, 0)))
+    return tuple(sorted(blocks, key=lambda writer: writer if isinstance(writer, tuple) else (writer, 0)))

@@ -10,7 +10,7 @@ _IN_MEMORY = 1 << 20  # bytes before the file is a real one
 
 
 @final
-class Shelf:
+class SpillFile:
     """Tensors that wait in a private temporary file, without a name, and are read back one at a time."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -19,10 +19,10 @@ class Shelf:
 
     @staticmethod
     @contextmanager
-    def opened() -> Iterator["Shelf"]:
-        """A shelf, empty; the file goes when it is closed."""
+    def opened() -> Iterator["SpillFile"]:
+        """An empty one; the file goes when it is closed."""
         with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
-            yield Shelf(file)
+            yield SpillFile(file)
 
     def put(self, name: str, tensor: Tensor) -> None:
         """Write a tensor down."""
