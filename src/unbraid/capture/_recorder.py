@@ -18,7 +18,7 @@ from unbraid.capture._call_lines import noting_lines
 from unbraid.capture._exportable import titles
 from unbraid.capture._recorded_graph import results, written_down
 from unbraid.capture._side_run import Draws
-from unbraid.capture._signature import Decision, Expected, Signature, positions, sizes
+from unbraid.capture._signature import Expected, Guard, Signature, positions, sizes
 from unbraid.capture._trees import flatten, holds_tensors, mapped, tensors_in
 from unbraid.capture._untouched import untouched
 from unbraid.errors import TraceError
@@ -163,8 +163,8 @@ def _signature(
     return Signature(names, inputs, mapped(expected, output))
 
 
-def _decisions(made: list[fx.Node], reads: list[Tensor], sized: list[tuple[int, ...]]) -> tuple[Decision, ...]:
+def _decisions(made: list[fx.Node], reads: list[Tensor], sized: list[tuple[int, ...]]) -> tuple[Guard, ...]:
     """What the model's code read from tensors in the recorded run, and the sizes that came of values."""
-    read = [Decision(n.name, tuple(t.flatten().tolist()), tuple(t.shape)) for n, t in zip(made, reads, strict=False)]
+    read = [Guard(n.name, tuple(t.flatten().tolist()), tuple(t.shape)) for n, t in zip(made, reads, strict=False)]
     sizes = zip(made[len(reads) :], sized, strict=True)
-    return (*read, *(Decision(node.name, None, shape) for node, shape in sizes))
+    return (*read, *(Guard(node.name, None, shape) for node, shape in sizes))

@@ -44,7 +44,7 @@ class Number(Leaf):
 
 
 @dataclass(frozen=True)
-class Decision:
+class Guard:
     """A value that the model's own code read from a tensor, or a size that depends on values.
 
     The run that was recorded took the way that belongs to this value: for another the graph would be another.
@@ -79,7 +79,7 @@ class Signature:
     forward: tuple[str, ...]
     inputs: Mapping[str, Any]
     output: Any
-    decisions: tuple[Decision, ...] = ()
+    decisions: tuple[Guard, ...] = ()
     recorded: str = ""
 
     def __str__(self) -> str:
@@ -223,7 +223,7 @@ def as_call(args: Any, kwargs: Mapping[str, Any] | None) -> tuple[tuple[Any, ...
     return call
 
 
-def _another_way(decision: Decision, tensor: Tensor, recorded: str) -> InexactError:
+def _another_way(decision: Guard, tensor: Tensor, recorded: str) -> InexactError:
     came = list(tensor.shape) if decision.value is None else tensor.flatten().tolist()
     return InexactError(
         f"The form is one recorded run; at these inputs, or with this edit, the model's own code takes another way: it "
