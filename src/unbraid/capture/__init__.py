@@ -11,7 +11,7 @@ from unbraid.capture._new_nodes import call, scaled
 from unbraid.capture._outputs import named_outputs, output_stream
 from unbraid.capture._provenance import Path, common, printable, scope, scopes, source, where
 from unbraid.capture._side_run import Draws, drawing
-from unbraid.capture._signature import Expected, Number, Signature, Sizes, as_call, plain_names, sizes
+from unbraid.capture._signature import Number, Signature, Sizes, TensorSpec, as_call, plain_names, sizes
 from unbraid.capture._silenced import unwarned
 from unbraid.capture._state_names import tied
 from unbraid.capture._trees import flatten, leaves_of, mapped_tensors, parts_of, tensors_in
@@ -21,12 +21,12 @@ from unbraid.capture._unwrap import bare
 __all__ = [
     "Capture",
     "Draws",
-    "Expected",
     "Number",
     "Path",
     "Run",
     "Signature",
     "Sizes",
+    "TensorSpec",
     "Tracer",
     "alone",
     "as_call",

@@ -16,7 +16,7 @@ from unbraid.capture._functional import functional
 from unbraid.capture._gradient_regions import written_out
 from unbraid.capture._recorder import record
 from unbraid.capture._side_run import Draws, seeding
-from unbraid.capture._signature import Expected, Number, Signature, positions, sizes
+from unbraid.capture._signature import Number, Signature, TensorSpec, positions, sizes
 from unbraid.capture._silenced import unwarned
 from unbraid.capture._trees import tensors_in
 from unbraid.capture._untouched import untouched
@@ -209,9 +209,9 @@ def _tensor(program: ExportedProgram, name: str) -> Tensor:
     return tensor.detach()
 
 
-def _computed(node: Any) -> Expected | Number | Any:
+def _computed(node: Any) -> TensorSpec | Number | Any:
     """An input or output as the signature holds it: what its tensor looks like, a number, or a constant."""
     if not isinstance(node, fx.Node):
         return node  # a number that was found to be fixed
     value = node.meta["val"]
-    return Expected(node.name, sizes(value), str(value.dtype)) if isinstance(value, Tensor) else Number(node.name)
+    return TensorSpec(node.name, sizes(value), str(value.dtype)) if isinstance(value, Tensor) else Number(node.name)

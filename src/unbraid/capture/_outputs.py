@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from unbraid.capture._signature import Expected
+from unbraid.capture._signature import TensorSpec
 from unbraid.capture._trees import parts_of
 from unbraid.errors import TargetError
 
@@ -31,7 +31,7 @@ def output_stream(tree: Any, carried: Collection[str], name: str | int) -> str:
 
 def named_outputs(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Every output tensor's path and stream."""
-    if isinstance(tree, Expected):
+    if isinstance(tree, TensorSpec):
         yield path, tree.stream
         return
     for key, value in _children(tree):

@@ -18,7 +18,7 @@ from unbraid.capture._call_lines import noting_lines
 from unbraid.capture._exportable import titles
 from unbraid.capture._recorded_graph import results, written_down
 from unbraid.capture._side_run import Draws
-from unbraid.capture._signature import Expected, Guard, Signature, positions, sizes
+from unbraid.capture._signature import Guard, Signature, TensorSpec, positions, sizes
 from unbraid.capture._trees import flatten, holds_tensors, mapped, tensors_in
 from unbraid.capture._untouched import untouched
 from unbraid.errors import TraceError
@@ -83,8 +83,8 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     state |= constants
     placeholders = _named(graph, [*list(state)[: len(values) - len(given)], *titles(model, args, kwargs), *constants])
     for node, number in zip(placeholders[len(values) - len(given) :], given, strict=False):
-        leaves[number] = Expected(node.name, sizes(leaves[number]), str(leaves[number].dtype))
-    inputs = {leaf.stream for leaf in leaves if isinstance(leaf, Expected)}
+        leaves[number] = TensorSpec(node.name, sizes(leaves[number]), str(leaves[number].dtype))
+    inputs = {leaf.stream for leaf in leaves if isinstance(leaf, TensorSpec)}
     names = dict(zip([n.name for n in placeholders if n.name not in inputs], state, strict=True))
     ends = results(graph)
     positional, keywords = structure.filled(iter(leaves))
@@ -154,7 +154,7 @@ def _signature(
 
     def expected(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
-            return Expected(next(made).name, sizes(leaf), str(leaf.dtype))
+            return TensorSpec(next(made).name, sizes(leaf), str(leaf.dtype))
         if holds_tensors(leaf):
             raise TraceError(f"{type(model).__name__} returns a {type(leaf).__name__} of tensors, which has no order.")
         return leaf

@@ -15,7 +15,7 @@ _SYMBOL = re.compile(r"\b[su]\d+\b")
 
 
 @dataclass(frozen=True)
-class Expected(Leaf):
+class TensorSpec(Leaf):
     """What one input tensor must look like.
 
     Attributes:
@@ -70,7 +70,7 @@ class Signature:
 
     Attributes:
         forward: the names of the forward's parameters that can be given by position.
-        inputs: what each traced argument was, by its name: a tree of `Expected` tensors and constants.
+        inputs: what each traced argument was, by its name: a tree of `TensorSpec` tensors and constants.
         output: a tree of streams and constants.
         decisions: on which values the way through the model's code depends; none if it was exported.
         recorded: why the form is one recorded run; empty if the model was exported.
@@ -99,7 +99,7 @@ class Signature:
         given = self._named(args, kwargs)
         values: dict[str, Any] = {}
         for name, traced in self.inputs.items():
-            if name not in given and any(isinstance(leaf, Expected) for leaf in leaves_of(traced)):
+            if name not in given and any(isinstance(leaf, TensorSpec) for leaf in leaves_of(traced)):
                 raise TypeError(f"The form needs the argument {name!r}. It was traced as {self}.")
             self._match(name, traced, given.get(name, traced), values)
         return values
@@ -109,7 +109,7 @@ class Signature:
         given = {*self.forward[: len(args)], *kwargs}
         left = {name: value for name, value in self.inputs.items() if name not in given and name.isidentifier()}
         constants = {
-            name: value for name, value in left.items() if not any(isinstance(x, Expected) for x in leaves_of(value))
+            name: value for name, value in left.items() if not any(isinstance(x, TensorSpec) for x in leaves_of(value))
         }
         return {**kwargs, **constants}
 
@@ -133,7 +133,7 @@ class Signature:
         if structure != other:
             raise TypeError(f"The form's argument {name!r} has another structure than the traced one, {self}.")
         for leaf, arrived in zip(expected, found, strict=True):
-            if isinstance(leaf, Expected):
+            if isinstance(leaf, TensorSpec):
                 values[leaf.stream] = _checked(name, leaf, arrived, self)
             elif not _same(leaf, arrived):
                 raise TypeError(
@@ -150,20 +150,20 @@ class Signature:
         for decision in self.decisions:
             if not decision.met(values[decision.stream]):
                 raise _another_way(decision, values[decision.stream], self.recorded)
-        return mapped(lambda leaf: values[leaf.stream] if isinstance(leaf, Expected | Number) else leaf, self.output)
+        return mapped(lambda leaf: values[leaf.stream] if isinstance(leaf, TensorSpec | Number) else leaf, self.output)
 
     def renamed(self, called: Callable[[Sizes], Sizes]) -> "Signature":
         """The same with other names for free sizes."""
 
         def other(leaf: Any) -> Any:
-            return replace(leaf, sizes=called(leaf.sizes)) if isinstance(leaf, Expected) else leaf
+            return replace(leaf, sizes=called(leaf.sizes)) if isinstance(leaf, TensorSpec) else leaf
 
         inputs = {name: mapped(other, value) for name, value in self.inputs.items()}
         return replace(self, inputs=inputs, output=mapped(other, self.output))
 
     def streams(self) -> tuple[str, ...]:
         """The output streams, in the order of the output's leaves, and those on which the way taken depends."""
-        outputs = tuple(leaf.stream for leaf in leaves_of(self.output) if isinstance(leaf, Expected | Number))
+        outputs = tuple(leaf.stream for leaf in leaves_of(self.output) if isinstance(leaf, TensorSpec | Number))
         return (*outputs, *(decision.stream for decision in self.decisions))
 
 
@@ -242,7 +242,7 @@ def _same(traced: Any, arrived: Any) -> bool:
     return type(traced) is type(arrived) and bool(traced == arrived)
 
 
-def _checked(name: str, expected: Expected, arrived: Any, signature: Signature) -> Any:
+def _checked(name: str, expected: TensorSpec, arrived: Any, signature: Signature) -> Any:
     if not isinstance(arrived, Tensor):
         raise TypeError(f"The form's argument {name!r} must be a tensor, {type(arrived).__name__} came: {signature}.")
     if str(arrived.dtype) != expected.dtype:

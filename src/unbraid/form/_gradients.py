@@ -18,7 +18,7 @@ from torch import Tensor
 from unbraid._modes import outside_modes
 from unbraid.capture import (
     Draws,
-    Expected,
+    TensorSpec,
     as_call,
     leaves_of,
     mapped_tensors,
@@ -51,7 +51,7 @@ def gradient_error(
 
     def seeds(result: Any) -> list[tuple[Tensor, Tensor]]:
         pairs = zip(leaves, leaves_of(result), strict=True)
-        values = {leaf.stream: value for leaf, value in pairs if isinstance(leaf, Expected)}
+        values = {leaf.stream: value for leaf, value in pairs if isinstance(leaf, TensorSpec)}
         output = values[form.output] if target is None else explained(form, values, target, result)
         return [(output, torch.ones_like(output))]
 
@@ -99,7 +99,7 @@ def few_examples(
     form: Form, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The first two examples, where the batch is free and examples are separate: a gradient costs as much as a run."""
-    expected = [leaf for leaf in leaves_of(dict(form.signature.inputs)) if isinstance(leaf, Expected)]
+    expected = [leaf for leaf in leaves_of(dict(form.signature.inputs)) if isinstance(leaf, TensorSpec)]
     sizes = [str(size) for leaf in expected for size in leaf.sizes if "batch" in str(size)]
     training = form.origin is not None and form.origin.model is not None and form.origin.model.training
     if training or any(size != "batch" for size in sizes):

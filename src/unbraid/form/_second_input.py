@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unbraid.capture import (
-    Expected,
+    TensorSpec,
     flatten,
     leaves_of,
 )
@@ -36,7 +36,7 @@ def _sizes(form: Form, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tu
     """The sizes of each leaf of a call's arguments as they were traced; none for what is no tensor."""
     named = [*zip(form.signature.forward, args, strict=False), *kwargs.items()]
     traced = [leaf for name, _ in named for leaf in leaves_of(form.signature.inputs.get(name))]
-    return [leaf.sizes if isinstance(leaf, Expected) else () for leaf in traced]
+    return [leaf.sizes if isinstance(leaf, TensorSpec) else () for leaf in traced]
 
 
 def another(

@@ -7,7 +7,7 @@ from typing import Any
 
 from unbraid import _folder
 from unbraid._folder import Generation
-from unbraid.capture import Expected, Number, parts_of
+from unbraid.capture import Number, TensorSpec, parts_of
 from unbraid.errors import CheckpointError, TraceError
 from unbraid.saved._names import FILE, FORM, UNCHECKED, VERSION, WEIGHTS
 
@@ -103,7 +103,7 @@ def read_facts(generation: Generation) -> dict[str, Any]:
 
 def pack(value: Any) -> Any:
     """A tree of expected tensors and constants as JSON; a class of the model's library as a dict of its fields."""
-    if isinstance(value, Expected):
+    if isinstance(value, TensorSpec):
         return {"tensor": asdict(value)}
     if isinstance(value, Number):
         return {"number": value.stream}
@@ -121,7 +121,7 @@ def pack(value: Any) -> Any:
 def unpack(packed: Mapping[str, Any]) -> Any:
     ((kind, value),) = packed.items()
     if kind == "tensor":
-        return Expected(value["stream"], tuple(value["sizes"]), value["dtype"])
+        return TensorSpec(value["stream"], tuple(value["sizes"]), value["dtype"])
     if kind == "number":
         return Number(value)
     if kind == "dict":
