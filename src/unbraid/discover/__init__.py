@@ -5,7 +5,7 @@ Only this room knows what a skip connection is.
 
 from unbraid.discover._anatomy import Anatomy, anatomy
 from unbraid.discover._block import Block, every_block
-from unbraid.discover._block_nodes import Found
+from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._block_parameters import parameters
 from unbraid.discover._chance import by_chance, drawn, refuse_stateful
 from unbraid.discover._channels import channel_dimension
@@ -21,10 +21,10 @@ __all__ = [
     "Anatomy",
     "Block",
     "BlockLike",
+    "BlockNodes",
     "BranchLike",
     "Dataflow",
     "Equation",
-    "Found",
     "Split",
     "anatomy",
     "branch_of",

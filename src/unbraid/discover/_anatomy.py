@@ -7,7 +7,7 @@ from torch import fx
 
 from unbraid.capture import scope
 from unbraid.discover._block_names import Names
-from unbraid.discover._block_nodes import Found
+from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._dataflow import Dataflow
 from unbraid.graph import SKIP, name_of, shape_only, values_read
 
@@ -23,7 +23,7 @@ class Anatomy:
     """
 
     flow: Dataflow
-    blocks: tuple[Found, ...]
+    blocks: tuple[BlockNodes, ...]
     parents: dict[int, tuple[int, int]]
 
     @cached_property
@@ -99,7 +99,7 @@ class Anatomy:
         return Names(self.flow, self.blocks, self.parents, self.regions).all()
 
 
-def anatomy(flow: Dataflow, found: tuple[Found, ...]) -> Anatomy:
+def anatomy(flow: Dataflow, found: tuple[BlockNodes, ...]) -> Anatomy:
     """Order the blocks and find out which lie inside which."""
     blocks = sorted(found, key=lambda block: flow.order[block.add])
     adds = {block.add: number for number, block in enumerate(blocks)}
@@ -118,7 +118,7 @@ def anatomy(flow: Dataflow, found: tuple[Found, ...]) -> Anatomy:
     )
 
 
-def regions(flow: Dataflow, blocks: tuple[Found, ...]) -> dict[tuple[int, int], list[fx.Node]]:
+def regions(flow: Dataflow, blocks: tuple[BlockNodes, ...]) -> dict[tuple[int, int], list[fx.Node]]:
     """The nodes between the fork and each operand of each block."""
     return {
         (number, operand): flow.region(block.fork, end)

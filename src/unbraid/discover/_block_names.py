@@ -20,7 +20,7 @@ from itertools import zip_longest
 from torch import fx
 
 from unbraid.capture import Path, common, printable, scope, scopes
-from unbraid.discover._block_nodes import Found
+from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._dataflow import Dataflow
 from unbraid.graph import mixing, name_of
 
@@ -56,7 +56,7 @@ class Names:
     """
 
     flow: Dataflow
-    blocks: tuple[Found, ...]
+    blocks: tuple[BlockNodes, ...]
     parents: Mapping[int, tuple[int, int]]
     regions: Mapping[tuple[int, int], Sequence[fx.Node]]
 

@@ -7,7 +7,7 @@ from unbraid.graph import SKIP
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class BlockNodes:
     """One residual block, as nodes of the graph.
 
     Attributes:

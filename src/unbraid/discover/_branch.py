@@ -7,7 +7,7 @@ PoolFormer's pooling without its input are branches; of a learned map the sign i
 from torch import fx
 
 from unbraid.discover._block import Skip
-from unbraid.discover._block_nodes import Found
+from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._dataflow import Dataflow, same_shape
 from unbraid.discover._element_maps import Constant, Elements, unmoved
 from unbraid.discover._noise import is_noise
@@ -40,7 +40,7 @@ class Judge:
     def __init__(self, flow: Dataflow, constant: Constant) -> None:
         self.flow = flow
         self.constant = constant
-        self.blocks: dict[fx.Node, Found] = {}
+        self.blocks: dict[fx.Node, BlockNodes] = {}
         self._elements: dict[fx.Node, Elements] = {}
         self._known_apart: dict[tuple[fx.Node, fx.Node, fx.Node], bool] = {}
 

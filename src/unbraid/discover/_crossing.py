@@ -2,11 +2,11 @@ from collections.abc import Collection
 
 from torch import fx
 
-from unbraid.discover._block_nodes import Found
+from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._dataflow import Dataflow
 
 
-def crossing(flow: Dataflow, blocks: Collection[Found]) -> list[fx.Node]:
+def crossing(flow: Dataflow, blocks: Collection[BlockNodes]) -> list[fx.Node]:
     """The sums of blocks that cross another: they begin inside it and end outside, with its sum in their own branch.
 
     Blocks follow one another, nest, or lie side by side in trunks of their own. A bias of attention scores that every
@@ -14,7 +14,7 @@ def crossing(flow: Dataflow, blocks: Collection[Found]) -> list[fx.Node]:
     blocks that cross, the one stays that begins at data, or else first.
     """
     order = flow.order
-    kept: list[Found] = []
+    kept: list[BlockNodes] = []
     crossed: list[fx.Node] = []
     for block in sorted(blocks, key=lambda b: (b.fork not in flow.carries, order[b.fork], order[b.add])):
         if any(_cross(flow, block, other) or _cross(flow, other, block) for other in kept):
@@ -24,7 +24,7 @@ def crossing(flow: Dataflow, blocks: Collection[Found]) -> list[fx.Node]:
     return crossed
 
 
-def _cross(flow: Dataflow, first: Found, second: Found) -> bool:
+def _cross(flow: Dataflow, first: BlockNodes, second: BlockNodes) -> bool:
     order = flow.order
     if not order[first.fork] < order[second.fork] < order[first.add] < order[second.add]:
         return False

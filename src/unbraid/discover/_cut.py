@@ -7,7 +7,7 @@ from torch import Tensor, fx
 
 from unbraid.capture import Capture, sizes
 from unbraid.discover._anatomy import Anatomy
-from unbraid.discover._block_nodes import Found
+from unbraid.discover._block_nodes import BlockNodes
 from unbraid.graph import SKIP, Add, Graph, Order, Role, Segment, Step, Stream, name_of, needed, runnable, values_read
 
 
@@ -233,7 +233,7 @@ class _Cutter:
         return made
 
 
-def _order(block: Found) -> Order:
+def _order(block: BlockNodes) -> Order:
     """How the model's code brackets the sum; empty where it is no sum of these operands alone."""
     numbers = {node: number for number, node in block.operands}
     met: list[int] = []

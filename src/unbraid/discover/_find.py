@@ -23,7 +23,7 @@ from torch import fx
 
 from unbraid.capture import where
 from unbraid.discover._block import Skip
-from unbraid.discover._block_nodes import Found
+from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._branch import AFFINE, COPY, Judge
 from unbraid.discover._broadcast import spread_out, spreads
 from unbraid.discover._crossing import crossing
@@ -55,7 +55,7 @@ class Finding:
         flow: the data flow of the graph with the sums that were written anew.
     """
 
-    blocks: tuple[Found, ...]
+    blocks: tuple[BlockNodes, ...]
     refusals: tuple[Refusal, ...]
     flow: Dataflow
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from unbraid.discover._block import Skip
-from unbraid.discover._block_nodes import Found
+from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._dataflow import Dataflow
 from unbraid.discover._graph_writer import Writer
 from unbraid.discover._join import Join, Term
@@ -56,7 +56,7 @@ class Regrouping:
         self.terms = [*join.terms]
         self._stands = True  # whether the model's own sum of the operands that are left stands
 
-    def block(self, group: Group) -> Found:
+    def block(self, group: Group) -> BlockNodes:
         """Make a block of a group, and one operand of the block."""
         constants = self._shared_out(group)
         members = [*group.operands]
@@ -75,7 +75,7 @@ class Regrouping:
             total.meta.update({name: meeting[name] for name in ("stack_trace", "nn_module_stack") if name in meeting})
         places = frozenset(place for term in members for place in term.places)
         self.terms = [term for term in self.terms if term not in members] + [Term(total, group.unit, places)]
-        return Found(group.fork, total, skip, tuple(branches), group.kind)
+        return BlockNodes(group.fork, total, skip, tuple(branches), group.kind)
 
     def finish(self) -> None:
         """Let the join's node add what is left, where the model's own sums stand no more."""

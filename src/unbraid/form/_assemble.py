@@ -17,7 +17,7 @@ from unbraid.capture import (
     source,
     tied,
 )
-from unbraid.discover import Anatomy, Block, Dataflow, Found, anatomy, cut, find, parameters
+from unbraid.discover import Anatomy, Block, BlockNodes, Dataflow, anatomy, cut, find, parameters
 from unbraid.errors import NotResidualError, Refusal, TraceError
 from unbraid.form._form import ResidualForm
 from unbraid.form._gradient_sources import modes
@@ -146,7 +146,7 @@ def _not_residual(title: str, refusals: tuple[Refusal, ...]) -> NotResidualError
     )
 
 
-def _layer(flow: Dataflow, graph: fx.Graph, name: str) -> Found:
+def _layer(flow: Dataflow, graph: fx.Graph, name: str) -> BlockNodes:
     """Give a module's result a sum of its own: in h = f(h') there is nothing to add it to."""
     path = tuple(name.split("."))
     inside = [n for n in graph.nodes if scope(n)[: len(path)] == path and n in flow.carries]
@@ -166,4 +166,4 @@ def _layer(flow: Dataflow, graph: fx.Graph, name: str) -> Found:
     flow.carries.add(total)
     flow.reached.add(total)
     end.replace_all_uses_with(total, delete_user_cb=lambda user: user is not total)
-    return Found(next(iter(entering)), total, None, (end,), "none")
+    return BlockNodes(next(iter(entering)), total, None, (end,), "none")
