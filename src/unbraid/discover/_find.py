@@ -46,7 +46,7 @@ NEGATIVE = "what carries the tensor that both share is subtracted: a negative mu
 
 
 @dataclass(frozen=True)
-class Finding:
+class SearchResult:
     """All residual blocks in order of execution, and why the other additions are none.
 
     Attributes:
@@ -60,7 +60,7 @@ class Finding:
     flow: Dataflow
 
 
-def find(flow: Dataflow, constant: Constant = no_constant) -> Finding:
+def find(flow: Dataflow, constant: Constant = no_constant) -> SearchResult:
     """Find the blocks; sums that no node holds are written into the graph.
 
     Args:
@@ -82,7 +82,7 @@ def find(flow: Dataflow, constant: Constant = no_constant) -> Finding:
     crossed = dict.fromkeys(crossing(flow, finder.blocks.values()))
     refusals = [Refusal(line, CROSSING) for add in crossed for line in finder.lines[add]]
     blocks = tuple(block for add, block in finder.blocks.items() if add not in crossed)
-    return Finding(blocks, (*finder.refusals, *refusals), flow)
+    return SearchResult(blocks, (*finder.refusals, *refusals), flow)
 
 
 def _tidied(flow: Dataflow) -> Dataflow:
