@@ -12,7 +12,7 @@ from plans import EVERY, made, plans
 from unbraid import trace
 from unbraid.errors import InexactError
 from unbraid.paths import all_paths, gradient_parts, gradient_spectrum
-from unbraid.walk import Marked, Marks
+from unbraid.walk import Marked, ThroughBlocks
 
 
 def test_parts_are_products_of_jacobians():
@@ -72,20 +72,20 @@ def test_parts_by_cutting(by, at):
 @pytest.mark.parametrize("by", ["block", "pair"])
 def test_a_mark_that_is_lost_is_seen(monkeypatch, by):
     _, x, form = made(EVERY)
-    enter = Marks.enter
+    enter = ThroughBlocks.enter
 
     def lost(self, add, operand, value):
         grown = enter(self, add, operand, value)
         return Marked(grown.sets, torch.cat([grown.stack[:1], 0.5 * grown.stack[1:]]))
 
-    monkeypatch.setattr(Marks, "enter", lost)
+    monkeypatch.setattr(ThroughBlocks, "enter", lost)
     with pytest.raises(InexactError, match=r"gradient_parts: the parts must through \(.*\) equal .* they depart by"):
         gradient_parts(form, x, target=1, by=by)
 
 
 def test_a_lost_path_is_seen(monkeypatch):
     _, x, form = made(EVERY)
-    monkeypatch.setattr(Marks, "plus", lambda self, a, b: a)
+    monkeypatch.setattr(ThroughBlocks, "plus", lambda self, a, b: a)
     with pytest.raises(InexactError, match="gradient_parts: the parts must sum to the gradient to 1e-10"):
         gradient_parts(form, x, target=1)
 

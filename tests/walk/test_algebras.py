@@ -8,7 +8,7 @@ import torch
 from handmade import parallel
 from networks import normal
 from unbraid.graph import Add
-from unbraid.walk import Chosen, Lengths, Marks, Masks, Polynomials, Tape, record, walk
+from unbraid.walk import Chosen, Lengths, Masks, Polynomials, Tape, ThroughBlocks, record, walk
 from unbraid.walk._path_stacks import distinct
 
 NARROW = {-1: torch.float64, 0: torch.float32, 1: torch.bfloat16}
@@ -26,7 +26,7 @@ def algebras(example, graph, tape, chunk=None):
     return {
         "polynomials": Polynomials(graph, tape, lengths, chunk=chunk),
         "masks": Masks(graph, tape, columns),
-        "marks": Marks(graph, tape, lengths, chunk=chunk),
+        "marks": ThroughBlocks(graph, tape, lengths, chunk=chunk),
         "chosen": Chosen(graph, tape, columns, masks, chunk=chunk),
     }
 

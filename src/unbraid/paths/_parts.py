@@ -15,7 +15,7 @@ from unbraid.paths._by_length import per_example
 from unbraid.paths._check import largest_of, parts_error
 from unbraid.paths._place import place_of
 from unbraid.results import Result, Row, Target, as_rows, said_of
-from unbraid.walk import BlockSet, Marks, walk
+from unbraid.walk import BlockSet, ThroughBlocks, walk
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -120,7 +120,7 @@ def gradient_parts(
     """
     form = form.explaining(output)
     linear = Linearised.at(form, args, kwargs, target, nested=nested)
-    algebra = Marks(linear.graph, linear.tape, linear.lengths, {"block": 1, "pair": 2}[by], chunk)
+    algebra = ThroughBlocks(linear.graph, linear.tape, linear.lengths, {"block": 1, "pair": 2}[by], chunk)
     place = place_of(linear.form, at)
     found = walk(linear.graph, algebra, {TARGET: algebra.seed(linear.seed)}, [place]).get(place)
     nothing = torch.zeros_like(linear.tape.values[place])

@@ -4,7 +4,7 @@ One traversal serves every analysis; what is carried decides what comes out:
 
 - `Cotangents`: one cotangent, which is autograd's gradient;
 - `Polynomials`: a polynomial in t, t once for each branch that is entered: the gradient by path length;
-- `Marks`: one cotangent for each block, or pair of blocks, that the paths pass;
+- `ThroughBlocks`: one cotangent for each block, or pair of blocks, that the paths pass;
 - `Masks`: one cotangent a path, with the choices that the path made: every path by itself;
 - `Counts`: integer polynomials: how many paths there are of each length.
 """
@@ -23,7 +23,7 @@ from unbraid.walk._probe_variants import stacked_kinds, used, witnesses
 from unbraid.walk._run import execute, run
 from unbraid.walk._schedule import Room, Schedule, schedule
 from unbraid.walk._tape import Cotangents, Tape, record
-from unbraid.walk._through_blocks import BlockSet, Marked, Marks
+from unbraid.walk._through_blocks import BlockSet, Marked, ThroughBlocks
 from unbraid.walk._variants import run_variants
 from unbraid.walk._walk import pass_back, walk
 
@@ -38,7 +38,6 @@ __all__ = [
     "Counts",
     "Lengths",
     "Marked",
-    "Marks",
     "Masks",
     "PathStack",
     "Polynomial",
@@ -47,6 +46,7 @@ __all__ = [
     "Schedule",
     "Size",
     "Tape",
+    "ThroughBlocks",
     "by_step",
     "constants",
     "dimension",

@@ -27,7 +27,7 @@ class Marked:
 
 
 @dataclass(frozen=True)
-class Marks:
+class ThroughBlocks:
     """The algebra of the gradient through given blocks: one row for every set of at most `most` blocks.
 
     On entering a branch of block k the row of each set S that may grow is written a second time, for S ∪ {k}: K(K+3)/2
