@@ -12,7 +12,7 @@ from plans import EVERY, made, plans
 from unbraid import trace
 from unbraid.errors import InexactError
 from unbraid.paths import all_paths, gradient_parts, gradient_spectrum
-from unbraid.walk import Marked, ThroughBlocks
+from unbraid.walk import BlockSetStack, ThroughBlocks
 
 
 def test_parts_are_products_of_jacobians():
@@ -76,7 +76,7 @@ def test_a_mark_that_is_lost_is_seen(monkeypatch, by):
 
     def lost(self, add, operand, value):
         grown = enter(self, add, operand, value)
-        return Marked(grown.sets, torch.cat([grown.stack[:1], 0.5 * grown.stack[1:]]))
+        return BlockSetStack(grown.sets, torch.cat([grown.stack[:1], 0.5 * grown.stack[1:]]))
 
     monkeypatch.setattr(ThroughBlocks, "enter", lost)
     with pytest.raises(InexactError, match=r"gradient_parts: the parts must through \(.*\) equal .* they depart by"):

@@ -23,7 +23,7 @@ from unbraid.walk._probe_variants import stacked_kinds, used, witnesses
 from unbraid.walk._run import execute, run
 from unbraid.walk._schedule import Room, Schedule, schedule
 from unbraid.walk._tape import Cotangents, Tape, record
-from unbraid.walk._through_blocks import BlockSet, Marked, ThroughBlocks
+from unbraid.walk._through_blocks import BlockSet, BlockSetStack, ThroughBlocks
 from unbraid.walk._variants import run_variants
 from unbraid.walk._walk import pass_back, walk
 
@@ -32,12 +32,12 @@ __all__ = [
     "NONE",
     "NOT_MET",
     "BlockSet",
+    "BlockSetStack",
     "Budget",
     "Chosen",
     "Cotangents",
     "Counts",
     "Lengths",
-    "Marked",
     "Masks",
     "PathStack",
     "Polynomial",

@@ -14,7 +14,7 @@ BlockSet: TypeAlias = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Marked:
+class BlockSetStack:
     """For each set of blocks the sum of the cotangents over all paths so far that pass a branch of each of them.
 
     Attributes:
@@ -47,36 +47,36 @@ class ThroughBlocks:
     most: int = 1
     chunk: int | None = None
 
-    def seed(self, cotangent: Tensor) -> Marked:
+    def seed(self, cotangent: Tensor) -> BlockSetStack:
         """At the output every path is in the row of the empty set alone."""
-        return Marked(((),), cotangent[None])
+        return BlockSetStack(((),), cotangent[None])
 
-    def plus(self, a: Marked, b: Marked) -> Marked:
+    def plus(self, a: BlockSetStack, b: BlockSetStack) -> BlockSetStack:
         """The sum over the union of the sets."""
         if a.sets == b.sets:
-            return Marked(a.sets, a.stack + b.stack)
+            return BlockSetStack(a.sets, a.stack + b.stack)
         sets = tuple(dict.fromkeys((*a.sets, *b.sets)))
-        return Marked(sets, _over(a, sets) + _over(b, sets))
+        return BlockSetStack(sets, _over(a, sets) + _over(b, sets))
 
-    def enter(self, add: Add, operand: int, value: Marked) -> Marked:
+    def enter(self, add: Add, operand: int, value: BlockSetStack) -> BlockSetStack:
         """Every path that enters a branch of block k passes k from now on."""
         stream = dict(add.operands)[operand]
         stack = value.stack.to(self.graph.streams[stream].dtype)
         if not self.lengths.of(add, operand):
-            return Marked(value.sets, stack)
+            return BlockSetStack(value.sets, stack)
         grows = [row for row, blocks in enumerate(value.sets) if len(blocks) < self.most]
         grown = tuple(tuple(sorted((*value.sets[row], add.block))) for row in grows)
-        return Marked((*value.sets, *grown), torch.cat([stack, stack[grows]]))
+        return BlockSetStack((*value.sets, *grown), torch.cat([stack, stack[grows]]))
 
-    def pull(self, segment: Segment, values: tuple[Marked | None, ...]) -> tuple[Marked | None, ...]:
+    def pull(self, segment: Segment, values: tuple[BlockSetStack | None, ...]) -> tuple[BlockSetStack | None, ...]:
         """Every row through J^T."""
         sets = tuple(dict.fromkeys(blocks for value in values if value is not None for blocks in value.sets))
         stacks = tuple(None if value is None else _over(value, sets) for value in values)
         pulled = self.tape.pull(segment, stacks, self.chunk)
-        return tuple(None if stack is None else Marked(sets, stack) for stack in pulled)
+        return tuple(None if stack is None else BlockSetStack(sets, stack) for stack in pulled)
 
 
-def _over(value: Marked, sets: tuple[BlockSet, ...]) -> Tensor:
+def _over(value: BlockSetStack, sets: tuple[BlockSet, ...]) -> Tensor:
     """The rows in the order of some sets: zeros where there was nothing."""
     if value.sets == sets:
         return value.stack
