@@ -31,11 +31,11 @@ from unbraid.walk import (
     dimension,
     measured,
     merge,
+    probe_variants,
     run_variants,
     schedule,
     stacked_kinds,
     used,
-    witnesses,
 )
 
 _FEW = 1  # example that is run by itself to check that a larger batch changes it by rounding alone
@@ -110,7 +110,7 @@ class Part:
             self.volume = self.volume or _volume(part) or 1
             order = self._order(inputs, size)
             new = {kind: at for kind, at in stacked_kinds(self.merged, order).items() if kind not in self.compared}
-            alone |= self._alone(witnesses(self.merged, new.values(), list(alone), 1 if few < size else 2), part)
+            alone |= self._alone(probe_variants(self.merged, new.values(), list(alone), 1 if few < size else 2), part)
             behind = used(self.merged, alone)
             for variant, values in run_variants(self.merged, order, state, inputs, behind):
                 if variant in alone and not self._same(values, alone[variant], few, size):
@@ -128,7 +128,7 @@ class Part:
     def _longest(self) -> list[int]:
         """The variant of most steps, which is the whole model if that is among them; and more if it lacks some."""
         first = int((self.merged.needs >= 0).sum(axis=1).argmax())
-        return [first, *witnesses(self.merged, by_step(self.merged), [first])]
+        return [first, *probe_variants(self.merged, by_step(self.merged), [first])]
 
     def _alone(self, variants: Sequence[int], inputs: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
         """Variants by themselves; notes what each step takes."""

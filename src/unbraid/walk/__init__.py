@@ -19,7 +19,7 @@ from unbraid.walk._memory_budget import Budget, Size, by_step, measured
 from unbraid.walk._merge import ALONE, NONE, dimension, merge
 from unbraid.walk._path_stacks import Masks, PathStack, distinct
 from unbraid.walk._polynomials import Polynomial, Polynomials
-from unbraid.walk._probe_variants import stacked_kinds, used, witnesses
+from unbraid.walk._probe_variants import probe_variants, stacked_kinds, used
 from unbraid.walk._run import execute, run
 from unbraid.walk._schedule import Room, Schedule, schedule
 from unbraid.walk._tape import Cotangents, Tape, record
@@ -57,6 +57,7 @@ __all__ = [
     "merge",
     "pass_back",
     "path_counts",
+    "probe_variants",
     "record",
     "run",
     "run_variants",
@@ -65,5 +66,4 @@ __all__ = [
     "used",
     "walk",
     "weights_channels_last",
-    "witnesses",
 ]

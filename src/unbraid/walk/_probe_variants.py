@@ -39,7 +39,7 @@ def stacked_kinds(merged: Merged, order: Schedule) -> dict[int, list[set[int]]]:
     return found
 
 
-def witnesses(
+def probe_variants(
     merged: Merged, sets: Iterable[Sequence[set[int]]], chosen: Sequence[int] = (), together: int = 1
 ) -> list[int]:
     """A few variants whose outputs depend on the nodes that count.
