@@ -29,7 +29,7 @@ from unbraid.walk import (
     Size,
     by_step,
     dimension,
-    measured,
+    measure,
     merge,
     probe_variants,
     run_variants,
@@ -132,7 +132,7 @@ class Part:
 
     def _alone(self, variants: Sequence[int], inputs: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
         """Variants by themselves; notes what each step takes."""
-        values, sizes = measured(self.merged, variants, self.form.state, inputs)
+        values, sizes = measure(self.merged, variants, self.form.state, inputs)
         if not self.sizes:
             self.contiguous = frozenset(s for s, v in values[0].items() if isinstance(v, Tensor) and v.is_contiguous())
         self.sizes = {**sizes, **self.sizes}

@@ -15,7 +15,7 @@ from unbraid.walk._constants import constants
 from unbraid.walk._counts import Counts, path_counts
 from unbraid.walk._kept_memory import memory_kept
 from unbraid.walk._lengths import NOT_MET, Lengths
-from unbraid.walk._memory_budget import Budget, Size, by_step, measured
+from unbraid.walk._memory_budget import Budget, Size, by_step, measure
 from unbraid.walk._merge import ALONE, NONE, dimension, merge
 from unbraid.walk._path_stacks import Masks, PathStack, distinct
 from unbraid.walk._polynomials import Polynomial, Polynomials
@@ -52,7 +52,7 @@ __all__ = [
     "dimension",
     "distinct",
     "execute",
-    "measured",
+    "measure",
     "memory_kept",
     "merge",
     "pass_back",

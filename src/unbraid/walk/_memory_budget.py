@@ -33,7 +33,7 @@ class Size:
     weights: int
 
 
-def measured(
+def measure(
     merged: Merged, variants: Sequence[int], state: State, inputs: Mapping[str, Any]
 ) -> tuple[list[dict[str, Any]], dict[int | str, Size]]:
     """Run a few variants node by node and note what each step takes; returns their outputs and the sizes."""
