@@ -7,7 +7,7 @@ Nothing else of the library knows how many ranks there are: what is added up in 
 would, to the same bits.
 """
 
-from unbraid.ranks._agree import agreed, mark
+from unbraid.ranks._agree import agreed, fingerprint
 from unbraid.ranks._first import from_first, together
 from unbraid.ranks._gather import Row
 from unbraid.ranks._group import group, launched, many
@@ -22,12 +22,12 @@ __all__ = [
     "agreed",
     "alone",
     "connected",
+    "fingerprint",
     "from_first",
     "group",
     "in_order",
     "launched",
     "many",
-    "mark",
     "together",
     "total",
     "world",

@@ -24,7 +24,7 @@ def agreed(value: Callable[[], object]) -> None:
     """
     if world().size == 1:
         return
-    mine = together(lambda: mark(value()))
+    mine = together(lambda: fingerprint(value()))
     for rank, message in enumerate(gather(Message({"mark": mine}))):
         if rank == 0:
             first = message.facts["mark"]
@@ -36,7 +36,7 @@ def agreed(value: Callable[[], object]) -> None:
             )
 
 
-def mark(item: object) -> int:
+def fingerprint(item: object) -> int:
     """A checksum by which two things are told apart: shapes, types and some of the numbers; no names of objects."""
     mark = 0
     for leaf in pytree.tree_leaves(item):

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from unbraid.errors import DataError, RankError
-from unbraid.ranks._agree import agreed, mark
+from unbraid.ranks._agree import agreed, fingerprint
 from unbraid.ranks._gather import Message, Row, attempted, gather, raise_first
 from unbraid.ranks._world import Share, World, world
 
@@ -63,7 +63,7 @@ def _answer(source: Iterator[T], work: Callable[[T, Share], Row], here: World) -
     """This rank's part of the next items. What it raises is told like any answer, so that nobody waits for it."""
     try:
         some = list(islice(source, here.size))
-        facts: dict[str, Any] = {"met": [mark(item) for item in some], "did": None}
+        facts: dict[str, Any] = {"met": [fingerprint(item) for item in some], "did": None}
         row: Row = {}
         if some:
             number, share = here.task(here.rank, len(some))

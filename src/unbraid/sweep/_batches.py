@@ -10,7 +10,7 @@ from unbraid._modes import ordinary
 from unbraid.errors import DataError
 from unbraid.form import ResidualForm, refuse_empty_weights
 from unbraid.graph import device_of, reads
-from unbraid.ranks import Row, Share, in_order, mark
+from unbraid.ranks import Row, Share, fingerprint, in_order
 from unbraid.results import Brief
 from unbraid.sweep._ledger import ledger
 
@@ -124,7 +124,7 @@ def each_share(
 
 def _whole(form: ResidualForm) -> list[object]:
     """All tensors of a form, each by its checksum: weights that are left in files are read one at a time."""
-    return [part for name in sorted(form.state) for part in (name, mark(form.state[name]))]
+    return [part for name in sorted(form.state) for part in (name, fingerprint(form.state[name]))]
 
 
 def _steps(form: ResidualForm) -> list[str]:

@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 
 from unbraid._kept import Kept
 from unbraid.errors import CheckpointError
-from unbraid.ranks import Row, from_first, mark
+from unbraid.ranks import Row, fingerprint, from_first
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Ledger:
 
     def of(self, number: int, item: Any) -> Row | None:
         """What came of a batch; None where it is not done."""
-        return self.rows.get((number, mark(item))) if self.rows else None
+        return self.rows.get((number, fingerprint(item))) if self.rows else None
 
     def add(self, number: int, item: Any, row: Row) -> None:
         """Keep what came of a batch, at one moment."""
-        if self.file is not None and (number, mark(item)) not in self.rows:
+        if self.file is not None and (number, fingerprint(item)) not in self.rows:
             packed = base64.b64encode(save({name: value.cpu().contiguous() for name, value in row.items()})).decode()
-            self.file.add([({"batch": number, "mark": mark(item)}, {"row": packed})])
+            self.file.add([({"batch": number, "mark": fingerprint(item)}, {"row": packed})])
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def ledger(path: Path | str | None, job: str, about: Callable[[], object]) -> It
     opened: list[Kept] = []
 
     def kept() -> list[tuple[int, int, str]]:
-        file = Kept(path, job=job, about={"form and settings": mark(about())})
+        file = Kept(path, job=job, about={"form and settings": fingerprint(about())})
         opened.append(file)
         try:
             return [(int(asked["batch"]), int(asked["mark"]), str(result["row"])) for asked, result in file.all()]
