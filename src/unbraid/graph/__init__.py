@@ -29,7 +29,18 @@ from unbraid.graph._operators import (
     takes_all,
     values_read,
 )
-from unbraid.graph._state import State, Streamed, detached, device_of, joined, lies, like, moved, rereading, resident
+from unbraid.graph._state import (
+    State,
+    Streamed,
+    detached,
+    device_of,
+    joined,
+    like,
+    moved,
+    rereading,
+    resident,
+    storage_key,
+)
 from unbraid.graph._table import TABLE
 from unbraid.graph._types import (
     SKIP,
@@ -90,7 +101,6 @@ __all__ = [
     "is_float",
     "joined",
     "jointly_affine",
-    "lies",
     "like",
     "linear_variant",
     "made_on",
@@ -109,6 +119,7 @@ __all__ = [
     "rewired",
     "runnable",
     "shape_only",
+    "storage_key",
     "subgraph",
     "switched_off",
     "takes_all",

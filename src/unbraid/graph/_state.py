@@ -63,7 +63,7 @@ class Streamed(Mapping[str, Tensor]):
         return like.to(dtype=self.types.get(like.dtype, like.dtype))
 
 
-def lies(state: State, name: str) -> object:
+def storage_key(state: State, name: str) -> object:
     """Where a tensor lies: equal for names that share one, such as tied weights of one shape."""
     if isinstance(state, Streamed) and name not in state.kept:
         return state.places[name]

@@ -6,7 +6,7 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from unbraid.form import ResidualForm
-from unbraid.graph import lies
+from unbraid.graph import storage_key
 from unbraid.walk import run
 
 
@@ -28,7 +28,7 @@ class FormModule(nn.Module):
         copies: dict[object, Tensor] = {}  # tied parameters stay tied
         for name in self._names:
             tensor = form.state[name]
-            key = lies(form.state, name)
+            key = storage_key(form.state, name)
             if key not in copies:
                 copy = tensor.detach().clone()
                 learned = name in form.learned and tensor.is_floating_point()
