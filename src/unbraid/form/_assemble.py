@@ -22,7 +22,7 @@ from unbraid.errors import NotResidualError, Refusal, TraceError
 from unbraid.form._form import ResidualForm
 from unbraid.form._gradient_sources import modes
 from unbraid.form._origin import Origin
-from unbraid.graph import like
+from unbraid.graph import meta_tensor
 
 
 def assemble(
@@ -115,7 +115,7 @@ def _block(
         nested=tuple(_block(captured, parts, other, called, learned) for other in sorted(inner)),
         parent=parts.parents.get(number),
         shape=called(sizes(found.add.meta["val"])),
-        parameters=sum(like(captured.state, parameter).numel() for parameter in learned[number]),
+        parameters=sum(meta_tensor(captured.state, parameter).numel() for parameter in learned[number]),
         source=source(found.add),
     )
 

@@ -26,7 +26,7 @@ from unbraid.graph import (
     coarsest,
     device_of,
     differentiable,
-    like,
+    meta_tensor,
     under_autocast,
 )
 from unbraid.results import Result
@@ -148,7 +148,7 @@ class Form(Result):
         if self.dtype not in _WIDE:
             return False
         given = (self.streams[stream].dtype for stream in self.graph.inputs if stream in self.streams)
-        learned = (like(self.state, name).dtype for name in self.learned)
+        learned = (meta_tensor(self.state, name).dtype for name in self.learned)
         floating = {dtype for dtype in (*given, *learned) if differentiable(dtype)}
         return not floating or not floating.isdisjoint(_WIDE)
 

@@ -14,7 +14,7 @@ from unbraid.discover import drawn
 from unbraid.errors import InexactError
 from unbraid.form._core import Form
 from unbraid.form._gradient_sources import ROOM, Leaves
-from unbraid.graph import coarsest, device_of, like, under_autocast
+from unbraid.graph import coarsest, device_of, meta_tensor, under_autocast
 from unbraid.results import tolerance
 
 # A gradient that is zero by symmetry (of the bias of keys, of a bias before a norm) is rounding alone: an error is
@@ -110,7 +110,7 @@ def _worst(ours: list[Tensor | None], theirs: list[Tensor | None]) -> tuple[floa
 
 def _small(form: Form) -> bool:
     """Whether there is room for the weights in float64, and nothing that would be drawn anew in another type."""
-    learned = sum(like(form.state, name).numel() for name in form.state)
+    learned = sum(meta_tensor(form.state, name).numel() for name in form.state)
     return learned <= ROOM and not drawn(form.graph)
 
 

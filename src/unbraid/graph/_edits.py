@@ -8,7 +8,7 @@ from torch import Tensor, fx
 from torch.fx.node import map_aggregate
 
 from unbraid.errors import ShapeError
-from unbraid.graph._state import State, like, retyped
+from unbraid.graph._state import State, meta_tensor, retyped
 from unbraid.graph._types import Add, Graph, Segment, Step, differentiable, rewired
 
 _NARROW = frozenset({torch.float16, torch.bfloat16, torch.float32})
@@ -90,7 +90,7 @@ def widened(graph: Graph, state: State) -> tuple[Graph, State]:
         for name, stream in graph.streams.items()
     }
     same = all(new is old for new, old in zip(steps, graph.steps, strict=True))
-    if same and streams == dict(graph.streams) and not any(like(state, name).dtype in _NARROW for name in state):
+    if same and streams == dict(graph.streams) and not any(meta_tensor(state, name).dtype in _NARROW for name in state):
         return graph, state
     return replace(graph, streams=streams, steps=steps), retyped(state, dict.fromkeys(_NARROW, torch.float64))
 

@@ -17,7 +17,7 @@ class Place(Protocol):
     """Where a tensor lies outside memory."""
 
     @property
-    def like(self) -> Tensor:
+    def meta_tensor(self) -> Tensor:
         """A tensor of its sizes and type on the meta device."""
         ...
 
@@ -55,7 +55,7 @@ class Streamed(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len({**self.places, **self.kept})
 
-    def like(self, name: str) -> Tensor:
+    def meta_tensor(self, name: str) -> Tensor:
         """A tensor of the same sizes and type, without reading it."""
         if name in self.kept:
             return self.kept[name]
@@ -70,7 +70,7 @@ def storage_key(state: State, name: str) -> object:
     return state[name].data_ptr(), tuple(state[name].shape)
 
 
-def like(state: State, name: str) -> Tensor:
+def meta_tensor(state: State, name: str) -> Tensor:
     """A tensor of the state, or, where that is not in memory, one of its sizes and type on the meta device."""
     return state.like(name) if isinstance(state, Streamed) else state[name]
 

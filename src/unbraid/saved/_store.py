@@ -21,7 +21,7 @@ from unbraid import _folder
 from unbraid._claim import claimed
 from unbraid.capture import Signature
 from unbraid.errors import CheckpointError, TraceError
-from unbraid.graph import State, Streamed, like
+from unbraid.graph import State, Streamed, meta_tensor
 from unbraid.saved._facts import Facts, pack
 from unbraid.saved._layout import PLAIN, Layout
 from unbraid.saved._names import FILE, FORM, GRAPH, NUMBERED, VERSION, WEIGHTS
@@ -39,7 +39,7 @@ def save(folder: Path, program: ExportedProgram | None, signature: Signature, st
             "save: this form is one recorded run, and a form is saved in torch.export's format alone. Save the model's "
             f"weights and trace it again.\n  It is a recorded run because {signature.recorded}"
         )
-    if any(like(state, name).is_meta and not isinstance(state, Streamed) for name in state):
+    if any(meta_tensor(state, name).is_meta and not isinstance(state, Streamed) for name in state):
         raise TraceError(
             "save: this form was traced on the meta device and has no weights; form.with_weights(FOLDER) first."
         )
@@ -97,7 +97,7 @@ def _shards(state: State) -> Iterator[list[str]]:
     """The names of the tensors in one file, and in the next."""
     names, size = list[str](), 0
     for name in state:
-        more = like(state, name).nbytes
+        more = meta_tensor(state, name).nbytes
         if names and size + more > _SHARD:
             yield names
             names, size = [], 0

@@ -9,7 +9,7 @@ from torch import Tensor
 from unbraid._folder import Generation
 from unbraid._openfile import OpenFile
 from unbraid.errors import CheckpointError
-from unbraid.graph import State, Streamed, like
+from unbraid.graph import State, Streamed, meta_tensor
 from unbraid.saved._read import in_one_generation, weights_of
 from unbraid.saved._tensors import Stored, given_as, stored
 
@@ -79,7 +79,7 @@ def state_from(
         aliases |= {name: (name, *group) for name in group}
     places, kept, problems = dict[str, Stored](), dict[str, Tensor](), list[str]()
     for name in state:
-        wanted = like(state, name)
+        wanted = meta_tensor(state, name)
         entry = next((found[other] for other in aliases.get(name, (name,)) if other in found), None)
         if entry is not None and entry.shape == tuple(wanted.shape):
             places[name] = given_as(entry, wanted.dtype)

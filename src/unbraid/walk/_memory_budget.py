@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unbraid.graph import Add, Segment, State, Step, like, reads
+from unbraid.graph import Add, Segment, State, Step, meta_tensor, reads
 from unbraid.walk._merge import NONE, Merged
 from unbraid.walk._probe_variants import used
 from unbraid.walk._run import execute
@@ -49,7 +49,7 @@ def measure(
             made = execute(step, state, operands)
         values.update(zip(merged.makes[number].tolist(), made, strict=False))
         before = sum(map(_bytes, operands.values()))
-        weights = sum(_bytes(like(state, name)) for name in step.params) if isinstance(step, Segment) else 0
+        weights = sum(_bytes(meta_tensor(state, name)) for name in step.params) if isinstance(step, Segment) else 0
         sizes[_key(step)] = Size(before + 2 * watch.largest, before + sum(map(_bytes, made)), weights)
         for value in given:
             if last[value] == number and value not in wanted:
