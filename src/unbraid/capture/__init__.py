@@ -2,7 +2,7 @@
 
 from unbraid.capture._capture import Capture, Tracer, capture
 from unbraid.capture._checkpoints import plain_checkpoints
-from unbraid.capture._exclusive import alone
+from unbraid.capture._exclusive import exclusive
 from unbraid.capture._exportable import own, titles
 from unbraid.capture._functional import functional
 from unbraid.capture._kv_cache import without_cache
@@ -28,7 +28,6 @@ __all__ = [
     "Sizes",
     "TensorSpec",
     "Tracer",
-    "alone",
     "as_call",
     "bare",
     "call",
@@ -37,6 +36,7 @@ __all__ = [
     "computed",
     "drawing",
     "empty_weights",
+    "exclusive",
     "flatten",
     "functional",
     "leaves_of",

@@ -24,7 +24,7 @@ def _forgotten() -> Iterator[None]:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def exclusive() -> Iterator[None]:
     """Hold off other threads; afterwards let torch forget sizes and generated code that it would keep for ever."""
     with turn(), held_back(), _forgotten():
         yield

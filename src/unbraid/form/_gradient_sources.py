@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from unbraid.capture import (
     Draws,
-    alone,
     drawing,
+    exclusive,
     mapped_tensors,
     plain_checkpoints,
     tensors_in,
@@ -110,7 +110,7 @@ def of_the_model(
 
     def result() -> Any:
         # autograd.grad, which writes nothing to the model, cannot pass a reentrant checkpoint.
-        with alone(), plain_checkpoints():
+        with exclusive(), plain_checkpoints():
             return torch.func.functional_call(model, {**buffers, **replaced}, *call, tie_weights=False)
 
     leaves = Leaves(inputs, trainable, call)

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from unbraid._modes import off_meta, outside_autograd_modes
 from unbraid.capture import (
     Tracer,
-    alone,
     as_call,
     bare,
     capture,
     computed,
+    exclusive,
     on_meta,
     plain_checkpoints,
     tensors_in,
@@ -66,7 +66,7 @@ def trace(
         raise ValueError(f'trace: device is "meta", or None for where the model is; {device!r} came. See form.to(...).')
     model, taken_off = bare(model)
     keywords, passed = without_cache(model, positional, keywords)
-    with alone(), plain_checkpoints(), off_meta(*_tensors(model, positional, keywords)):
+    with exclusive(), plain_checkpoints(), off_meta(*_tensors(model, positional, keywords)):
         if device is None:
             captured = capture(model, positional, keywords, tracer)
         else:
@@ -99,7 +99,7 @@ def chain(
     model, taken_off = bare(model)
     names = _children(model, layers)
     keywords, passed = without_cache(model, positional, keywords)
-    with alone(), plain_checkpoints(), off_meta(*_tensors(model, positional, keywords)):
+    with exclusive(), plain_checkpoints(), off_meta(*_tensors(model, positional, keywords)):
         form = assemble(capture(model, positional, keywords), model, _learned(model), names)
         return _checked(replace(form, notes=(*form.notes, *taken_off, *passed)), positional, keywords)
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from unbraid.capture import (
     Draws,
     Run,
-    alone,
     as_call,
     drawing,
+    exclusive,
     unwarned,
 )
 from unbraid.discover import by_chance
@@ -86,7 +86,7 @@ def verify(form: Form, args: Any, kwargs: Mapping[str, Any] | None = None) -> Ve
     checked = _as_with_gradients(form, form.origin, positional, keywords, bound)
     if not checked.error <= bound:
         raise _inexact(form, checked, _departure(form, form.origin, form.inputs(positional, keywords), bound))
-    with alone():
+    with exclusive():
         gradients = gradients_against_model(form, *few_examples(form, positional, keywords))
     return replace(checked, gradients=gradients.error, unchecked=gradients.unchecked)
 
@@ -128,7 +128,7 @@ def _values(
     graded: bool = False,
 ) -> Verification:
     nested = unwarned("The PyTorch API of nested tensors")  # of which the fast path of nn.TransformerEncoder makes use
-    with alone(), nested, reference_runs(form, origin, args, kwargs, graded=graded) as reference:
+    with exclusive(), nested, reference_runs(form, origin, args, kwargs, graded=graded) as reference:
         outputs = distance(form, partial(at_hand, origin, reference), args, kwargs)
         additions, ratios = _additions(form, origin, form.inputs(args, kwargs))
         other, alone_because = _elsewhere(form, reference, args, kwargs)

@@ -18,7 +18,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind
 from unbraid import _folder
 from unbraid._folder import Generation
 from unbraid._openfile import OpenFile
-from unbraid.capture import Capture, Signature, alone, functional, own
+from unbraid.capture import Capture, Signature, exclusive, functional, own
 from unbraid.errors import CheckpointError, UnbraidError
 from unbraid.graph import State, Streamed
 from unbraid.saved._archive import harmless
@@ -69,7 +69,7 @@ def _read(generation: Generation, *, use: Callable[[Capture, Facts], T], stream:
     entries = _entries([generation.open(name) for name in files_of_weights(generation, facts)], facts)
     state: State = Streamed(entries) if stream else {name: entry.read() for name, entry in entries.items()}
     try:
-        with alone():
+        with exclusive():
             captured = _captured(program, state, facts)
         return use(captured, parse_facts(facts))
     except UnbraidError:
