@@ -24,7 +24,7 @@ _TABLES = (
 Facts = Mapping[str, Any]
 
 
-class Kept:
+class ResumeFile:
     """The finished pieces of one job, by what was asked for.
 
     Pieces that are added together are kept together or not at all, at one moment; SQLite's write-ahead log sees to it
@@ -55,7 +55,7 @@ class Kept:
             self._connection.close()
             raise
 
-    def __enter__(self) -> "Kept":  # noqa: PYI034  # beartype cannot check Self here
+    def __enter__(self) -> "ResumeFile":  # noqa: PYI034  # beartype cannot check Self here
         return self
 
     def __exit__(

@@ -11,7 +11,7 @@ import pytest
 from cli._run import invoke
 from train._small import examples
 from unbraid import _kept, _schema
-from unbraid._kept import Kept
+from unbraid._kept import ResumeFile
 from unbraid.errors import CheckpointError
 from unbraid.train import Store
 
@@ -91,9 +91,9 @@ def test_an_honest_store_stays_within_the_bounds(tmp_path, monkeypatch):
     monkeypatch.setattr(_schema, "_STEPS_A_BYTE", 2)
     monkeypatch.setattr(_schema, "_STEPS_A_ROW", 500)
     monkeypatch.setattr(_schema, "_EVERY", 100)
-    with Kept(tmp_path / "runs.sqlite", job="x", about={}) as kept:
+    with ResumeFile(tmp_path / "runs.sqlite", job="x", about={}) as kept:
         kept.add([({"n": n}, {}) for n in range(5000)])
-    with Kept(tmp_path / "runs.sqlite", job="x", about={}) as kept:
+    with ResumeFile(tmp_path / "runs.sqlite", job="x", about={}) as kept:
         assert len(kept) == len(kept.all()) == 5000
         assert kept.result({"n": 4999}) == {}
 
@@ -129,7 +129,7 @@ def test_two_processes_on_one_store(tmp_path):
     command = [sys.executable, "-c", ADDS, str(path)]
     both = [subprocess.Popen([*command, name], stderr=subprocess.PIPE, text=True) for name in ("a", "b")]
     assert [process.communicate()[1] for process in both] == ["", ""]
-    with Kept(path, job="x", about={}) as kept:
+    with ResumeFile(path, job="x", about={}) as kept:
         assert sorted((asked["who"], asked["n"]) for asked, _ in kept.all()) == [
             (name, n) for name in ("a", "b") for n in range(40)
         ]

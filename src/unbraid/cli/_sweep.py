@@ -22,7 +22,7 @@ from unbraid.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unbraid._kept import Kept
+    from unbraid._kept import ResumeFile
     from unbraid.cli._grid import Grid, Setting
     from unbraid.data import Dataset
     from unbraid.train import Run
@@ -88,7 +88,7 @@ def _try(grid: "Grid", examples: "Dataset") -> None:
 
 
 @contextmanager
-def _opened(path: Path, examples: "Dataset") -> "Iterator[Kept | None]":
+def _opened(path: Path, examples: "Dataset") -> "Iterator[ResumeFile | None]":
     """The store, which rank 0 alone reads and writes; None on other ranks."""
     from unbraid.ranks import from_first
     from unbraid.train import Store
@@ -99,7 +99,7 @@ def _opened(path: Path, examples: "Dataset") -> "Iterator[Kept | None]":
         yield store
 
 
-def _train(grid: "Grid", examples: "Dataset", store: "Kept | None", together: int, device: str) -> None:
+def _train(grid: "Grid", examples: "Dataset", store: "ResumeFile | None", together: int, device: str) -> None:
     """Train what is not finished, stack by stack; the runs of a stack finish, and are kept, together.
 
     Stacks are made of all runs, not of those left, so that a sweep that goes on computes what an unbroken one would.
@@ -129,12 +129,12 @@ def _train(grid: "Grid", examples: "Dataset", store: "Kept | None", together: in
                 step(f"{stack[0][0].kind}, {stack[0][0].depth} blocks")
 
 
-def _keep(store: "Kept | None", found: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+def _keep(store: "ResumeFile | None", found: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
     if store is not None:
         store.add(found)
 
 
-def _kept(store: "Kept", run: "tuple[Setting, int]") -> dict[str, Any]:
+def _kept(store: "ResumeFile", run: "tuple[Setting, int]") -> dict[str, Any]:
     """What is kept of a run, which is finished.
 
     Raises:
@@ -150,7 +150,7 @@ def _kept(store: "Kept", run: "tuple[Setting, int]") -> dict[str, Any]:
     )
 
 
-def _missing(store: "Kept | None", run: "tuple[Setting, int]") -> bool:
+def _missing(store: "ResumeFile | None", run: "tuple[Setting, int]") -> bool:
     return store is None or store.result(_asked(*run)) is None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from unbraid._kept import Kept
+from unbraid._kept import ResumeFile
 from unbraid.errors import CheckpointError
 from unbraid.ranks import Row, fingerprint, from_first
 
@@ -25,7 +25,7 @@ class Ledger:
     """
 
     rows: dict[tuple[int, int], Row] = field(default_factory=dict)
-    file: Kept | None = None
+    file: ResumeFile | None = None
 
     def of(self, number: int, item: Any) -> Row | None:
         """What came of a batch; None where it is not done."""
@@ -53,10 +53,10 @@ def ledger(path: Path | str | None, job: str, about: Callable[[], object]) -> It
     if path is None:
         yield Ledger()
         return
-    opened: list[Kept] = []
+    opened: list[ResumeFile] = []
 
     def kept() -> list[tuple[int, int, str]]:
-        file = Kept(path, job=job, about={"form and settings": fingerprint(about())})
+        file = ResumeFile(path, job=job, about={"form and settings": fingerprint(about())})
         opened.append(file)
         try:
             return [(int(asked["batch"]), int(asked["mark"]), str(result["row"])) for asked, result in file.all()]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import final
 
-from unbraid._kept import Kept
+from unbraid._kept import ResumeFile
 from unbraid.data import Dataset
 from unbraid.train._description import describe_data
 
@@ -11,7 +11,7 @@ __all__ = ["Store"]
 
 
 @final
-class Store(Kept):
+class Store(ResumeFile):
     """The finished runs of one job on one data set, by what was asked for.
 
     Runs that are added together are kept together or not at all, at one moment; SQLite's write-ahead log sees to it
