@@ -20,7 +20,7 @@ from unbraid._renamed import keep_before
 from unbraid.form import ResidualForm
 from unbraid.gradients._propagated import BRANCH, PRODUCT, SKIP, SOURCE, SUM, NotFinite, Propagated
 from unbraid.results import Brief, Result, Row, as_rows, classification_loss, finite, numbered
-from unbraid.sweep import Batches, Keep, each_row
+from unbraid.sweep import Batches, Resume, each_row
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -148,7 +148,7 @@ def signal(
         ValueError: the loss does not fit the output.
     """
     of = Propagated(form, loss)
-    kept = None if resume is None else Keep(Path(resume), "signal", loss is None)
+    kept = None if resume is None else Resume(Path(resume), "signal", loss is None)
     total: dict[str, Tensor] = {}
     bad: NotFinite | None = None
     with progress("signal", how_many(batches)) as step:

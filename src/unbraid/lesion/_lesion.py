@@ -21,7 +21,7 @@ from unbraid.graph import BranchIndex, Removal
 from unbraid.lesion._names import LesionSet, Sets, the_names, the_sets
 from unbraid.lesion._replace import NOTHING, Replacement, means, others
 from unbraid.results import Result, Row, as_rows
-from unbraid.sweep import Batches, Keep, Metric, lesioned, sweep
+from unbraid.sweep import Batches, Metric, Resume, lesioned, sweep
 
 _SAID = {
     "zero": "output left out",
@@ -189,7 +189,7 @@ def lesion(
         stack=not allow_random,
         given=stand_in.given,
         feed=stand_in.feed,
-        keep=None if resume is None else Keep(Path(resume), "lesion", settings),
+        keep=None if resume is None else Resume(Path(resume), "lesion", settings),
         text="lesions",
     )
     touched = {part if isinstance(part, int) else part[0] for part in chain.from_iterable(chosen)}

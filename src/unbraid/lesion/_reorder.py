@@ -18,7 +18,7 @@ from unbraid._renamed import keep_and_stateful_before
 from unbraid.discover import refuse_stateful
 from unbraid.form import ResidualForm
 from unbraid.results import Result, Row, as_rows
-from unbraid.sweep import Batches, Keep, Metric, sweep
+from unbraid.sweep import Batches, Metric, Resume, sweep
 
 
 @dataclass(frozen=True, repr=False)
@@ -149,7 +149,7 @@ def reorderings(
     swapped = tuple(chain.from_iterable(repeat(count, repeats) for count in counts))
     forms = [form.reorder(_order(len(form.blocks), pairs, count, drawn)) for count in swapped]
     variants = [form.graph.steps, *(other.graph.steps for other in forms)]
-    kept = None if resume is None else Keep(Path(resume), "orders")
+    kept = None if resume is None else Resume(Path(resume), "orders")
     found = sweep(
         form, variants, batches, metric, max_batch=max_batch, stack=not allow_random, text="orders", keep=kept
     )

@@ -13,7 +13,7 @@ from unbraid._renamed import keep_and_stateful_before
 from unbraid.discover import refuse_stateful
 from unbraid.form import ResidualForm
 from unbraid.results import Result, Row, as_rows
-from unbraid.sweep import Batches, Keep, Metric, lesioned, sweep
+from unbraid.sweep import Batches, Metric, Resume, lesioned, sweep
 
 _MOST = 16
 
@@ -137,7 +137,7 @@ def subsets(
     kept = _all(blocks) if count is None else _drawn(blocks, count, generator)
     deleted = [tuple(sorted(set(blocks).difference(some))) for some in kept]
     variants = lesioned(form, [(), *deleted])
-    keeping = None if resume is None else Keep(Path(resume), "subnetworks")
+    keeping = None if resume is None else Resume(Path(resume), "subnetworks")
     found = sweep(
         form, variants, batches, metric, max_batch=max_batch, stack=not allow_random, text="subnetworks", keep=keeping
     )

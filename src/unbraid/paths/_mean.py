@@ -18,7 +18,7 @@ from unbraid.paths._gradient import GradientSpectrum, counts_of, gradient_spectr
 from unbraid.paths._place import block_of, place_of
 from unbraid.ranks import Row
 from unbraid.results import classification_loss, loss_target, said_of
-from unbraid.sweep import Batch, Batches, Keep, each_row
+from unbraid.sweep import Batch, Batches, Resume, each_row
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -132,7 +132,9 @@ def mean_spectrum(
     block = block_of(form, at)
     place = at if block is None else block
     heads = "heads" if form.heads else None
-    kept = None if resume is None else Keep(Path(resume), "spectrum", (place, max_length, check, nested, heads, output))
+    kept = (
+        None if resume is None else Resume(Path(resume), "spectrum", (place, max_length, check, nested, heads, output))
+    )
     sums = _Sums()
     with progress("spectra", how_many(batches)) as step:
         for row in each_row(form, batches, of, kept):

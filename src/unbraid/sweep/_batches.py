@@ -21,7 +21,7 @@ _LOOKED_AT = 64  # tensors of a form, and numbers of each, that tell it from ano
 
 
 @dataclass(frozen=True)
-class Keep:
+class Resume:
     """Where a job over a data set keeps what is done, so that it goes on from there when it is run again.
 
     Attributes:
@@ -70,7 +70,7 @@ def each_batch(form: ResidualForm, batches: Batches) -> Iterator[Batch]:
 
 
 def each_row(
-    form: ResidualForm, batches: Batches, work: Callable[[Batch], Row], keep: Keep | None = None
+    form: ResidualForm, batches: Batches, work: Callable[[Batch], Row], keep: Resume | None = None
 ) -> Iterator[Row]:
     """What `work` gives for each batch, in order, whichever rank of several did it: sums over it are those of one.
 
@@ -86,7 +86,7 @@ def each_share(
     batches: Batches,
     work: Callable[[Batch, Share], Row],
     same: Callable[[], object] = lambda: None,
-    keep: Keep | None = None,
+    keep: Resume | None = None,
 ) -> Iterator[Row]:
     """As `each_row`, for work on a batch that can be shared out further; rows of one batch are added.
 

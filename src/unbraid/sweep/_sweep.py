@@ -10,7 +10,7 @@ from unbraid.form import ResidualForm
 from unbraid.graph import Graph, Spared, Step, Stream, device_of, reads
 from unbraid.graph import Part as Branch
 from unbraid.ranks import Row, Share, world
-from unbraid.sweep._batches import Batch, Batches, Keep, Metric, each_share
+from unbraid.sweep._batches import Batch, Batches, Metric, Resume, each_share
 from unbraid.sweep._part import Part
 from unbraid.walk import memory_kept, weights_channels_last
 
@@ -45,7 +45,7 @@ def sweep(
     stack: bool = True,
     given: Iterable[Stream] = (),
     feed: Feed | None = None,
-    keep: Keep | None = None,
+    keep: Resume | None = None,
     text: str = "variants",
 ) -> Swept:
     """The metric of many variants of a form, what they have in common being computed once.
