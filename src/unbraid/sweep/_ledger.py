@@ -16,7 +16,7 @@ from unbraid.ranks import Row, fingerprint, from_first
 
 
 @dataclass(frozen=True)
-class Ledger:
+class FinishedRows:
     """The rows of batches that are done, by number and checksum of the batch.
 
     Attributes:
@@ -39,7 +39,7 @@ class Ledger:
 
 
 @contextmanager
-def ledger(path: Path | str | None, job: str, about: Callable[[], object]) -> Iterator[Ledger]:
+def ledger(path: Path | str | None, job: str, about: Callable[[], object]) -> Iterator[FinishedRows]:
     """The ledger of a job; without a path an empty one that keeps nothing.
 
     Args:
@@ -51,7 +51,7 @@ def ledger(path: Path | str | None, job: str, about: Callable[[], object]) -> It
         CheckpointError: the file is of another job, form or settings, or cannot be read or written.
     """
     if path is None:
-        yield Ledger()
+        yield FinishedRows()
         return
     opened: list[ResumeFile] = []
 
@@ -65,7 +65,7 @@ def ledger(path: Path | str | None, job: str, about: Callable[[], object]) -> It
 
     try:
         rows = {(number, seen): _row(path, packed) for number, seen, packed in from_first(kept)}
-        yield Ledger(dict(rows), opened[0] if opened else None)
+        yield FinishedRows(dict(rows), opened[0] if opened else None)
     finally:
         for file in opened:
             file.close()
