@@ -12,7 +12,7 @@ from unbraid.form import ResidualForm, refuse_empty_weights
 from unbraid.graph import device_of, reads
 from unbraid.ranks import Row, Share, fingerprint, in_order
 from unbraid.results import Brief
-from unbraid.sweep._ledger import ledger
+from unbraid.sweep._ledger import finished_rows
 
 # Any iterable of (inputs, labels); inputs a tensor, a tuple of arguments, or a dict of keyword arguments.
 Batches: TypeAlias = Iterable[Any]
@@ -99,7 +99,7 @@ def each_share(
     refuse_empty_weights(form.state)
     some = False
     path, job, settings = (keep.path, keep.job, keep.settings) if keep is not None else (None, "", None)
-    with ledger(path, job, lambda: (_whole(form), _steps(form), same(), settings)) as kept:
+    with finished_rows(path, job, lambda: (_whole(form), _steps(form), same(), settings)) as kept:
         items: dict[int, Any] = {}  # those whose rows are on their way
 
         def numbered(item: tuple[int, Any], share: Share) -> Row:

@@ -39,7 +39,7 @@ class FinishedRows:
 
 
 @contextmanager
-def ledger(path: Path | str | None, job: str, about: Callable[[], object]) -> Iterator[FinishedRows]:
+def finished_rows(path: Path | str | None, job: str, about: Callable[[], object]) -> Iterator[FinishedRows]:
     """The ledger of a job; without a path an empty one that keeps nothing.
 
     Args:
