@@ -67,7 +67,7 @@ def branch_of(top: Sequence[Block], block: int, branch: SupportsIndex | str, cal
     return number
 
 
-def part_of(top: Sequence[Block], part: BranchLike, call: str) -> int | tuple[int, int]:
+def removal_of(top: Sequence[Block], part: BranchLike, call: str) -> int | tuple[int, int]:
     """The index of a block, or (block, branch) for one of its branches.
 
     Args:

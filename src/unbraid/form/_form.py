@@ -20,7 +20,7 @@ from unbraid.discover import (
     by_heads,
     equation,
     interchangeable,
-    part_of,
+    removal_of,
     reorder,
 )
 from unbraid.form._core import Form
@@ -164,7 +164,7 @@ class ResidualForm(Form):
             IndexError: there is no such block or branch.
             ShapeError: a plain layer changes the size, so that no identity can take its place.
         """
-        parts = tuple(part_of(self.blocks, part, "without") for part in which)
+        parts = tuple(removal_of(self.blocks, part, "without") for part in which)
         branches = {block.index: len(block.branches) for block in self.all_blocks}
         graph = deleted(self.graph, parts, branches)
         return replace(self, graph=graph, deletions=(*self.deletions, *parts), error=float("nan"))

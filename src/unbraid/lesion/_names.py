@@ -3,7 +3,7 @@ from functools import partial
 from itertools import combinations
 from typing import SupportsIndex, TypeAlias
 
-from unbraid.discover import Block, BlockLike, BranchLike, part_name, part_of
+from unbraid.discover import Block, BlockLike, BranchLike, part_name, removal_of
 from unbraid.form import ResidualForm
 from unbraid.graph import Removal
 
@@ -25,7 +25,7 @@ def the_sets(form: ResidualForm, sets: Sets) -> tuple[LesionSet, ...]:
 def _the_set(form: ResidualForm, which: BlockLike | Sequence[BranchLike]) -> LesionSet:
     """A set of blocks and branches, or one block as such a set."""
     parts = (which,) if isinstance(which, str | Block | SupportsIndex) else which
-    return tuple(part_of(form.blocks, part, "lesion") for part in parts)
+    return tuple(removal_of(form.blocks, part, "lesion") for part in parts)
 
 
 def the_names(form: ResidualForm, sets: Iterable[LesionSet]) -> tuple[str, ...]:

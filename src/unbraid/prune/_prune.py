@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unbraid._modes import outside_modes
 from unbraid.capture import as_call, bare
-from unbraid.discover import BranchLike, part_of
+from unbraid.discover import BranchLike, removal_of
 from unbraid.errors import InexactError
 from unbraid.form import ResidualForm
 from unbraid.prune._call import flops, outputs
@@ -90,7 +90,7 @@ def pruning(
         InexactError: the result's outputs are not those of form.without(...).
     """
     model, _ = bare(model)
-    which = tuple(part_of(form.blocks, part, "prune") for part in remove)
+    which = tuple(removal_of(form.blocks, part, "prune") for part in remove)
     _check_same(model, form)
     example = _example(form, args, kwargs)
     without = form.without(*which)

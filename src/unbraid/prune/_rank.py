@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
-from unbraid.discover import Block, BranchLike, part_name, part_of
+from unbraid.discover import Block, BranchLike, part_name, removal_of
 from unbraid.errors import TargetError
 from unbraid.form import ResidualForm
 from unbraid.graph import Removal, detached, differentiable
@@ -109,7 +109,7 @@ def _groups(form: ResidualForm, groups: Iterable[Iterable[BranchLike]] | None) -
         return tuple((block.index,) for block in form.blocks if branches_of(form, (block.index,)))
     chosen: list[tuple[Removal, ...]] = []
     for given in groups:
-        group = tuple(part_of(form.blocks, part, "rank") for part in given)
+        group = tuple(removal_of(form.blocks, part, "rank") for part in given)
         if not branches_of(form, group):
             raise ValueError(f"rank: a group is at least one branch that the form has; {list(group)} came.")
         chosen.append(group)
