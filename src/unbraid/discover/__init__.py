@@ -13,7 +13,7 @@ from unbraid.discover._cut import cut
 from unbraid.discover._dataflow import Dataflow
 from unbraid.discover._equation import Equation, equation
 from unbraid.discover._find import find
-from unbraid.discover._lookup import BlockLike, BranchLike, branch_of, index_of, part_name, removal_of
+from unbraid.discover._lookup import BlockLike, BranchLike, branch_of, index_of, removal_name, removal_of
 from unbraid.discover._reorder import interchangeable, reorder
 from unbraid.discover._split_heads import Split, by_heads
 
@@ -39,8 +39,8 @@ __all__ = [
     "index_of",
     "interchangeable",
     "parameters",
-    "part_name",
     "refuse_stateful",
+    "removal_name",
     "removal_of",
     "reorder",
 ]

@@ -96,7 +96,7 @@ def removal_of(top: Sequence[Block], part: BranchLike, call: str) -> int | tuple
     return index_of(top, part, call)
 
 
-def part_name(top: Sequence[Block], part: int | tuple[int, int]) -> str:
+def removal_name(top: Sequence[Block], part: int | tuple[int, int]) -> str:
     """How a block or a branch is called: a branch by its own name, behind its block's where others have that name."""
     blocks = {block.index: block for block in every_block(top)}
     if not isinstance(part, tuple):

@@ -3,7 +3,7 @@ from functools import partial
 from itertools import combinations
 from typing import SupportsIndex, TypeAlias
 
-from unbraid.discover import Block, BlockLike, BranchLike, part_name, removal_of
+from unbraid.discover import Block, BlockLike, BranchLike, removal_name, removal_of
 from unbraid.form import ResidualForm
 from unbraid.graph import Removal
 
@@ -30,4 +30,4 @@ def _the_set(form: ResidualForm, which: BlockLike | Sequence[BranchLike]) -> Les
 
 def the_names(form: ResidualForm, sets: Iterable[LesionSet]) -> tuple[str, ...]:
     """What is deleted: "layer1.0 + layer2.1"."""
-    return tuple(" + ".join(map(partial(part_name, form.blocks), which)) or "nothing" for which in sets)
+    return tuple(" + ".join(map(partial(removal_name, form.blocks), which)) or "nothing" for which in sets)

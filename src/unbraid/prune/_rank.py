@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
-from unbraid.discover import Block, BranchLike, part_name, removal_of
+from unbraid.discover import Block, BranchLike, removal_name, removal_of
 from unbraid.errors import TargetError
 from unbraid.form import ResidualForm
 from unbraid.graph import Removal, detached, differentiable
@@ -117,7 +117,7 @@ def _groups(form: ResidualForm, groups: Iterable[Iterable[BranchLike]] | None) -
 
 
 def _name(form: ResidualForm, group: Sequence[Removal]) -> str:
-    names = [part_name(form.blocks, part) for part in group]
+    names = [removal_name(form.blocks, part) for part in group]
     return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
 
 
