@@ -10,13 +10,13 @@ import pytest
 
 from cli._run import invoke
 from train._small import examples
-from unbraid import _kept, _schema
-from unbraid._kept import ResumeFile
+from unbraid import _resume_file, _schema
+from unbraid._resume_file import ResumeFile
 from unbraid.errors import CheckpointError
 from unbraid.train import Store
 
 ASKED, RESULT = {"depth": 20, "seed": 0}, {"test_error": 31.5, "diverged": None}
-RUNS = _kept._TABLES[1]
+RUNS = _resume_file._TABLES[1]
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_schema_that_is_not_ours_to_the_letter_is_refused(path, case):
 def test_what_a_statement_takes_is_bounded_too(path, case, monkeypatch):
     """Were the schema not looked at."""
     change(path, *SCHEMAS[case])
-    monkeypatch.setattr(_kept, "differs", lambda *_: None)
+    monkeypatch.setattr(_resume_file, "differs", lambda *_: None)
     monkeypatch.setattr(_schema, "_STEPS", 1_000_000)
     message = "interrupted" if "endless" in case else "string or blob too big"
     with store(path) as kept, pytest.raises(CheckpointError, match=f"cannot be kept here: {message}"):
@@ -115,10 +115,10 @@ def test_what_lies_beside_it_is_ordinary(path, tmp_path, suffix, kind):
 
 ADDS = """
 import sys
-from unbraid._kept import Kept
+from unbraid._resume_file import ResumeFile
 path, name = sys.argv[1:]
 for n in range(40):
-    with Kept(path, job="x", about={}) as kept:
+    with ResumeFile(path, job="x", about={}) as kept:
         kept.add([({"who": name, "n": n}, {})])
 """
 

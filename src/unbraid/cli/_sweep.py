@@ -22,7 +22,7 @@ from unbraid.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unbraid._kept import ResumeFile
+    from unbraid._resume_file import ResumeFile
     from unbraid.cli._grid import Grid, Setting
     from unbraid.data import Dataset
     from unbraid.train import Run

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, SupportsIndex, TypeAlias
 
 from unbraid.discover._block import Block, every_block
 
-__all__ = ["BlockLike", "BranchLike", "branch_of", "index_of", "part_name", "part_of"]
+__all__ = ["BlockLike", "BranchLike", "branch_of", "index_of", "removal_name", "removal_of"]
 
 BlockLike: TypeAlias = SupportsIndex | str | Block
 BranchLike: TypeAlias = BlockLike | tuple[BlockLike, SupportsIndex | str]  # a whole block, or one of its branches

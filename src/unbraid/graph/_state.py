@@ -59,7 +59,7 @@ class Streamed(Mapping[str, Tensor]):
         """A tensor of the same sizes and type, without reading it."""
         if name in self.kept:
             return self.kept[name]
-        like = self.places[name].like
+        like = self.places[name].meta_tensor
         return like.to(dtype=self.types.get(like.dtype, like.dtype))
 
 
@@ -72,7 +72,7 @@ def storage_key(state: State, name: str) -> object:
 
 def meta_tensor(state: State, name: str) -> Tensor:
     """A tensor of the state, or, where that is not in memory, one of its sizes and type on the meta device."""
-    return state.like(name) if isinstance(state, Streamed) else state[name]
+    return state.meta_tensor(name) if isinstance(state, Streamed) else state[name]
 
 
 def detached(state: State) -> State:
@@ -120,7 +120,7 @@ def device_of(state: State) -> torch.device:
 def resident(state: State) -> int:
     """Bytes of the state that are in memory at one time: all, or what is kept and the largest that is read."""
     if isinstance(state, Streamed):
-        largest = max((_bytes(state.like(name)) for name in state.places.keys() - state.kept.keys()), default=0)
+        largest = max((_bytes(state.meta_tensor(name)) for name in state.places.keys() - state.kept.keys()), default=0)
         return largest + sum(map(_bytes, state.kept.values()))
     return sum(map(_bytes, state.values()))
 

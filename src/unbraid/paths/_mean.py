@@ -131,10 +131,8 @@ def mean_spectrum(
 
     block = block_of(form, at)
     place = at if block is None else block
-    heads = "heads" if form.heads else None
-    kept = (
-        None if resume is None else Resume(Path(resume), "spectrum", (place, max_length, check, nested, heads, output))
-    )
+    settings = (place, max_length, check, nested, "heads" if form.heads else None, output)
+    kept = None if resume is None else Resume(Path(resume), "spectrum", settings)
     sums = _Sums()
     with progress("spectra", how_many(batches)) as step:
         for row in each_row(form, batches, of, kept):

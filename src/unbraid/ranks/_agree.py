@@ -11,7 +11,7 @@ from unbraid.ranks._first import together
 from unbraid.ranks._gather import Message, gather
 from unbraid.ranks._world import world
 
-__all__ = ["agreed", "mark"]
+__all__ = ["agreed", "fingerprint"]
 
 _LOOKED_AT = 4096  # numbers of each tensor, spread evenly over it, that tell one from another
 
@@ -38,13 +38,13 @@ def agreed(value: Callable[[], object]) -> None:
 
 def fingerprint(item: object) -> int:
     """A checksum by which two things are told apart: shapes, types and some of the numbers; no names of objects."""
-    mark = 0
+    checksum = 0
     for leaf in pytree.tree_leaves(item):
         if isinstance(leaf, Tensor):
-            mark = zlib.crc32(f"{list(leaf.shape)} {leaf.dtype}".encode() + _some(leaf), mark)
+            checksum = zlib.crc32(f"{list(leaf.shape)} {leaf.dtype}".encode() + _some(leaf), checksum)
         elif isinstance(leaf, str | int | float | None):
-            mark = zlib.crc32(repr(leaf).encode(), mark)
-    return mark
+            checksum = zlib.crc32(repr(leaf).encode(), checksum)
+    return checksum
 
 
 def _some(tensor: Tensor) -> bytes:

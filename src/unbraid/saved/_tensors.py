@@ -72,7 +72,7 @@ class Stored:
         return self.file.path
 
     @property
-    def like(self) -> Tensor:
+    def meta_tensor(self) -> Tensor:
         """A tensor of its sizes and type, without memory."""
         return torch.empty(self.shape, dtype=self.wanted, device="meta")
 

@@ -12,7 +12,7 @@ from unbraid.form import ResidualForm, refuse_empty_weights
 from unbraid.graph import device_of, reads
 from unbraid.ranks import Row, Share, fingerprint, in_order
 from unbraid.results import Brief
-from unbraid.sweep._ledger import finished_rows
+from unbraid.sweep._finished_rows import finished_rows
 
 # Any iterable of (inputs, labels); inputs a tensor, a tuple of arguments, or a dict of keyword arguments.
 Batches: TypeAlias = Iterable[Any]

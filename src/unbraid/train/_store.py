@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import final
 
-from unbraid._kept import ResumeFile
+from unbraid._resume_file import ResumeFile
 from unbraid.data import Dataset
 from unbraid.train._description import describe_data
 

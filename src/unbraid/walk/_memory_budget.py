@@ -59,7 +59,7 @@ def measure(
 
 
 def by_step(merged: Merged) -> list[list[set[int]]]:
-    """The nodes of each step, wherever a variant has it, as one group each, as `witnesses` takes them."""
+    """The nodes of each step, wherever a variant has it, as one group each, as `probe_variants` takes them."""
     found: dict[int | str, set[int]] = {}
     nodes = np.unique(merged.needs[merged.needs != NONE])
     for number in np.unique(merged.runs[nodes]).tolist():

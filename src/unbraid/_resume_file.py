@@ -12,7 +12,7 @@ from typing import Any
 from unbraid._schema import Steps, bounded, differs, require_ordinary
 from unbraid.errors import CheckpointError
 
-__all__ = ["Facts", "Kept"]
+__all__ = ["Facts", "ResumeFile"]
 
 _OURS = 0x756E6272  # "unbr": SQLite's place for saying whose file this is
 _FORMAT = 1  # of the tables; raise it when an older unbraid could no longer read what is written

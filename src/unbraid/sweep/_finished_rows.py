@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from unbraid._kept import ResumeFile
+from unbraid._resume_file import ResumeFile
 from unbraid.errors import CheckpointError
 from unbraid.ranks import Row, fingerprint, from_first
 
@@ -40,7 +40,7 @@ class FinishedRows:
 
 @contextmanager
 def finished_rows(path: Path | str | None, job: str, about: Callable[[], object]) -> Iterator[FinishedRows]:
-    """The ledger of a job; without a path an empty one that keeps nothing.
+    """The finished rows of a job; without a path none, and none are kept.
 
     Args:
         path: the file, made where it is missing.
