@@ -44,7 +44,7 @@ def test_each_segment_says_where_it_stands():
 def test_sizes_are_read_from_streams_and_change_with_the_batch():
     form = traced()
     segments = [step for step in form.graph.steps if isinstance(step, Segment)]
-    assert not any(segment.measured for segment in segments)  # each finds the size in a stream that it reads anyway
+    assert not any(segment.size_only for segment in segments)  # each finds the size in a stream that it reads anyway
     assert all(len(set(segment.inputs)) == len(segment.inputs) for segment in segments)
     for size in (1, 2, 7):
         x = torch.randn(size, 4, dtype=torch.float64)
@@ -85,7 +85,7 @@ def test_a_stream_is_read_for_its_size_alone():
     model = Shared().double().eval()
     form = unbraid.trace(model, torch.randn(3, 4, dtype=torch.float64))
     stem, branch, head = (step for step in form.graph.steps if isinstance(step, Segment))
-    assert (stem.measured, branch.measured, head.measured) == (set(), set(), {"x"})
+    assert (stem.size_only, branch.size_only, head.size_only) == (set(), set(), {"x"})
     assert head.inputs[-1] == "x"
     for size in (1, 2, 7):
         x = torch.randn(size, 4, dtype=torch.float64)

@@ -32,7 +32,7 @@ class _Cone:
     ends: list[fx.Node]
     nodes: list[fx.Node] = field(default_factory=list)
     inputs: dict[fx.Node, None] = field(default_factory=dict)
-    measured: set[fx.Node] = field(default_factory=set)
+    size_only: set[fx.Node] = field(default_factory=set)
     params: dict[fx.Node, None] = field(default_factory=dict)
 
 
@@ -114,7 +114,7 @@ class _Cutter:
                     cone.inputs[argument] = None
         read = {argument for node in cone.nodes for argument in values_read(node)}
         missing = {tensor for size in waiting for tensor in self._size_from(size, cone, inside)}
-        cone.measured = cone.inputs.keys() - read
+        cone.size_only = cone.inputs.keys() - read
         return missing
 
     def _size_from(self, size: fx.Node, cone: _Cone, inside: set[fx.Node]) -> Iterator[fx.Node]:
@@ -164,7 +164,7 @@ class _Cutter:
             elif not begins.isdisjoint(step.outputs):
                 continue  # what an embedding is looked up with leads to no trunk by itself
             elif step.role != "branch" and not wanted.isdisjoint(step.outputs):
-                wanted.update(stream for stream in step.inputs if stream not in step.measured)
+                wanted.update(stream for stream in step.inputs if stream not in step.size_only)
         sources = [s.name for s in self.flow.sources if s.name in streams]
         # A trunk that begins with a learned token reads its data in branches: then these are the sources.
         return tuple(s for s in sources if s in wanted) or tuple(sources)
@@ -196,7 +196,7 @@ class _Cutter:
             role=role,
             block=place and place[0],
             branch=place[1] if place and place[1] != SKIP else None,
-            measured=frozenset(node.name for node in cone.measured),
+            size_only=frozenset(node.name for node in cone.size_only),
         )
 
     def _code(self, cone: _Cone) -> fx.GraphModule:

@@ -63,7 +63,7 @@ def _piece(
     params = dict(zip(placeholders[len(segment.inputs) :], segment.params, strict=True))
     body = _body(segment, heads, what)
     used = {argument for node in body for argument in node.all_input_nodes}
-    inputs, measured = [node for node in streams if node in used], set(segment.measured)
+    inputs, size_only = [node for node in streams if node in used], set(segment.size_only)
     merged = less_node = None
     if reads_from is not None:
         merged = graph.placeholder("merged")
@@ -75,7 +75,7 @@ def _piece(
         copies[node] = graph.node_copy(node)
     if merged is not None:
         # Of the segment's other inputs the end reads sizes alone: data would have made it no affine end.
-        measured |= {streams[node] for node in inputs if is_float(node)}
+        size_only |= {streams[node] for node in inputs if is_float(node)}
         copies[heads.merged] = _alone(graph, merged, heads, what)
     for node in body:
         copies[node] = graph.node_copy(node, lambda n: copies[n])
@@ -86,7 +86,7 @@ def _piece(
     graph.output(result)
     first = [stream for stream in (reads_from, less) if stream is not None]
     if what == "constant" and reads_from is not None:
-        measured.add(reads_from)
+        size_only.add(reads_from)
     read = (*first, *(streams[node] for node in inputs))
     return replace(
         segment,
@@ -96,7 +96,7 @@ def _piece(
         code=runnable(graph, "part"),
         params=tuple(params[node] for node in weights),
         branch=None,
-        measured=frozenset(measured.intersection(read)),
+        size_only=frozenset(size_only.intersection(read)),
     )
 
 

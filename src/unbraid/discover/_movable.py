@@ -63,8 +63,8 @@ def _between(graph: Graph, fork: str, ends: Collection[str]) -> list[int]:
     """The places of the steps on the ways from a stream to others."""
     reached, forward = {fork}, []
     for place, step in enumerate(graph.steps):
-        measured = step.measured if isinstance(step, Segment) else frozenset()
-        if any(stream in reached and stream not in measured for stream in reads(step)):
+        size_only = step.size_only if isinstance(step, Segment) else frozenset()
+        if any(stream in reached and stream not in size_only for stream in reads(step)):
             reached.update(makes(step))
             forward.append(place)
     wanted, found = set(ends) - {fork}, []

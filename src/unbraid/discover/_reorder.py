@@ -152,7 +152,7 @@ def _renamed(step: Step, called: dict[str, str]) -> Step:
         step,
         inputs=tuple(called.get(stream, stream) for stream in step.inputs),
         outputs=tuple(called.get(stream, stream) for stream in step.outputs),
-        measured=frozenset(called.get(stream, stream) for stream in step.measured),
+        size_only=frozenset(called.get(stream, stream) for stream in step.size_only),
     )
 
 

@@ -47,7 +47,7 @@ def aimed(
         inputs=graph.outputs,
         outputs=(TARGET,),
         code=_code(function, graph.outputs),
-        measured=frozenset(graph.outputs) - set(read),
+        size_only=frozenset(graph.outputs) - set(read),
     )
     lengthened = replace(
         graph,

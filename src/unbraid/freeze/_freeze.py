@@ -93,7 +93,7 @@ def _frozen(
     carrying = {
         node: levels[stream]
         for stream, node in by_stream.items()
-        if stream in levels and stream not in segment.measured
+        if stream in levels and stream not in segment.size_only
     }
     constant = {node for stream, node in by_stream.items() if stream in graph.carried - levels.keys()}
     freezer = Freezer(code, recorder.recording, carrying, constant, segment.id, RULES)

@@ -210,8 +210,8 @@ def _goes_around(form: ResidualForm, start: str, end: str) -> bool:
     """Whether data reach the end by a way that does not pass the start."""
     reached = {start}
     for step in subgraph(form.graph, (end,), given=(start,)).steps:
-        measured = step.measured if isinstance(step, Segment) else frozenset()
-        carrying = {stream for stream in reads(step) if stream in form.graph.reached and stream not in measured}
+        size_only = step.size_only if isinstance(step, Segment) else frozenset()
+        carrying = {stream for stream in reads(step) if stream in form.graph.reached and stream not in size_only}
         if not carrying <= reached:
             return True
         if carrying:

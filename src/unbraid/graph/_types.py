@@ -43,7 +43,7 @@ class Segment:
         role: whether it lies on the trunk, on a block's skip or in a block's branch.
         block: the innermost block whose skip or branch it is part of; None on the trunk.
         branch: which of the block's branches, counted from 0; None where it serves several, or none.
-        measured: the inputs that are read for their sizes alone: no data pass through them.
+        size_only: the inputs that are read for their sizes alone: no data pass through them.
     """
 
     id: str
@@ -54,7 +54,7 @@ class Segment:
     role: Role = "trunk"
     block: int | None = None
     branch: int | None = None
-    measured: frozenset[str] = frozenset()
+    size_only: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,8 @@ class Graph:
         """The streams whose values depend on a source, indices and masks that were computed from data included."""
         reached = set(self.sources)
         for step in self.steps:
-            measured = step.measured if isinstance(step, Segment) else frozenset()
-            if any(stream in reached and stream not in measured for stream in reads(step)):
+            size_only = step.size_only if isinstance(step, Segment) else frozenset()
+            if any(stream in reached and stream not in size_only for stream in reads(step)):
                 reached.update(makes(step))
         return frozenset(reached)
 
@@ -149,11 +149,11 @@ class Graph:
 
     def data(self, segment: Segment) -> tuple[bool, ...]:
         """For each input of a segment whether data pass through it as floating-point numbers."""
-        return tuple(stream in self.carried and stream not in segment.measured for stream in segment.inputs)
+        return tuple(stream in self.carried and stream not in segment.size_only for stream in segment.inputs)
 
     def passes(self, segment: Segment) -> tuple[bool, ...]:
         """For each input of a segment whether data pass through it, be it as indices alone: so paths are counted."""
-        return tuple(stream in self.reached and stream not in segment.measured for stream in segment.inputs)
+        return tuple(stream in self.reached and stream not in segment.size_only for stream in segment.inputs)
 
     @cached_property
     def last_reader(self) -> Mapping[str, int]:

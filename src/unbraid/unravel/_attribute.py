@@ -164,7 +164,7 @@ def _sources(route: Sequence[Step], trunk: Graph) -> list[str]:
 
 def _passing(trunk: Graph) -> set[str]:
     """What is read as data, not for its sizes alone; and the end itself."""
-    read = {s for step in trunk.steps for s in reads(step) if not isinstance(step, Segment) or s not in step.measured}
+    read = {s for step in trunk.steps for s in reads(step) if not isinstance(step, Segment) or s not in step.size_only}
     return read | set(trunk.outputs)
 
 

@@ -120,7 +120,7 @@ class Stacks:
         if len(numbers) == 1 or first.along is None:
             return self.value(numbers[0])
         step = self._merged.step(group[0])
-        if isinstance(step, Segment) and step.inputs[position] in step.measured:
+        if isinstance(step, Segment) and step.inputs[position] in step.size_only:
             # Read for its sizes alone: a tensor of these sizes without memory.
             sizes = list(self.value(numbers[0]).shape)
             sizes[first.along] *= len(numbers)
