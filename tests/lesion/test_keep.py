@@ -71,7 +71,7 @@ def test_a_stopped_job_goes_on_to_the_same_bits(name, form, tmp_path, monkeypatc
     assert repr(again.to_dict()) == repr(whole.to_dict())
     # All is there now: nothing is run any more.
     monkeypatch.setattr("unbraid.walk._run.run", pytest.fail)
-    for place in ("unbraid.sweep._part.Part.outputs", "unbraid.form._linearised.record"):
+    for place in ("unbraid.sweep._variant_group.VariantGroup.outputs", "unbraid.form._linearised.record"):
         monkeypatch.setattr(place, lambda *_: pytest.fail("a finished batch is run again"))
     assert repr(call(form, batches, file).to_dict()) == repr(whole.to_dict())
 

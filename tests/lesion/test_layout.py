@@ -7,7 +7,7 @@ from torch import nn
 from unbraid import lesion, reorderings, trace
 from unbraid.form import load
 from unbraid.graph import joined
-from unbraid.sweep import _part, _sweep
+from unbraid.sweep import _sweep, _variant_group
 from unbraid.walk import weights_channels_last
 
 
@@ -103,13 +103,13 @@ def traced(*parts):
 @pytest.fixture
 def laid(monkeypatch):
     """Whether the weights of convolutions had channels last, in each run of variants."""
-    found, before = [], _part.run_variants
+    found, before = [], _variant_group.run_variants
 
     def run(merged, order, state, *rest):
         found.append(state["stem.weight"].is_contiguous(memory_format=torch.channels_last))
         return before(merged, order, state, *rest)
 
-    monkeypatch.setattr(_part, "run_variants", run)
+    monkeypatch.setattr(_variant_group, "run_variants", run)
     return found
 
 
@@ -147,7 +147,7 @@ def test_the_comparison_is_with_the_model_as_it_is(monkeypatch, laid):
     study = lesion(form, [(x, None)], size)
     assert study.metrics == pytest.approx(alone(form, x), rel=1e-12)
     assert len(laid) == 2
-    monkeypatch.setattr(_part.Part, "_same", lambda *arguments: True)
+    monkeypatch.setattr(_variant_group.VariantGroup, "_same", lambda *arguments: True)
     assert lesion(form, [(x, None)], size).metrics != pytest.approx(alone(form, x), rel=1e-6)
 
 

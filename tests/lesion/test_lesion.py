@@ -298,12 +298,12 @@ def test_a_graph_that_runs_at_one_batch_size_only_runs_apart(built_in):
 
 def test_without_its_check_the_sweep_would_be_wrong_there(monkeypatch):
     """The check is what finds it: blind it, and the numbers depart."""
-    from unbraid.sweep import _part
+    from unbraid.sweep import _variant_group
 
     model = lively(Chain(*(Residual(nn.Sequential(mlp(6), Crowd())) for _ in range(4))))
     form = trace(model, X)
     data = some_batches(4, out=6)
-    monkeypatch.setattr(_part, "_close", lambda a, b, bound: True)
+    monkeypatch.setattr(_variant_group, "_close", lambda a, b, bound: True)
     study = lesion(form, data, square)
     assert study.stacked
     apart = [abs(m - mean_over(data, form.without(*which))) for which, m in zip(study.sets, study.metrics, strict=True)]

@@ -98,13 +98,13 @@ def capture(
 def _export(handed: Handed, reasons: dict[str, str], *, free: bool) -> ExportedProgram:
     """Export with every size left free that the model does not fix itself, or else with the sizes as they are."""
     if free:
-        doubled = _doubled(_apart(handed.tensors))
+        doubled = _doubled(_distinct(handed.tensors))
         shapes = {name: _free_sizes(tensor) for name, tensor in zip(handed.names, doubled, strict=True)}
         try:
             return _quietly(handed, doubled, shapes)
         except Exception as error:
             reasons["export, sizes free"] = said(handed.model, error)
-    return _quietly(handed, _apart(handed.tensors), None)
+    return _quietly(handed, _distinct(handed.tensors), None)
 
 
 def _quietly(handed: Handed, tensors: tuple[Tensor, ...], shapes: dict[str, Any] | None) -> ExportedProgram:
@@ -176,7 +176,7 @@ def _exported(args: tuple[Any, ...], handed: Handed, program: ExportedProgram) -
     return Capture(graph, state, names, signature, "export", program)
 
 
-def _apart(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _distinct(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The exporter takes one tensor given for two inputs for one input: each gets a copy of its own."""
     return tuple(
         tensor.clone() if any(tensor is other for other in tensors[:number]) else tensor

@@ -37,7 +37,7 @@ def spell_out(graph: fx.Graph) -> None:
             continue
         name = name_of(node)
         if name == "broadcast_tensors":
-            _apart(graph, node)
+            _expand_each(graph, node)
         elif name in _ALIASES:
             node.target = getattr(_ALIASES[name], node.target._overloadname, node.target)
         elif name in _SIZED_AS and isinstance(node.meta.get("val"), Tensor):
@@ -89,7 +89,7 @@ def _sized(node: fx.Node) -> None:
         node.replace_all_uses_with(size)
 
 
-def _apart(graph: fx.Graph, broadcast: fx.Node) -> None:
+def _expand_each(graph: fx.Graph, broadcast: fx.Node) -> None:
     """Expand each tensor by itself: of the others it has the sizes alone."""
     tensors: Any = broadcast.args[0]
     for pick in list(broadcast.users):

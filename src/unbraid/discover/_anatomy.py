@@ -9,7 +9,7 @@ from unbraid.capture import scope
 from unbraid.discover._block_names import Names
 from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._dataflow import Dataflow
-from unbraid.graph import SKIP, name_of, shape_only, values_read
+from unbraid.graph import SKIP, BranchIndex, name_of, shape_only, values_read
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,10 +24,10 @@ class Anatomy:
 
     flow: Dataflow
     blocks: tuple[BlockNodes, ...]
-    parents: dict[int, tuple[int, int]]
+    parents: dict[int, BranchIndex]
 
     @cached_property
-    def regions(self) -> dict[tuple[int, int], list[fx.Node]]:
+    def regions(self) -> dict[BranchIndex, list[fx.Node]]:
         """The nodes of each operand: (block, −1) is the skip, (block, j) is branch j."""
         return regions(self.flow, self.blocks)
 
@@ -103,7 +103,7 @@ def anatomy(flow: Dataflow, found: tuple[BlockNodes, ...]) -> Anatomy:
     """Order the blocks and find out which lie inside which."""
     blocks = sorted(found, key=lambda block: flow.order[block.add])
     adds = {block.add: number for number, block in enumerate(blocks)}
-    parents: dict[int, tuple[int, int]] = {}
+    parents: dict[int, BranchIndex] = {}
     around = regions(flow, tuple(blocks))
     for (block, operand), nodes in sorted(around.items(), key=lambda item: -len(item[1])):
         for node in nodes:
@@ -118,7 +118,7 @@ def anatomy(flow: Dataflow, found: tuple[BlockNodes, ...]) -> Anatomy:
     )
 
 
-def regions(flow: Dataflow, blocks: tuple[BlockNodes, ...]) -> dict[tuple[int, int], list[fx.Node]]:
+def regions(flow: Dataflow, blocks: tuple[BlockNodes, ...]) -> dict[BranchIndex, list[fx.Node]]:
     """The nodes between the fork and each operand of each block."""
     return {
         (number, operand): flow.region(block.fork, end)

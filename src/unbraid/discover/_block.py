@@ -2,6 +2,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from unbraid.graph import BranchIndex
+
 Skip: TypeAlias = Literal["identity", "projection", "none"]
 
 
@@ -28,7 +30,7 @@ class Block:
     branches: tuple[str, ...]
     after: tuple[str, ...]
     nested: tuple["Block", ...]
-    parent: tuple[int, int] | None
+    parent: BranchIndex | None
     shape: tuple[int | str, ...]
     parameters: int
     source: str

@@ -22,7 +22,7 @@ from torch import fx
 from unbraid.capture import Path, common, printable, scope, scopes
 from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._dataflow import Dataflow
-from unbraid.graph import mixing, name_of
+from unbraid.graph import BranchIndex, mixing, name_of
 
 __all__ = ["Names"]
 
@@ -57,8 +57,8 @@ class Names:
 
     flow: Dataflow
     blocks: tuple[BlockNodes, ...]
-    parents: Mapping[int, tuple[int, int]]
-    regions: Mapping[tuple[int, int], Sequence[fx.Node]]
+    parents: Mapping[int, BranchIndex]
+    regions: Mapping[BranchIndex, Sequence[fx.Node]]
 
     def all(self) -> list[tuple[str, tuple[str, ...]]]:
         """For each block its name, which no other block has, and those of its branches, which differ."""

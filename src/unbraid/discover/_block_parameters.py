@@ -8,12 +8,12 @@ biases) counts in each of them; what is computed from data for several is no blo
 
 from collections.abc import Collection, Mapping, Sequence
 
-from unbraid.graph import Graph, Segment, makes
+from unbraid.graph import BranchIndex, Graph, Segment, makes
 
 
 def parameters(
     graph: Graph,
-    parents: Mapping[int, tuple[int, int]],
+    parents: Mapping[int, BranchIndex],
     learned: Collection[str],
     tied: Sequence[Sequence[str]] = (),
 ) -> dict[int, frozenset[str]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, SupportsIndex, TypeAlias
 
 from unbraid.discover._block import Block, every_block
+from unbraid.graph import Removal
 
 __all__ = ["BlockLike", "BranchLike", "branch_of", "index_of", "removal_name", "removal_of"]
 
@@ -67,7 +68,7 @@ def branch_of(top: Sequence[Block], block: int, branch: SupportsIndex | str, cal
     return number
 
 
-def removal_of(top: Sequence[Block], part: BranchLike, call: str) -> int | tuple[int, int]:
+def removal_of(top: Sequence[Block], part: BranchLike, call: str) -> Removal:
     """The index of a block, or (block, branch) for one of its branches.
 
     Args:
@@ -96,7 +97,7 @@ def removal_of(top: Sequence[Block], part: BranchLike, call: str) -> int | tuple
     return index_of(top, part, call)
 
 
-def removal_name(top: Sequence[Block], part: int | tuple[int, int]) -> str:
+def removal_name(top: Sequence[Block], part: Removal) -> str:
     """How a block or a branch is called: a branch by its own name, behind its block's where others have that name."""
     blocks = {block.index: block for block in every_block(top)}
     if not isinstance(part, tuple):

@@ -20,6 +20,7 @@ from unbraid.form._origin import Origin
 from unbraid.graph import (
     Add,
     Graph,
+    Removal,
     Segment,
     State,
     Stream,
@@ -52,7 +53,7 @@ class Form(Result):
     silent: tuple[Block, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     origin: Origin | None = field(default=None)
-    deletions: tuple[int | tuple[int, int], ...] = ()
+    deletions: tuple[Removal, ...] = ()
     moved: tuple[int, ...] = ()
     heads: bool = False
     notes: tuple[str, ...] = ()

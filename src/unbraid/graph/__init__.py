@@ -4,7 +4,7 @@ It is immutable and does nothing by itself: `unbraid.walk` runs and differentiat
 """
 
 from unbraid.graph._device import made_on, on_device
-from unbraid.graph._edits import Part, Spared, coarsest, deleted, under_autocast, widened
+from unbraid.graph._edits import Spared, coarsest, deleted, under_autocast, widened
 from unbraid.graph._modules import runnable
 from unbraid.graph._operator import EITHER, Attention, Frozen, Holds, Kind, Memory, Operator, Random
 from unbraid.graph._operators import (
@@ -76,7 +76,6 @@ __all__ = [
     "Memory",
     "Operator",
     "Order",
-    "Part",
     "Random",
     "Removal",
     "Role",

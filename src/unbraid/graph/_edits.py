@@ -1,7 +1,7 @@
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -9,15 +9,12 @@ from torch.fx.node import map_aggregate
 
 from unbraid.errors import ShapeError
 from unbraid.graph._state import State, meta_tensor, retyped
-from unbraid.graph._types import Add, Graph, Segment, Step, differentiable, rewired
+from unbraid.graph._types import Add, BranchIndex, Graph, Removal, Segment, Step, differentiable, rewired
 
 _NARROW = frozenset({torch.float16, torch.bfloat16, torch.float32})
 
 
-Part: TypeAlias = int | tuple[int, int]  # a block, or one of its branches as (block, branch), branches from 0
-
-
-def deleted(graph: Graph, which: tuple[Part, ...], branches: Mapping[int, int]) -> Graph:
+def deleted(graph: Graph, which: tuple[Removal, ...], branches: Mapping[int, int]) -> Graph:
     """The graph with branches deleted, and with them whatever only they needed; see `Spared`."""
     return rewired(graph, Spared(graph, branches).steps(which))
 
@@ -32,13 +29,13 @@ class Spared:
     """
 
     def __init__(
-        self, graph: Graph, branches: Mapping[int, int], instead: Mapping[tuple[int, int], str] | None = None
+        self, graph: Graph, branches: Mapping[int, int], instead: Mapping[BranchIndex, str] | None = None
     ) -> None:
         self._graph, self._branches, self._instead = graph, branches, instead or {}
         self._places = {step.block: place for place, step in enumerate(graph.steps) if isinstance(step, Add)}
         self._made: dict[tuple[int, tuple[int, ...]], Add] = {}
 
-    def steps(self, which: Iterable[Part]) -> tuple[Step, ...]:
+    def steps(self, which: Iterable[Removal]) -> tuple[Step, ...]:
         """The steps without some branches; equal edits give the same addition, not an equal one.
 
         Raises:
@@ -55,7 +52,7 @@ class Spared:
                 steps[self._places[block]] = self._add(block, tuple(sorted(branches)))
         return tuple(steps)
 
-    def _known(self, part: Part) -> tuple[int, Iterable[int]]:
+    def _known(self, part: Removal) -> tuple[int, Iterable[int]]:
         block, branch = part if isinstance(part, tuple) else (part, None)
         if block not in self._branches:
             known = _range(sorted(self._branches))

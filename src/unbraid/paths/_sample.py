@@ -11,7 +11,7 @@ from unbraid.graph import SKIP
 from unbraid.paths._chosen import followed
 from unbraid.paths._paths import Paths
 from unbraid.results import Target
-from unbraid.walk import NOT_MET, Counts, walk
+from unbraid.walk import NOT_MET, Choice, Counts, Tally, walk
 
 
 @split_before
@@ -71,10 +71,10 @@ def _draw(linear: Linearised, per_length: int, generator: torch.Generator) -> Te
             mask = torch.full((len(linear.lengths.columns),), NOT_MET, dtype=torch.int16, device="cpu")
             tally, left = begin, length
             while True:
-                origin = _pick(tally, left, generator)
-                if origin is None:
+                choice = _pick(tally, left, generator)
+                if choice is None:
                     break
-                block, operand = origin
+                block, operand = choice
                 mask[linear.lengths.columns[block]] = operand
                 left -= linear.lengths.weights[block][operand] if operand != SKIP else 0
                 tally = dict(tallies[outputs[block]])
@@ -82,9 +82,7 @@ def _draw(linear: Linearised, per_length: int, generator: torch.Generator) -> Te
     return torch.stack(masks)
 
 
-def _pick(
-    tally: Mapping[tuple[int, int] | None, tuple[int, ...]], left: int, generator: torch.Generator
-) -> tuple[int, int] | None:
+def _pick(tally: Tally, left: int, generator: torch.Generator) -> Choice:
     """One of the choices, in proportion to the paths of the length that is left; counts can pass 2^63."""
     weights = [paths[left] if left < len(paths) else 0 for paths in tally.values()]
     shares = torch.tensor([weight / sum(weights) for weight in weights], dtype=torch.float64, device="cpu")

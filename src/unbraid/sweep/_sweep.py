@@ -7,11 +7,10 @@ from torch import Tensor
 
 from unbraid._progress import how_many, progress
 from unbraid.form import ResidualForm
-from unbraid.graph import Graph, Spared, Step, Stream, device_of, reads
-from unbraid.graph import Part as Branch
+from unbraid.graph import BranchIndex, Graph, Removal, Spared, Step, Stream, device_of, reads
 from unbraid.ranks import Row, Share, world
 from unbraid.sweep._batches import Batch, Batches, Metric, Resume, each_share
-from unbraid.sweep._part import Part
+from unbraid.sweep._variant_group import VariantGroup
 from unbraid.walk import memory_kept, weights_channels_last
 
 # Values for streams that variants read and the form has not, by their names: means of branches, say.
@@ -123,9 +122,9 @@ class _Shares:
         self._max_batch = max_batch
         laid = weights_channels_last(graph, form.state) if stack else form.state
         self._states = () if not stack else (form.state,) if laid is form.state else (laid, form.state)
-        self._found: dict[Share, list[tuple[Sequence[int], Part]]] = {}
+        self._found: dict[Share, list[tuple[Sequence[int], VariantGroup]]] = {}
 
-    def parts(self, share: Share) -> list[tuple[Sequence[int], Part]]:
+    def parts(self, share: Share) -> list[tuple[Sequence[int], VariantGroup]]:
         """The numbers of variants that run together, and how."""
         if share not in self._found:
             mine = share.among(range(len(self._variants)))
@@ -133,13 +132,13 @@ class _Shares:
             self._found[share] = [(numbers, self._part(numbers)) for numbers in groups]
         return self._found[share]
 
-    def _part(self, numbers: Sequence[int]) -> Part:
+    def _part(self, numbers: Sequence[int]) -> VariantGroup:
         chosen = [self._variants[number] for number in numbers]
-        return Part(self._form, self._graph, chosen, self._max_batch, self._states)
+        return VariantGroup(self._form, self._graph, chosen, self._max_batch, self._states)
 
 
 def lesioned(
-    form: ResidualForm, sets: Iterable[Iterable[Branch]], instead: Mapping[tuple[int, int], str] | None = None
+    form: ResidualForm, sets: Iterable[Iterable[Removal]], instead: Mapping[BranchIndex, str] | None = None
 ) -> list[tuple[Step, ...]]:
     """The steps of a form without each of some sets of branches, as variants for a `sweep`.
 
@@ -163,7 +162,7 @@ def _number(metric: Metric, output: Any, labels: Any) -> float:
     return float(value)
 
 
-def _stacked(parts: Sequence[Part]) -> dict[str, Tensor]:
+def _stacked(parts: Sequence[VariantGroup]) -> dict[str, Tensor]:
     """How many ran together, and how many did not though they are alike; the last part may hold a single variant."""
     stacked, refused = (part.stacked for part in parts), (part.alike and not part.stacked for part in parts)
     return {"stacked": torch.tensor(sum(stacked), device="cpu"), "refused": torch.tensor(sum(refused), device="cpu")}

@@ -12,7 +12,7 @@ One traversal serves every analysis; what is carried decides what comes out:
 from unbraid.walk._channels_last import weights_channels_last
 from unbraid.walk._chosen_paths import Chosen
 from unbraid.walk._constants import constants
-from unbraid.walk._counts import Counts, path_counts
+from unbraid.walk._counts import Choice, Counts, Tally, path_counts
 from unbraid.walk._kept_memory import memory_kept
 from unbraid.walk._lengths import NOT_MET, Lengths
 from unbraid.walk._memory_budget import Budget, Size, by_step, measure
@@ -34,6 +34,7 @@ __all__ = [
     "BlockSet",
     "BlockSetStack",
     "Budget",
+    "Choice",
     "Chosen",
     "Cotangents",
     "Counts",
@@ -45,6 +46,7 @@ __all__ = [
     "Room",
     "Schedule",
     "Size",
+    "Tally",
     "Tape",
     "ThroughBlocks",
     "by_step",

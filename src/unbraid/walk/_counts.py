@@ -8,8 +8,8 @@ from unbraid.walk._lengths import Lengths
 from unbraid.walk._walk import walk
 
 Coefficients: TypeAlias = tuple[int, ...]
-Origin: TypeAlias = tuple[int, int] | None
-Tally: TypeAlias = Mapping[Origin, Coefficients]
+Choice: TypeAlias = tuple[int, int] | None  # a block and the operand by which a path passes it; None at the output
+Tally: TypeAlias = Mapping[Choice, Coefficients]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Counts:
 
     def pull(self, segment: Segment, values: tuple[Tally | None, ...]) -> tuple[Tally | None, ...]:
         """The same paths at every input that data pass, be it as a choice alone."""
-        joined = {origin: paths for value in values if value for origin, paths in value.items()}
+        joined = {choice: paths for value in values if value for choice, paths in value.items()}
         return tuple(joined if passes else None for passes in self.graph.passes(segment))
 
 
@@ -66,4 +66,4 @@ def path_counts(graph: Graph, lengths: Lengths, output: str, *places: str) -> li
     """
     counts = Counts(graph, lengths)
     found = walk(graph, counts, {output: counts.seed()}, places or graph.sources)
-    return list(total({origin: paths for tally in found.values() for origin, paths in tally.items()}))
+    return list(total({choice: paths for tally in found.values() for choice, paths in tally.items()}))

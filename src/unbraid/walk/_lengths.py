@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
-from unbraid.graph import SKIP, Add
+from unbraid.graph import SKIP, Add, BranchIndex
 
 NOT_MET = -2  # in a mask: the path does not meet the block
 
@@ -28,7 +28,7 @@ class Lengths:
         return Lengths({add.block: (1,) * len(add.branches) for add in adds if add.block in blocks})
 
     @staticmethod
-    def opened(adds: tuple[Add, ...], parents: Mapping[int, tuple[int, int]]) -> "Lengths":
+    def opened(adds: tuple[Add, ...], parents: Mapping[int, BranchIndex]) -> "Lengths":
         """Every block counts, and a branch that holds blocks leaves the counting to them.
 
         Args:

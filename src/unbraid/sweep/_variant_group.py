@@ -45,7 +45,7 @@ _FLOOR, _SHARE, _CACHE = 48e6, 0.3, 2e6
 
 
 @dataclass(eq=False)
-class Part:
+class VariantGroup:
     """Variants that are laid over one another, and how they run.
 
     Attributes:
