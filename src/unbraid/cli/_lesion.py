@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unbraid.cli._console import JSON, show, tell
-from unbraid.cli._keeping import kept
 from unbraid.cli._model import Loaded, Wish, explain, load, parse_shape
+from unbraid.cli._resume import with_resume_file
 from unbraid.cli._size import Size
 from unbraid.cli._trace import Model, Pretrained, Shape, Weights
 
@@ -101,7 +101,7 @@ def lesion(
         )
 
     asked = (model, weights, task.data.name, size, sets, replace, metric, layers, examples, batch)
-    study = kept("lesion", resume, asked, work)
+    study = with_resume_file("lesion", resume, asked, work)
     if output is not None:
         from unbraid import draw
 

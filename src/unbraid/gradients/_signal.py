@@ -148,11 +148,10 @@ def signal(
         ValueError: the loss does not fit the output.
     """
     of = Propagated(form, loss)
-    kept = None if resume is None else Resume(Path(resume), "signal", loss is None)
     total: dict[str, Tensor] = {}
     bad: NotFinite | None = None
     with progress("signal", how_many(batches)) as step:
-        for row in each_row(form, batches, of.row, kept):
+        for row in each_row(form, batches, of.row, Resume(resume, "signal", loss is None)):
             bad = bad or of.not_finite(row)
             for name, value in row.items():
                 total[name] = total[name] + value if name in total else value

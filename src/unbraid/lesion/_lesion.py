@@ -189,7 +189,7 @@ def lesion(
         stack=not allow_random,
         given=stand_in.given,
         feed=stand_in.feed,
-        keep=None if resume is None else Resume(Path(resume), "lesion", settings),
+        resume=Resume(resume, "lesion", settings),
         text="lesions",
     )
     touched = {part if isinstance(part, int) else part[0] for part in chain.from_iterable(chosen)}

@@ -149,9 +149,15 @@ def reorderings(
     swapped = tuple(chain.from_iterable(repeat(count, repeats) for count in counts))
     forms = [form.reorder(_order(len(form.blocks), pairs, count, drawn)) for count in swapped]
     variants = [form.graph.steps, *(other.graph.steps for other in forms)]
-    kept = None if resume is None else Resume(Path(resume), "orders")
     found = sweep(
-        form, variants, batches, metric, max_batch=max_batch, stack=not allow_random, text="orders", keep=kept
+        form,
+        variants,
+        batches,
+        metric,
+        max_batch=max_batch,
+        stack=not allow_random,
+        text="orders",
+        resume=Resume(resume, "orders"),
     )
     place = {block: position for position, block in enumerate(form.order)}
     tau = tuple(kendall(list(map(place.__getitem__, other.order))) for other in forms)

@@ -137,9 +137,15 @@ def subsets(
     kept = _all(blocks) if count is None else _drawn(blocks, count, generator)
     deleted = [tuple(sorted(set(blocks).difference(some))) for some in kept]
     variants = lesioned(form, [(), *deleted])
-    keeping = None if resume is None else Resume(Path(resume), "subnetworks")
     found = sweep(
-        form, variants, batches, metric, max_batch=max_batch, stack=not allow_random, text="subnetworks", keep=keeping
+        form,
+        variants,
+        batches,
+        metric,
+        max_batch=max_batch,
+        stack=not allow_random,
+        text="subnetworks",
+        resume=Resume(resume, "subnetworks"),
     )
     return SubsetStudy(found.means[0], tuple(kept), found.means[1:], len(blocks), found.examples, found.stacked)
 

@@ -132,10 +132,9 @@ def mean_spectrum(
     block = block_of(form, at)
     place = at if block is None else block
     settings = (place, max_length, check, nested, "heads" if form.heads else None, output)
-    kept = None if resume is None else Resume(Path(resume), "spectrum", settings)
     sums = _Sums()
     with progress("spectra", how_many(batches)) as step:
-        for row in each_row(form, batches, of, kept):
+        for row in each_row(form, batches, of, Resume(resume, "spectrum", settings)):
             sums.add(row)
             step()
     if not counts:  # all rows were there already, or another process has made them

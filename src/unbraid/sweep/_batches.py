@@ -25,15 +25,18 @@ class Resume:
     """Where a job over a data set keeps what is done, so that it goes on from there when it is run again.
 
     Attributes:
-        path: an SQLite file, made where it is missing.
+        path: an SQLite file, made where it is missing; None where nothing is kept.
         job: what is done with each batch.
         settings: what the rows depend on besides the form, the batches and the metric, which cannot be told by what it
             computes.
     """
 
-    path: Path
-    job: str
+    path: Path | str | None = None
+    job: str = ""
     settings: object = None
+
+
+NOWHERE = Resume()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,7 +73,7 @@ def each_batch(form: ResidualForm, batches: Batches) -> Iterator[Batch]:
 
 
 def each_row(
-    form: ResidualForm, batches: Batches, work: Callable[[Batch], Row], keep: Resume | None = None
+    form: ResidualForm, batches: Batches, work: Callable[[Batch], Row], resume: Resume = NOWHERE
 ) -> Iterator[Row]:
     """What `work` gives for each batch, in order, whichever rank of several did it: sums over it are those of one.
 
@@ -78,7 +81,7 @@ def each_row(
         DataError: as `each_batch`, and where ranks were given different batches.
         CheckpointError: as `each_share`.
     """
-    yield from each_share(form, batches, lambda batch, share: work(batch) if share.index == 0 else {}, keep=keep)
+    yield from each_share(form, batches, lambda batch, share: work(batch) if share.index == 0 else {}, resume=resume)
 
 
 def each_share(
@@ -86,25 +89,28 @@ def each_share(
     batches: Batches,
     work: Callable[[Batch, Share], Row],
     same: Callable[[], object] = lambda: None,
-    keep: Resume | None = None,
+    resume: Resume = NOWHERE,
 ) -> Iterator[Row]:
     """As `each_row`, for work on a batch that can be shared out further; rows of one batch are added.
 
-    `same` is what must be alike on all ranks besides the form and the batches. With `keep`, rows are written to a file
-    as they are made, and those that are there already are not made again.
+    `same` is what must be alike on all ranks besides the form and the batches. With a file to resume
+    from, rows are written there as they are made, and those that are there already are not made again.
 
     Raises:
         CheckpointError: the file is of another job, form or settings, or cannot be read or written.
     """
     refuse_empty_weights(form.state)
     some = False
-    path, job, settings = (keep.path, keep.job, keep.settings) if keep is not None else (None, "", None)
-    with finished_rows(path, job, lambda: (_whole(form), _steps(form), same(), settings)) as kept:
+
+    def about() -> object:
+        return _whole(form), _steps(form), same(), resume.settings
+
+    with finished_rows(resume.path, resume.job, about) as finished:
         items: dict[int, Any] = {}  # those whose rows are on their way
 
         def numbered(item: tuple[int, Any], share: Share) -> Row:
             number, batch = item
-            done = kept.of(number, batch)
+            done = finished.of(number, batch)
             if done is not None:
                 return done if share.index == 0 else {}
             return work(_as_batch(form, batch, number), share)
@@ -116,7 +122,7 @@ def each_share(
 
         for number, row in enumerate(in_order(watched(), numbered, lambda: (_looks(form), same()))):
             some = True
-            kept.add(number, items.pop(number), row)
+            finished.add(number, items.pop(number), row)
             yield row
     if not some:
         raise _nothing()

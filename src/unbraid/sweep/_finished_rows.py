@@ -55,7 +55,7 @@ def finished_rows(path: Path | str | None, job: str, about: Callable[[], object]
         return
     opened: list[ResumeFile] = []
 
-    def kept() -> list[tuple[int, int, str]]:
+    def read() -> list[tuple[int, int, str]]:
         file = ResumeFile(path, job=job, about={"form and settings": fingerprint(about())})
         opened.append(file)
         try:
@@ -64,7 +64,7 @@ def finished_rows(path: Path | str | None, job: str, about: Callable[[], object]
             raise _damaged(path, error) from error
 
     try:
-        rows = {(number, seen): _row(path, packed) for number, seen, packed in from_first(kept)}
+        rows = {(number, seen): _row(path, packed) for number, seen, packed in from_first(read)}
         yield FinishedRows(dict(rows), opened[0] if opened else None)
     finally:
         for file in opened:

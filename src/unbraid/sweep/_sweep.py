@@ -9,7 +9,7 @@ from unbraid._progress import how_many, progress
 from unbraid.form import ResidualForm
 from unbraid.graph import BranchIndex, Graph, Removal, Spared, Step, Stream, device_of, reads
 from unbraid.ranks import Row, Share, world
-from unbraid.sweep._batches import Batch, Batches, Metric, Resume, each_share
+from unbraid.sweep._batches import NOWHERE, Batch, Batches, Metric, Resume, each_share
 from unbraid.sweep._variant_group import VariantGroup
 from unbraid.walk import memory_kept, weights_channels_last
 
@@ -44,7 +44,7 @@ def sweep(
     stack: bool = True,
     given: Iterable[Stream] = (),
     feed: Feed | None = None,
-    keep: Resume | None = None,
+    resume: Resume = NOWHERE,
     text: str = "variants",
 ) -> Swept:
     """The metric of many variants of a form, what they have in common being computed once.
@@ -63,7 +63,7 @@ def sweep(
         stack: whether variants may run together.
         given: streams that the variants read and the form has not.
         feed: the values of `given` for a batch.
-        keep: where finished batches are kept.
+        resume: where finished batches are kept.
         text: what a progress bar calls the variants.
 
     Raises:
@@ -98,7 +98,7 @@ def sweep(
     known = how_many(batches)
     bar = progress(text, None if known is None else known * len(variants))
     with memory_kept(when=device_of(form.state).type == "cpu"), bar as step:
-        for row in each_share(form, batches, work, lambda: _said(variants), keep):
+        for row in each_share(form, batches, work, lambda: _said(variants), resume):
             total = {name: total[name] + value if total else value for name, value in row.items()}
             if not one:
                 step(len(variants))

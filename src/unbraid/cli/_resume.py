@@ -9,12 +9,12 @@ from typing import TypeVar
 from unbraid.cli._console import tell
 from unbraid.errors import CheckpointError
 
-__all__ = ["kept"]
+__all__ = ["with_resume_file"]
 
 T = TypeVar("T")
 
 
-def kept(verb: str, wanted: Path | None, asked: object, work: Callable[[Path | None], T]) -> T:
+def with_resume_file(verb: str, wanted: Path | None, asked: object, work: Callable[[Path | None], T]) -> T:
     """Work with a file for finished batches: the one that was asked for, or one in the user's cache.
 
     The cached file is named by what was asked for and by the folder. It is the user's alone, goes when the work is
