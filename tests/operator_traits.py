@@ -44,7 +44,8 @@ _NO_MIX = {
 def faults(key: Any, row: Operator, call: Call) -> list[str]:
     """The claims of a row that do not hold at a call."""
     checks: list[Callable[[Any, Operator, Call], Iterator[str]]] = [
-        _affine, _not_affine, _moves, _pointwise, _mixes, _sizes, _random, _channels, _attention, _memory, _shifts,
+        _affine, _not_affine, _moves, _pointwise, _mixes, _takes, _writes, _sizes, _random, _channels,
+        _attention, _memory, _shifts,
     ]  # fmt: skip
     return [fault for check in checks for fault in check(key, row, call)]
 
@@ -81,6 +82,30 @@ def _moves(key: Any, row: Operator, call: Call) -> Iterator[str]:
         read |= _elements(_flat(call.args[place], whole=True))
     if not out <= read:
         yield "picks"
+
+
+def _takes(key: Any, row: Operator, call: Call) -> Iterator[str]:
+    """What takes or copies does with elements what it does with their numbers; a copy keeps their places."""
+    value = _first(call.args[0]) if call.args else None
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return
+    numbers = torch.arange(value.numel()).view(value.shape)
+    given = (numbers, *call.args[0][1:]) if isinstance(call.args[0], tuple) else numbers
+    if row.copies or row.takes:
+        out, places = _first(call()), _first(call({0: given})).to(torch.int64)
+        if not torch.equal(value.flatten()[places], out) or (row.copies and not torch.equal(places, numbers)):
+            yield "copies" if row.copies else "takes"
+
+
+def _writes(key: Any, row: Operator, call: Call) -> Iterator[str]:
+    """What was written is read, by the reader, from the place where it was written, with the same other arguments."""
+    if row.reader is None:
+        return
+    ((_, place),) = row.affine
+    source = call.args[place].flatten()
+    read = row.reader(call(), *call.args[1:place], *call.args[place + 1 :]).flatten()
+    if not torch.equal(read, source[: len(read)]):
+        yield "reader"
 
 
 def _pointwise(key: Any, row: Operator, call: Call) -> Iterator[str]:

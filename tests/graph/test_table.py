@@ -11,7 +11,7 @@ import torch
 from operator_samples import ON_A_GPU, name_of, sample
 from operator_traits import faults, frozen_faults
 from unbraid.freeze import _rules
-from unbraid.graph import TABLE, Attention, Frozen, Kind, Memory, Random
+from unbraid.graph import TABLE, Attention, Frozen, Kind, Memory, Random, _table
 
 aten = torch.ops.aten
 
@@ -49,6 +49,9 @@ BROKEN = {
     "picks": (aten.neg, {"kind": Kind.PICKS}, "picks"),
     "pointwise": (aten.softmax, {"kind": Kind.POINTWISE}, "pointwise"),
     "mixes": (aten.mul, {"kind": Kind.MIXES}, "mixes"),
+    "takes": (aten.tril, {"takes": True}, "takes"),
+    "copies": (aten.flip, {"copies": True}, "copies"),
+    "read by another": (aten.slice_scatter, {"reader": aten.narrow}, "reader"),
     "of sizes alone": (aten.relu, {"sizes_of": 0}, "sizes_of"),
     "draws": (aten.relu, {"random": Random.STANDARD}, "random"),
     "draws nothing": (aten.randn, {"random": None}, "random"),
@@ -90,6 +93,21 @@ def test_each_rule_has_a_function_and_is_used():
 def test_each_trait_is_had_by_some_row():
     for trait, values in (("kind", Kind), ("random", Random), ("attention", Attention), ("memory", Memory)):
         assert {getattr(row, trait) for row in TABLE.values()} - {None} == {*values}, trait
+
+
+def test_the_newest_torch_has_every_operator_and_another_may_lack_some(monkeypatch):
+    if torch.__version__ >= "2.13":
+        assert set() == _table.ABSENT
+    monkeypatch.setattr(_table, "ABSENT", set())
+    before = {**TABLE}
+    _table._rows(TABLE[aten.add], "of_no_version")
+    assert {"of_no_version"} == _table.ABSENT
+    assert before == TABLE
+
+
+def test_an_operator_has_one_row():
+    with pytest.raises(AssertionError, match="two rows for add"):
+        _table._rows(TABLE[aten.mul], "add")
 
 
 def test_an_operator_without_a_sample_fails():

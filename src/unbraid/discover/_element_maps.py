@@ -19,14 +19,8 @@ from torch import SymInt, Tensor, fx
 from torch.fx.node import map_arg
 
 from unbraid.discover._dataflow import Dataflow
-from unbraid.graph import is_float, name_of, random, shape_only
+from unbraid.graph import Frozen, is_float, operator_of, random, shape_only
 
-# These take elements and change none.
-_TAKES = frozenset(
-    """slice select narrow split split_with_sizes unsafe_split chunk unbind tensor_split getitem diagonal unfold index
-    index_select repeat repeat_interleave tile""".split()
-)
-_SAME = frozenset("to _to_copy type_as detach alias clone contiguous lift_fresh_copy dropout feature_dropout".split())
 _LARGEST = 2**24  # elements to number; a larger tensor counts as read whole
 
 
@@ -112,7 +106,7 @@ class Elements:
 
     def _moves(self, node: fx.Node) -> bool:
         """Whether an operator moves elements alone, and those of its first operand."""
-        return node.op == "call_function" and bool(node.args) and (name_of(node) in _TAKES or shape_only(node))
+        return node.op == "call_function" and bool(node.args) and (operator_of(node).takes or shape_only(node))
 
     def _reached(self, node: fx.Node) -> bool:
         """Whether a node's elements were moved here from the tensor."""
@@ -145,7 +139,7 @@ class Elements:
     def _move(self, node: fx.Node) -> Any:
         source = node.args[0] if self._moves(node) else None
         numbers = self._numbers(source) if isinstance(source, fx.Node) and self._comes(source) else None
-        if numbers is None or name_of(node) in _SAME:
+        if numbers is None or _copies(node):
             return numbers
         try:
             return _called(node, [numbers, *map_arg(list(node.args[1:]), self._constant)])
@@ -170,11 +164,17 @@ class Elements:
 
 def unmoved(node: fx.Node) -> fx.Node:
     """The node whose values these are, before they were copied, cast or detached."""
-    while node.op == "call_function" and name_of(node) in _SAME and shape_only(node):
+    while node.op == "call_function" and _copies(node):
         source = node.args[0]
         assert isinstance(source, fx.Node)
         node = source
     return node
+
+
+def _copies(node: fx.Node) -> bool:
+    """Whether a node hands on its operand: a cast, a copy, dropout in eval mode."""
+    row = operator_of(node)
+    return (row.copies or row.freeze is Frozen.DROPOUT) and shape_only(node)
 
 
 def _called(node: fx.Node, args: list[Any]) -> Any:

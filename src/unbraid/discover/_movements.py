@@ -5,6 +5,7 @@
 - slice_scatter(h, f, 1, 0, 4)[:, 4:]        h[:, 4:]: what is read lies beside what was written
 """
 
+import operator
 from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any
@@ -17,7 +18,7 @@ from unbraid.discover._element_maps import Constant, Elements, traced_size
 from unbraid.discover._graph_writer import Writer
 from unbraid.discover._join import read_once
 from unbraid.discover._summands import summands
-from unbraid.graph import TABLE, Kind, callee, name_of
+from unbraid.graph import BOTH, TABLE, Kind, callee, name_of, operator_of
 
 aten = torch.ops.aten
 
@@ -34,8 +35,6 @@ _MOVES = {key for key, row in TABLE.items() if row.kind is Kind.MOVES} - {
     aten.view_as_complex,
     aten.adjoint,
 }
-_WRITES = frozenset({"slice_scatter", "select_scatter", "diagonal_scatter"})
-_READS = frozenset("slice select narrow diagonal split split_with_sizes unsafe_split chunk unbind tensor_split".split())
 
 
 def move_aside(flow: Dataflow, constant: Constant) -> bool:
@@ -55,12 +54,12 @@ def move_aside(flow: Dataflow, constant: Constant) -> bool:
 
 def _past_write(flow: Dataflow, node: fx.Node, constant: Constant) -> bool:
     """Read from what a tensor was before another part of it was written."""
-    pieces = name_of(node) == "getitem"
+    pieces = callee(node) is operator.getitem
     read = node.args[0] if pieces else node
-    if not isinstance(read, fx.Node) or name_of(read) not in _READS:
+    if not isinstance(read, fx.Node) or not operator_of(read).takes:
         return False
     write, moved = read.args[0], False
-    while isinstance(write, fx.Node) and name_of(write) in _WRITES:
+    while isinstance(write, fx.Node) and _writes(write):
         elements = Elements(flow, write, constant)
         before, whole = write.args[0], elements.numbers(write)
         numbers = elements.numbers(node)
@@ -78,6 +77,12 @@ def _past_write(flow: Dataflow, node: fx.Node, constant: Constant) -> bool:
             node.args = (before, *node.args[1:])
         write, moved = before, True
     return moved
+
+
+def _writes(node: fx.Node) -> bool:
+    """Whether a node writes its second operand into a part of the first, by constant places."""
+    row = operator_of(node)
+    return row.reader is not None and row.affine == BOTH
 
 
 def _unstacked(flow: Dataflow, node: fx.Node, constant: Constant) -> bool:

@@ -17,20 +17,9 @@ from unbraid.discover._fused import accumulates
 from unbraid.discover._graph_writer import Writer
 from unbraid.discover._join import Join, Term
 from unbraid.discover._summands import Operand
-from unbraid.graph import name_of, operator_of
+from unbraid.graph import callee, operator_of
 
 aten = torch.ops.aten
-
-# What writes a tensor into another's part, and what reads such a part, by the same further arguments.
-_READ_BY = {
-    "slice_scatter": "slice",
-    "select_scatter": "select",
-    "diagonal_scatter": "diagonal",
-    "index_put": "index",
-    "_index_put_impl": "index",
-    "masked_scatter": "masked_select",
-    "scatter": "gather",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +44,7 @@ class _Write:
 
     def arguments(self, base: fx.Node, source: fx.Node) -> tuple[Any, ...]:
         """The arguments that write another source into another base."""
-        if name_of(self.node) == "where":
+        if callee(self.node) is aten.where:
             return (*self.where, *((source, base) if self.place == 1 else (base, source)))
         return (base, *self.where[: self.place - 1], source, *self.where[self.place - 1 :])
 
@@ -86,7 +75,7 @@ class Written:
         return bool(self._done)
 
     def _write(self, node: fx.Node) -> _Write | None:
-        if node.op != "call_function" or name_of(node) not in _READ_BY or node.kwargs or len(node.args) < 2:
+        if node.op != "call_function" or operator_of(node).reader is None or node.kwargs or len(node.args) < 2:
             return None
         ((_, place),) = operator_of(node).affine  # in what is written into, and in what is written
         base, source = node.args[0], node.args[place]
@@ -98,7 +87,7 @@ class Written:
 
     def _choice(self, node: fx.Node) -> _Write | None:
         """where(mask, h + f(h), h) writes the sum into h."""
-        if node.op != "call_function" or name_of(node) != "where" or len(node.args) != 3:
+        if node.op != "call_function" or callee(node) is not aten.where or len(node.args) != 3:
             return None
         for place in (1, 2):
             base, source = node.args[3 - place], node.args[place]
@@ -113,7 +102,7 @@ class Written:
         before = self._done.get(write.base) or self._write(write.base)
         same = (
             before is not None
-            and name_of(write.node) != "where"
+            and callee(write.node) is not aten.where
             and before.target is write.target
             and before.where == write.where
         )
@@ -135,9 +124,9 @@ class Written:
     def _reads(self, write: _Write, elements: Elements, term: Term) -> bool:
         """Whether an operand is the part of the base in whose place something is written."""
         node = unmoved(_tensor(term))
-        if name_of(write.node) == "where":
+        if callee(write.node) is aten.where:
             return node is elements.whole
-        reads = name_of(node) == _READ_BY[name_of(write.node)] and unmoved(_tensor(node.args[0])) is elements.whole
+        reads = callee(node) is operator_of(write.node).reader and unmoved(_tensor(node.args[0])) is elements.whole
         if reads and _alike(node.args[1:], write.where):
             return True
         numbers = elements.numbers(node)

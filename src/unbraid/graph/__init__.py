@@ -6,7 +6,7 @@ It is immutable and does nothing by itself: `unbraid.walk` runs and differentiat
 from unbraid.graph._device import made_on, on_device
 from unbraid.graph._edits import Spared, coarsest, deleted, under_autocast, widened
 from unbraid.graph._modules import runnable
-from unbraid.graph._operator import EITHER, Attention, Frozen, Holds, Kind, Memory, Operator, Random
+from unbraid.graph._operator import BOTH, EITHER, Attention, Frozen, Holds, Kind, Memory, Operator, Random
 from unbraid.graph._operators import (
     Carrier,
     affine,
@@ -62,6 +62,7 @@ from unbraid.graph._types import (
 )
 
 __all__ = [
+    "BOTH",
     "EITHER",
     "SKIP",
     "TABLE",

@@ -7,10 +7,10 @@
 `graph/_table.py` has the rows, `graph/_operators.py` the questions that are asked of a node's row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 # Affine in some of the arguments, the others held. Each group names arguments by their places: all of one group may
 # carry data at once. A list of tensors is one argument. Products are affine in one factor alone: two attention scores
@@ -123,6 +123,9 @@ class Operator:
         holds: what must be held for it to be affine; None where it is so as it stands.
         shifts: the place of the argument that it adds to what it carries; None where it adds none.
         listed: the place of a list of factors, which are places of their own, counted from there.
+        copies: whether it hands on its operand as it is, in another type or layout at most.
+        takes: whether it takes elements of its first operand by their places: no zeros, none that their values choose.
+        reader: of an operator that writes a part of its first operand, the one that reads it by the same arguments.
         looks_up: whether each element is looked up at a place of its own: a table of relative positions for attention
             scores, not a stream.
         sizes_of: the place of the argument of which it reads sizes or type alone.
@@ -140,6 +143,9 @@ class Operator:
     holds: Holds | None = None
     shifts: int | None = None
     listed: int | None = None
+    copies: bool = False
+    takes: bool = False
+    reader: Callable[..., Any] | None = None
     looks_up: bool = False
     sizes_of: int | None = None
     sized: bool = False

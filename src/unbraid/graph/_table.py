@@ -30,16 +30,22 @@ from unbraid.graph._operator import (
 
 Key: TypeAlias = Callable[..., Any]
 
+aten = torch.ops.aten
+
 TABLE: dict[Key, Operator] = {}
 # Those of other libraries, by their whole name: they are registered once their library is imported.
 LATER: dict[str, Operator] = {}
+# Those that this version of torch lacks.
+ABSENT: set[str] = set()
 
 
-def _rows(row: Operator, names: str, *, of: Any = torch.ops.aten) -> None:
+def _rows(row: Operator, names: str, *, of: Any = aten) -> None:
     for name in names.split():
-        if hasattr(of, name):
-            key = getattr(of, name)
-            assert key not in TABLE, f"two rows for {name}"
+        key = getattr(of, name, None)
+        assert key not in TABLE, f"two rows for {name}"
+        if key is None:
+            ABSENT.add(name)
+        else:
             TABLE[key] = row
 
 
@@ -49,26 +55,35 @@ _moves = Operator(Kind.MOVES, FIRST, Frozen.LINEAR)
 _rows(
     _moves,
     """view reshape _unsafe_view flatten unflatten permute transpose t movedim moveaxis swapaxes swapdims numpy_T
-    squeeze unsqueeze expand broadcast_to contiguous clone alias lift_fresh_copy to _to_copy roll flip view_as_real
-    view_as_complex atleast_1d atleast_2d atleast_3d ravel resolve_conj resolve_neg mT fft_fftshift fft_ifftshift""",
+    squeeze unsqueeze expand broadcast_to roll flip view_as_real view_as_complex atleast_1d atleast_2d atleast_3d ravel
+    resolve_conj resolve_neg mT fft_fftshift fft_ifftshift""",
 )
-_rows(replace(_moves, sizes_of=1), "expand_as view_as reshape_as type_as")
+_rows(replace(_moves, sizes_of=1), "expand_as view_as reshape_as")
 _rows(replace(_moves, memory=Memory.READS_PLACES), "_reshape_alias")
-_rows(replace(_moves, freeze=Frozen.DETACH), "detach")
 # Of complex numbers they take the conjugate, too: the one thing that is computed here.
 _rows(_moves, "mH adjoint")
+_copies = replace(_moves, copies=True)
+_rows(_copies, "contiguous clone alias lift_fresh_copy to _to_copy")
+_rows(replace(_copies, sizes_of=1), "type_as")
+_rows(replace(_copies, freeze=Frozen.DETACH), "detach")
 
 # --- Movements that lose, repeat or join elements.
 
 _picks = Operator(Kind.PICKS, FIRST, Frozen.LINEAR)
+_takes = replace(_picks, takes=True)
+_rows(
+    _takes,
+    """slice select narrow split split_with_sizes unsafe_split chunk unbind tensor_split index index_select diagonal
+    unfold repeat_interleave""",
+)
+_rows(replace(_takes, sized=True), "repeat tile")
+_rows(replace(_takes, freeze=Frozen.RESULT), "getitem", of=operator)
 _rows(
     _picks,
-    """slice select narrow split split_with_sizes unsafe_split chunk unbind tensor_split index index_select
-    masked_select diagonal diag_embed unfold tril triu rot90 fliplr flipud repeat_interleave pixel_shuffle
-    pixel_unshuffle channel_shuffle reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d
-    replication_pad2d replication_pad3d max_unpool2d max_unpool3d""",
+    """masked_select diag_embed tril triu rot90 fliplr flipud pixel_shuffle pixel_unshuffle channel_shuffle
+    reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d
+    max_unpool2d max_unpool3d""",
 )
-_rows(replace(_picks, sized=True), "repeat tile")
 _rows(replace(_picks, looks_up=True), "gather take take_along_dim")
 _rows(replace(_picks, memory=Memory.READS_PLACES), "as_strided as_strided_copy")
 _rows(
@@ -77,15 +92,17 @@ _rows(
 )
 _rows(replace(_picks, shifts=3), "pad")
 _rows(replace(_picks, shifts=2), "constant_pad_nd")
-_rows(Operator(Kind.PICKS, BOTH, Frozen.LINEAR, shifts=0), "slice_scatter select_scatter diagonal_scatter")
-_rows(
-    Operator(Kind.PICKS, BOTH, Frozen.LINEAR, shifts=0, memory=Memory.READS_PLACES),
-    "as_strided_scatter",
-)
-_rows(Operator(Kind.PICKS, ((0, 2),), Frozen.LINEAR, shifts=0), "index_put _index_put_impl masked_scatter put")
-_rows(Operator(Kind.PICKS, ((0, 3),), Frozen.LINEAR, shifts=0), "index_copy scatter index_fill")
+_writes = replace(_picks, affine=BOTH, shifts=0)
+_rows(replace(_writes, reader=aten.slice), "slice_scatter")
+_rows(replace(_writes, reader=aten.select), "select_scatter")
+_rows(replace(_writes, reader=aten.diagonal), "diagonal_scatter")
+_rows(replace(_writes, memory=Memory.READS_PLACES), "as_strided_scatter")
+_rows(replace(_writes, affine=((0, 2),), reader=aten.index), "index_put _index_put_impl")
+_rows(replace(_writes, affine=((0, 2),), reader=aten.masked_select), "masked_scatter")
+_rows(replace(_writes, affine=((0, 2),)), "put")
+_rows(replace(_writes, affine=((0, 3),), reader=aten.gather), "scatter")
+_rows(replace(_writes, affine=((0, 3),)), "index_copy index_fill")
 _rows(Operator(Kind.PICKS, SECOND, Frozen.COPIED, sizes_of=0), "copy")
-_rows(replace(_picks, freeze=Frozen.RESULT), "getitem", of=operator)
 _rows(Operator(Kind.PICKS, sizes_of=0), "sym_size")
 
 # --- Element by element.
@@ -105,8 +122,8 @@ _rows(Operator(Kind.POINTWISE, FIRST, Frozen.FIRST_ALONE), "ldexp xlogy")
 _rows(
     _pointwise,
     """pow square sqrt exp exp2 expm1 log log2 log10 log1p abs sign sgn relu relu6 leaky_relu prelu elu selu celu gelu
-    silu mish sigmoid log_sigmoid hardsigmoid hardswish hardtanh tanh softplus softsign threshold hardshrink softshrink
-    tanhshrink erf erfc erfinv sin cos tan asin acos atan sinh cosh asinh acosh atanh clamp clamp_min clamp_max clip
+    silu mish sigmoid log_sigmoid hardsigmoid hardswish hardtanh tanh softplus threshold hardshrink softshrink
+    erf erfc erfinv sin cos tan asin acos atan sinh cosh asinh acosh atanh clamp clamp_min clamp_max clip
     fmod remainder floor ceil round trunc frac nan_to_num logit sinc threshold_backward floor_divide logaddexp atan2
     copysign hypot __or__ __and__ bitwise_and bitwise_or bitwise_not logical_not logical_and logical_or eq ne lt le gt
     ge isnan isinf special_i0 i0 special_i0e special_i1 special_i1e lgamma digamma special_erfcx special_ndtr
@@ -259,4 +276,4 @@ for _name in """
     hypot imag le lgamma log log10 log1p log2 lt maximum minimum mul ne neg pow real reciprocal remainder reshape round
     rsqrt sign sin sinh sqrt squeeze sub sum tan tanh transpose trunc var where
 """.split():
-    _rows(TABLE[getattr(torch.ops.aten, _name)], _name, of=torch.ops.prims)
+    _rows(TABLE[getattr(aten, _name)], _name, of=torch.ops.prims)
