@@ -716,6 +716,43 @@ def test_an_operator_without_a_rule_is_named(function, operator):
         frozen(function, TOKENS)
 
 
+IMAGES_MEAN = IMAGE.mean((0, 2, 3))
+ONES = torch.ones(4, dtype=F64)
+AT = torch.tensor([[2, 0, 1, 3, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("function", "data", "refusal"),
+    [
+        (
+            lambda x: torch.scatter(W, 0, AT, x[:1], reduce="multiply"),
+            X,
+            r"aten\.scatter\.reduce affine in these operands, with these options",
+        ),
+        (
+            lambda x: torch.segment_reduce(x, "max", lengths=torch.tensor([1, 1])),
+            X,
+            r"aten\.segment_reduce\.default affine in these operands, with these options",
+        ),
+        (
+            lambda x: F.batch_norm(IMAGE, IMAGES_MEAN, x[0].square() + 1, ONES, ONES),
+            W[:4, :4],
+            r"aten\.batch_norm\.default affine where its weight or bias is computed from data",
+        ),
+        (
+            lambda x: F.bilinear(X[:, :4], x[:, :4], x[:1, :1, None] * KERNEL[:, :, 0, 0].new_ones(1, 4, 4)),
+            X,
+            r"aten\.bilinear\.default affine where more than two of its factors are computed from data",
+        ),
+    ],
+    ids=["multiplied into", "largest of segments", "variance from data", "three factors"],
+)
+def test_what_is_not_affine_in_all_that_carries_data_is_refused(function, data, refusal):
+    """Each is equal at the input if it is left as it is, and no affine map: paths through it would have no sum."""
+    with pytest.raises(InexactError, match=refusal):
+        frozen(function, data.contiguous())
+
+
 def test_the_refusal_names_the_module():
     """Of two blocks the second has a branch that no rule covers."""
     strange = Does(lambda self, x: self.lin(x).cumprod(-1), lin=nn.Linear(6, 6))

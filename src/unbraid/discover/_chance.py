@@ -5,10 +5,9 @@ from torch import fx
 
 from unbraid.capture import where
 from unbraid.errors import ChanceError
-from unbraid.graph import Graph, Kind, drop_rate, in_training, name_of, operator_of, random, switched_off
+from unbraid.graph import Graph, Kind, Random, drop_rate, in_training, name_of, operator_of, random, switched_off
 
 _NOWHERE = "unknown file:0"  # a saved form keeps no lines of code
-_SWITCHED = ("dropout", "attention", "lstm", "gru", "rnn")  # they draw in train mode alone
 
 
 def refuse_stateful(graph: Graph, verb: str) -> None:
@@ -17,7 +16,7 @@ def refuse_stateful(graph: Graph, verb: str) -> None:
     Raises:
         ChanceError: with the operators, and what to do.
     """
-    if found := sorted({f"{title} ({reason})" for title, reason in _stateful(graph)}):
+    if found := sorted({f"{_title(node)} ({reason})" for node, reason in _stateful(graph)}):
         raise ChanceError(
             f"{verb}: what a block is worth would be mixed with chance, or with the other examples of its batch: the "
             f"graph holds {', '.join(found)}.\n"
@@ -27,28 +26,42 @@ def refuse_stateful(graph: Graph, verb: str) -> None:
 
 def drawn(graph: Graph) -> tuple[str, ...]:
     """The operators that draw random numbers, each with file and line, in order of execution."""
-    return tuple(dict.fromkeys(title for title, reason in _stateful(graph) if reason.startswith("random")))
+    return tuple(dict.fromkeys(map(_title, _drawing(graph))))
 
 
 def by_chance(graph: Graph) -> str:
     """What an error says of a sum that departs, where two runs of a graph differ; nothing where it draws no numbers."""
-    if not (found := drawn(graph)):
+    drawing = _drawing(graph)
+    if not drawing:
         return ""
-    switched = all(any(word in title for word in _SWITCHED) for title in found)
     remedy = "Let it take what it draws as an input"
-    if switched:
+    if all(map(_draws_in_training_alone, drawing)):
         remedy = "Trace it in eval mode; where it draws there, too, let it take what it draws as an input"
-    return f"\n  The model draws random numbers, so that no two runs are alike: {', '.join(found)}.\n  {remedy}."
+    return f"\n  The model draws random numbers, so that no two runs are alike: {', '.join(drawn(graph))}.\n  {remedy}."
 
 
-def _stateful(graph: Graph) -> Iterator[tuple[str, str]]:
-    """The operators, each with its place in the model's code, and why they are no function of one example."""
+def _drawing(graph: Graph) -> list[fx.Node]:
+    return [node for node, reason in _stateful(graph) if reason.startswith("random")]
+
+
+def _draws_in_training_alone(node: fx.Node) -> bool:
+    """Whether an operator draws where it is told so alone: dropout, attention, and what has an argument for it."""
+    return operator_of(node).random is Random.SWITCHED or in_training(node) is not None
+
+
+def _title(node: fx.Node) -> str:
+    """An operator with its place in the model's code."""
+    place = where(node)
+    return name_of(node) if place == _NOWHERE else f"{name_of(node)} at {place}"
+
+
+def _stateful(graph: Graph) -> Iterator[tuple[fx.Node, str]]:
+    """The operators that are no function of one example, and why."""
     for segment in graph.segments:
         if isinstance(segment.code, fx.GraphModule):
             for node in segment.code.graph.nodes:
                 if isinstance(node.target, torch._ops.OpOverload) and (reason := _reason(node)):
-                    place = where(node)
-                    yield (name_of(node) if place == _NOWHERE else f"{name_of(node)} at {place}"), reason
+                    yield node, reason
 
 
 def _reason(node: fx.Node) -> str | None:
