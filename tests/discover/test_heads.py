@@ -246,3 +246,37 @@ def test_branches_side_by_side_are_terms_by_branch():
     assert error(streamed.values[1:3].sum(0), attribute(form, x, target=1).values[1]) < 1e-12
     with pytest.raises(ValueError, match=r'unravel: by is "block", "branch" or "head"; \'heads\' came'):
         taken_by(form, "heads", "unravel")  # the hook that checks types in the tests refuses it sooner elsewhere
+
+
+class EndsIn(nn.Module):
+    """Attention of two heads without biases, after whose projection something affine is done."""
+
+    def __init__(self, end) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(8, 24, bias=False), nn.Linear(8, 8, bias=False)
+        self.end = end
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).view(*x.shape[:2], 3, 2, 4).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
+        return x + self.end(self.out(mixed))
+
+
+@pytest.mark.parametrize(
+    ("end", "parts"),
+    [
+        (lambda y: 1 - y, 3),
+        (lambda y: torch.where(torch.eye(8)[:5] > 0, y, 2.0), 3),
+        (lambda y: nn.functional.pad(y[:, 1:], (0, 0, 1, 0), value=3.0), 3),
+        (lambda y: y + 1, 3),
+        (lambda y: 2 * y, 2),
+    ],
+    ids=["1 - y", "where", "pad", "y + 1", "2 y"],
+)
+def test_what_the_end_adds_belongs_to_no_head(end, parts):
+    """Added by each head it would be added twice."""
+    x = normal(2, 5, 8)
+    model = nn.Sequential(EndsIn(end), nn.Linear(8, 3)).to(torch.float64).eval()
+    split = trace(model, x).split("heads")
+    assert [len(block.branches) for block in split.blocks] == [parts]
+    assert error(split(x), model(x)) < 1e-12
