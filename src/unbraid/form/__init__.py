@@ -4,7 +4,6 @@
 which every analysis takes.
 """
 
-from unbraid.form._aim import TARGET, explained
 from unbraid.form._assemble import assemble
 from unbraid.form._core import Form
 from unbraid.form._empty import refuse_empty_weights
@@ -12,6 +11,7 @@ from unbraid.form._form import ResidualForm
 from unbraid.form._gradients import gradient_error
 from unbraid.form._linearised import Linearised
 from unbraid.form._load import load
+from unbraid.form._target_segment import TARGET, explained
 from unbraid.form._trace import chain, trace
 from unbraid.form._verify import Verification
 

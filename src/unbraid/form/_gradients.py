@@ -24,10 +24,10 @@ from unbraid.capture import (
     mapped_tensors,
 )
 from unbraid.discover import drawn
-from unbraid.form._aim import explained
 from unbraid.form._core import Form
 from unbraid.form._gradient_error import GradientCheck, compared
 from unbraid.form._gradient_sources import Loss, NotAtHand, model_at_hand, of_the_form, of_the_model, projected
+from unbraid.form._target_segment import explained
 from unbraid.graph import widened
 from unbraid.results import Target, check_error, relative_error, tolerance
 

@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.form._aim import TARGET, aimed, explained, outputs_read
 from unbraid.form._form import ResidualForm
+from unbraid.form._target_segment import TARGET, append_target, explained, outputs_read
 from unbraid.freeze import freeze
 from unbraid.graph import Graph, State, subgraph
 from unbraid.results import Examples, Target, check_sum, examples
@@ -126,7 +126,7 @@ class Linearised:
         run_of = record(graph, state, given)
         live = run_of.values if live is None else live
         values = _valued(function, live) if values is None else values
-        tape, read = aimed(graph, run_of, function, values)
+        tape, read = append_target(graph, run_of, function, values)
         outputs = {stream: live[stream] for stream in read}
         return Linearised(form, given, graph, state, tape.graph, tape, values, outputs, frozen, begin)
 

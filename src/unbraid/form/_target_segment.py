@@ -18,7 +18,7 @@ TARGET = "the target"
 _NAMED = 5  # outputs that a message names
 
 
-def aimed(
+def append_target(
     graph: Graph, tape: Tape, function: Callable[[Mapping[str, Any]], Tensor], values: Tensor
 ) -> tuple[Tape, tuple[str, ...]]:
     """Lengthen a graph and a run of it by a target, which becomes its only output.
