@@ -429,7 +429,7 @@ def test_a_lost_constant_is_seen(monkeypatch):
 
 def test_a_gate_left_live_is_seen(monkeypatch):
     """True derivatives in place of held factors: values no longer sum to the target."""
-    from unbraid.form import _linearised
+    from unbraid.form import _target_segment
 
     _, x, form = made(chain(3))
     live = form.values(x, None, (form.output,))
@@ -438,7 +438,7 @@ def test_a_gate_left_live_is_seen(monkeypatch):
         seen(form.output, live[form.output])
         return graph, state
 
-    monkeypatch.setattr(_linearised, "freeze", left)
+    monkeypatch.setattr(_target_segment, "freeze", left)
     with pytest.raises(InexactError, match="they depart by"):
         value_spectrum(form, x, target=1)
     with pytest.raises(InexactError, match="must sum to the target"):

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from book_networks import LINEAR, Reader, batch, features, images, observed
 from networks import F64, Chain, Residual, error, lively, mlp, normal
 from unbraid.errors import InexactError
-from unbraid.form import _linearised, trace
+from unbraid.form import _target_segment, trace
 from unbraid.results import scalar
 from unbraid.unravel import attribute, unravel
 
@@ -151,7 +151,7 @@ def test_a_target_that_is_constant_is_refused():
 
 def test_the_check_sees_a_head_left_live(monkeypatch):
     """Leave the head's ReLU and norm as they are: the head at zero is not what the frozen head adds."""
-    monkeypatch.setattr(_linearised, "freeze", lambda graph, state, inputs, segments, seen: (graph, state))
+    monkeypatch.setattr(_target_segment, "freeze", lambda graph, state, inputs, segments, seen: (graph, state))
     network = lively(Reader())
     x = normal(3, 5, 6)
     with pytest.raises(InexactError, match="attribute: the contributions must sum to the target to 1e-10; they depart"):

@@ -17,7 +17,7 @@ A run may begin at a stream inside the form, as the head does at the end of the 
 measured with that stream at zero.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -26,13 +26,10 @@ import torch
 from torch import Tensor
 
 from unbraid.form._form import ResidualForm
-from unbraid.form._target_segment import TARGET, append_target, explained, outputs_read
-from unbraid.freeze import freeze
-from unbraid.graph import Graph, State, subgraph
+from unbraid.form._target_segment import TARGET, Function, append_target, explained, freeze_what_is_read
+from unbraid.graph import Graph, State
 from unbraid.results import Examples, Target, check_sum, examples
 from unbraid.walk import Cotangents, Lengths, Tape, constants, record, run, walk
-
-Function = Callable[[Mapping[str, Any]], Tensor]  # a target, of the values of a graph's outputs by stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +117,7 @@ class Linearised:
         """
         values = None if live is None else _valued(function, live)
         if frozen and state is None:
-            graph, state, seen = _frozen(graph, form.state, given, function, live)
+            graph, state, seen = freeze_what_is_read(graph, form.state, given, function, live)
             live = seen if live is None else live
         state = form.state if state is None else state
         run_of = record(graph, state, given)
@@ -205,26 +202,3 @@ class Linearised:
 def _valued(function: Function, outputs: Mapping[str, Any]) -> Tensor:
     with torch.no_grad():
         return function(outputs)
-
-
-def _frozen(
-    graph: Graph, state: State, given: Mapping[str, Any], function: Function, live: Mapping[str, Any] | None
-) -> tuple[Graph, State, dict[str, Any]]:
-    """The frozen graph, its state, and its outputs as the model computes them.
-
-    Of several outputs only those are frozen that the target reads: what a loss needs beside them may have no rule.
-    """
-    read = graph.outputs
-    if len(read) > 1:
-        if live is None:
-            with torch.no_grad():
-                live = run(graph, state, given)
-        read = outputs_read(graph, live, function)
-    needed = [segment.id for segment in subgraph(graph, read).segments]
-    seen = {stream: given[stream] for stream in graph.outputs if stream in given}
-
-    def keep(stream: str, value: Any) -> None:
-        if stream in graph.outputs:
-            seen[stream] = value
-
-    return *freeze(graph, state, given, needed, seen=keep), seen

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,17 +10,17 @@ from torch import Tensor
 from unbraid.capture import named_outputs
 from unbraid.errors import InexactError, TargetError
 from unbraid.form._core import Form
-from unbraid.graph import Graph, Segment, Stream
+from unbraid.freeze import freeze
+from unbraid.graph import Graph, Segment, State, Stream, subgraph
 from unbraid.results import Target, constant, target_of
-from unbraid.walk import Tape
+from unbraid.walk import Tape, run
 
+Function: TypeAlias = Callable[[Mapping[str, Any]], Tensor]  # a target, of the values of a graph's outputs by stream
 TARGET = "the target"
 _NAMED = 5  # outputs that a message names
 
 
-def append_target(
-    graph: Graph, tape: Tape, function: Callable[[Mapping[str, Any]], Tensor], values: Tensor
-) -> tuple[Tape, tuple[str, ...]]:
+def append_target(graph: Graph, tape: Tape, function: Function, values: Tensor) -> tuple[Tape, tuple[str, ...]]:
     """Lengthen a graph and a run of it by a target, which becomes its only output.
 
     Args:
@@ -64,24 +64,43 @@ def append_target(
     return longer, read
 
 
-def outputs_read(
-    graph: Graph, values: Mapping[str, Any], function: Callable[[Mapping[str, Any]], Tensor]
-) -> tuple[str, ...]:
-    """The outputs on which a target depends: what others need, a loss beside the scores, need not be frozen.
+def freeze_what_is_read(
+    graph: Graph, state: State, given: Mapping[str, Any], function: Function, live: Mapping[str, Any] | None
+) -> tuple[Graph, State, dict[str, Any]]:
+    """Freeze a graph as far as a target reads it: what other outputs need, such as a loss, may have no rule.
 
     Args:
-        graph: a graph, of the outputs.
-        values: their values.
-        function: the target as a function of them.
+        graph: the graph to freeze.
+        state: its parameters.
+        given: the values of its inputs.
+        function: the target as a function of the outputs' values by stream.
+        live: the outputs as the model computes them, where they are known.
+
+    Returns:
+        The frozen graph, its state, and its outputs as the model computes them in the run that it was frozen at.
 
     Raises:
-        TargetError: it depends on none, or does not fit.
+        TargetError: the target does not fit, or does not depend on what the model computes.
+        InexactError: an operator has no rule.
     """
-    return _graded(graph, values, function)[2]
+    read = graph.outputs
+    if len(read) > 1:
+        if live is None:
+            with torch.no_grad():
+                live = run(graph, state, given)
+        read = _graded(graph, live, function)[2]
+    needed = [segment.id for segment in subgraph(graph, read).segments]
+    seen = {stream: given[stream] for stream in graph.outputs if stream in given}
+
+    def keep(stream: str, value: Any) -> None:
+        if stream in graph.outputs:
+            seen[stream] = value
+
+    return *freeze(graph, state, given, needed, seen=keep), seen
 
 
 def _graded(
-    graph: Graph, values: Mapping[str, Any], function: Callable[[Mapping[str, Any]], Tensor]
+    graph: Graph, values: Mapping[str, Any], function: Function
 ) -> tuple[dict[str, Tensor], Tensor, tuple[str, ...]]:
     """Leaves at the outputs, the target as a function of them, and those that it depends on."""
     given = {stream: values[stream] for stream in graph.outputs}
@@ -125,7 +144,7 @@ def explained(form: Form, values: Mapping[str, Any], target: Target, returned: A
         raise TargetError(f"{error}\n  Of several outputs one is explained; output= names another: {others}.") from None
 
 
-def _code(function: Callable[[Mapping[str, Any]], Tensor], outputs: tuple[str, ...]) -> Callable[..., Tensor]:
+def _code(function: Function, outputs: tuple[str, ...]) -> Callable[..., Tensor]:
     def code(*values: Any) -> Tensor:
         return function(dict(zip(outputs, values, strict=True)))
 
