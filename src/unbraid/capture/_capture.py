@@ -1,3 +1,9 @@
+"""A model's computation as one graph of operators, by torch.export or, where that fails, by recording a run.
+
+A recorded run carries the decisions on which its way depends. The dispatch tracer writes down which values the model's
+own code read; a call at which they differ is refused, so that one recorded way is never taken for another.
+"""
+
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -178,10 +184,12 @@ def _exported(args: tuple[Any, ...], handed: Handed, program: ExportedProgram) -
 
 def _distinct(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The exporter takes one tensor given for two inputs for one input: each gets a copy of its own."""
-    return tuple(
-        tensor.clone() if any(tensor is other for other in tensors[:number]) else tensor
-        for number, tensor in enumerate(tensors)
-    )
+    seen: set[int] = set()
+    own = []
+    for tensor in tensors:
+        own.append(tensor.clone() if id(tensor) in seen else tensor)
+        seen.add(id(tensor))
+    return tuple(own)
 
 
 def _doubled(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

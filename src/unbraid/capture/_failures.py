@@ -47,14 +47,18 @@ def uncaptured(model: nn.Module, given: Any, reasons: Mapping[str, str]) -> Trac
         return TraceError(
             f"{type(model).__name__}: its computation could not be captured as a graph. {cause}", reasons=dict(reasons)
         )
-    advice = [text for sign, text in _ADVICE.items() if any(sign in reason for reason in told)]
+    every = "\n".join(told)
+    advice = [text for sign, text in _ADVICE.items() if sign in every]
     if "dispatch" in reasons:
         advice = [text for text in advice if "dispatch" not in text]
     elif not any("dispatch" in text for text in advice):
         advice.append(_DISPATCH)
     tried = [f"  Try: {text}" for text in dict.fromkeys(advice)]
     # Both exports mostly fail alike; the reason is then said once.
-    said = [f"  {' and '.join(t for t, r in reasons.items() if r == reason)}: {reason}" for reason in told]
+    tracers: dict[str, list[str]] = {reason: [] for reason in told}
+    for tracer, reason in reasons.items():
+        tracers[reason].append(tracer)
+    said = [f"  {' and '.join(failed)}: {reason}" for reason, failed in tracers.items()]
     return TraceError(
         "\n".join([f"{type(model).__name__}: its computation could not be captured as a graph.", *tried, *said]),
         reasons=dict(reasons),

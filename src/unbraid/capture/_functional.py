@@ -1,3 +1,9 @@
+"""The exported graph without side effects.
+
+In-place operators on tensors that nothing else shows are replaced by their functional twins; only where views are
+involved does torch's functionalisation trace the model once more.
+"""
+
 import re
 from typing import Any
 
@@ -55,7 +61,9 @@ def tidy(graph: fx.Graph) -> None:
 
 def _decomposed(program: ExportedProgram) -> ExportedProgram:
     bodies = [module for module in program.graph_module.modules() if isinstance(module, fx.GraphModule)]
-    written = {node.name: node.meta for body in bodies for node in body.graph.nodes}
+    written: dict[str, dict[str, Any]] = {}
+    for body in bodies:
+        written |= {node.name: node.meta for node in body.graph.nodes}
     for body in bodies:
         _detach_what_leaves_regions(body)
     with unwarned(".*LeafSpec"):  # torch copies its own tree specs in a way that it has deprecated itself

@@ -1,8 +1,13 @@
-"""Models without memory for weights: made without them, and traced without them."""
+"""Models without memory for weights: made without them, and traced without them.
+
+`device="meta"` traces a copy whose tensors are on meta, made by handing `deepcopy` the empty tensors beforehand, so
+that nothing is copied; the form keeps the model's own buffers, for no file may have them.
+"""
 
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -61,7 +66,8 @@ def _empty(tensor: Tensor) -> Any:
 
 def _held(model: nn.Module) -> list[Tensor]:
     """Parameters, buffers, and tensors that are plain attributes."""
-    plain = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    attributes = chain.from_iterable(vars(module).values() for module in model.modules())
+    plain = [value for value in attributes if isinstance(value, Tensor)]
     return [*(tensor for _, tensor in tensors_of(model)), *plain]
 
 

@@ -19,7 +19,12 @@ def scopes(node: fx.Node) -> list[Path]:
     Some tracers mark a module's second call by "@1"; the path is that of the module.
     """
     stack = node.meta.get("nn_module_stack") or {}
-    return [tuple(_CALL.sub("", part) for part in path.split(".") if part) for path, _ in stack.values()]
+    return [_path(name) for name, _ in stack.values()]
+
+
+def _path(name: str) -> Path:
+    """A module's name as a path, without the marks of calls."""
+    return tuple(_CALL.sub("", part) for part in name.split(".") if part)
 
 
 def scope(node: fx.Node) -> Path:

@@ -211,8 +211,12 @@ def _with_generator(func: torch._ops.OpOverload) -> Any:
 
 
 def _alike(overload: torch._ops.OpOverload, func: torch._ops.OpOverload) -> bool:
-    types = [{a.name: str(a.type) for a in one._schema.arguments if a.name != "generator"} for one in (overload, func)]
-    return types[0] == types[1]
+    return _types(overload) == _types(func)
+
+
+def _types(overload: torch._ops.OpOverload) -> dict[str, str]:
+    """The types of an operator's arguments but the generator."""
+    return {a.name: str(a.type) for a in overload._schema.arguments if a.name != "generator"}
 
 
 @cache

@@ -1,3 +1,9 @@
+"""How a call of a form is matched with the inputs of its graph, as the model's own signature would.
+
+Each input is known by its place among the arguments, its sizes, and its type. A size is a number, or a name that all
+inputs of one size share, such as "batch". Decisions are what the recorded run read of its inputs' values.
+"""
+
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -108,9 +114,7 @@ class Signature:
         """The keyword arguments with the traced constants that are left out: a model's own default may be another."""
         given = {*self.forward[: len(args)], *kwargs}
         left = {name: value for name, value in self.inputs.items() if name not in given and name.isidentifier()}
-        constants = {
-            name: value for name, value in left.items() if not any(isinstance(x, TensorSpec) for x in leaves_of(value))
-        }
+        constants = {name: value for name, value in left.items() if not _has_tensors(value)}
         return {**kwargs, **constants}
 
     def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -262,3 +266,8 @@ def _checked(name: str, expected: TensorSpec, arrived: Any, signature: Signature
             shapes={"came": tuple(arrived.shape)},
         )
     return arrived
+
+
+def _has_tensors(value: Any) -> bool:
+    """Whether any leaf of a traced argument was a tensor."""
+    return any(isinstance(leaf, Expected) for leaf in leaves_of(value))

@@ -16,6 +16,7 @@ import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 from types import CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
@@ -187,8 +188,9 @@ class Held:
 
     def _methods(self) -> list[FunctionType]:
         """The functions of classes whose names some code mentions."""
-        own = [value for kind in self._classes for name, value in vars(kind).items() if name in self._names]
-        return [value for value in own if isinstance(value, FunctionType) and id(value) not in self._seen]
+        own = chain.from_iterable(vars(kind).items() for kind in self._classes)
+        named = [value for name, value in own if name in self._names]
+        return [value for value in named if isinstance(value, FunctionType) and id(value) not in self._seen]
 
     def _function(self, function: FunctionType) -> None:
         if not _of_the_user(function):

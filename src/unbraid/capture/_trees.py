@@ -167,7 +167,7 @@ def _an_item(tree: Any, name: str) -> bool:
 
 
 def _attributes(tree: Any) -> dict[str, Any]:
-    slots = {name for kind in type(tree).__mro__ for name in _slots(kind)}
+    slots = set[str]().union(*map(_slots, type(tree).__mro__))
     return {**{name: getattr(tree, name) for name in slots if hasattr(tree, name)}, **getattr(tree, "__dict__", {})}
 
 

@@ -36,7 +36,8 @@ def untouched(model: nn.Module, *more: Any) -> Iterator[Aside]:
     held = Held([model, registered, more])
     aside = Aside(held.tensors)
     # The exporter, below which no mode sees anything, writes into tensors that it takes for constants.
-    known = {id(tensor) for tensor in (*registered, *(tensor.grad for tensor in registered if tensor.is_leaf))}
+    gradients = [tensor.grad for tensor in registered if tensor.is_leaf]
+    known = set(map(id, (*registered, *gradients)))
     for tensor in held.tensors:
         if id(tensor) not in known:
             aside.save(tensor)

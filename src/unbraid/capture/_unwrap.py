@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from itertools import chain
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ def bare(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
             raise TraceError(
                 f"{type(model).__name__}: {name!r} has parameters without sizes as yet: run the model once."
             )
-    tensors = [tensor for module in model.modules() for tensor in _own(module)]
+    tensors = list(chain.from_iterable(map(_own, model.modules())))
     if any(tensor.is_inference() for tensor in tensors):
         notes.append("tensors made in torch.inference_mode have no gradient; the form has others, on their memory.")
         memo: dict[int, Any] = {id(tensor): ordinary(tensor) for tensor in tensors}

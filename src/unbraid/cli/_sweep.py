@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -108,9 +108,10 @@ def _train(grid: "Grid", examples: "Dataset", store: "ResumeFile | None", togeth
     from unbraid.ranks import Row, Share, alone, from_first, in_order, world
 
     stacks = grid.stacks(together)
-    missing = iter(from_first(lambda: [_missing(store, run) for run in chain.from_iterable(stacks)]))
-    stacks = [[run for run in stack if next(missing)] for stack in stacks]
-    stacks = list(filter(None, stacks))
+    runs = list(chain.from_iterable(stacks))
+    missing = from_first(lambda: [_missing(store, run) for run in runs])
+    left = set(compress(runs, missing))
+    stacks = [mine for stack in stacks if (mine := list(filter(left.__contains__, stack)))]
     one = world().size == 1
     with progress(sum(setting.epochs for setting, _ in chain.from_iterable(stacks))) as step:
 

@@ -120,8 +120,8 @@ def anatomy(flow: Dataflow, found: tuple[BlockNodes, ...]) -> Anatomy:
 
 def regions(flow: Dataflow, blocks: tuple[BlockNodes, ...]) -> dict[BranchIndex, list[fx.Node]]:
     """The nodes between the fork and each operand of each block."""
-    return {
-        (number, operand): flow.region(block.fork, end)
-        for number, block in enumerate(blocks)
-        for operand, end in block.operands
-    }
+    found = {}
+    for number, block in enumerate(blocks):
+        for operand, end in block.operands:
+            found[number, operand] = flow.region(block.fork, end)
+    return found

@@ -1,3 +1,5 @@
+"""One residual block, as a form shows it: its name, its skip and branches, and the line of code that adds them."""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias

@@ -62,14 +62,15 @@ class Names:
 
     def all(self) -> list[tuple[str, tuple[str, ...]]]:
         """For each block its name, which no other block has, and those of its branches, which differ."""
-        branches = [
-            [[printable(name) for name in names] for names in self._of_branches(number)]
-            for number in range(len(self.blocks))
-        ]
+        branches = [self._printable_branches(number) for number in range(len(self.blocks))]
         running = sorted(range(len(self.blocks)), key=lambda number: self.flow.order[self.blocks[number].add])
         names = told_apart([self._of_block(number, branches[number]) for number in running])
         own = dict(zip(running, names, strict=True))
         return [(own[number], self._together(own[number], choices)) for number, choices in enumerate(branches)]
+
+    def _printable_branches(self, number: int) -> list[list[str]]:
+        """The names that each branch of a block may have, best first."""
+        return [list(map(printable, names)) for names in self._of_branches(number)]
 
     @staticmethod
     def _together(block: str, branches: list[list[str]]) -> tuple[str, ...]:
@@ -131,17 +132,19 @@ class Names:
     @cached_property
     def _around(self) -> list[Path]:
         """For each block the innermost module that ran its sum and what makes its branches."""
-        return [
-            common([home, *(maker.last[-1] for maker in makers if maker.last)])
-            for home, makers in zip(self._homes, self._makers, strict=True)
-        ]
+        around = []
+        for home, makers in zip(self._homes, self._makers, strict=True):
+            last = [maker.last[-1] for maker in makers if maker.last]
+            around.append(common([home, *last]))
+        return around
 
     @cached_property
     def _makers(self) -> list[tuple[_Maker, ...]]:
-        return [
-            tuple(self._maker(self.regions[number, j] or [branch]) for j, branch in enumerate(block.branches))
-            for number, block in enumerate(self.blocks)
-        ]
+        found = []
+        for number, block in enumerate(self.blocks):
+            regions = [self.regions[number, j] or [branch] for j, branch in enumerate(block.branches)]
+            found.append(tuple(map(self._maker, regions)))
+        return found
 
     def _maker(self, nodes: Sequence[fx.Node]) -> _Maker:
         """By the nodes with matrices of weights, not by the norm before them; or by those that mix; or by the last."""

@@ -25,8 +25,12 @@ def parameters(
         learned: which names of the state are parameters.
         tied: groups of names of one tensor, which counts once in a block.
     """
-    one_name = {name: group[0] for group in tied for name in group}
-    makers = {stream: step for step in graph.segments for stream in makes(step)}
+    one_name: dict[str, str] = {}
+    for group in tied:
+        one_name |= dict.fromkeys(group, group[0])
+    makers: dict[str, Segment] = {}
+    for step in graph.segments:
+        makers |= dict.fromkeys(makes(step), step)
     found: dict[int, set[str]] = {add.block: set() for add in graph.adds}
     for segment in graph.segments:
         block = segment.block

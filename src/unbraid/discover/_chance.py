@@ -1,3 +1,5 @@
+"""Operators whose result depends on chance, or on the other examples of a batch."""
+
 from collections.abc import Iterator
 
 import torch

@@ -1,3 +1,18 @@
+"""Cut a graph of operators at the blocks' operands and sums.
+
+x → conv → relu → conv → add(x, ·) → relu → ...: cuts at x, at the second convolution's result, at the sum, and at what
+the output needs. Each operator belongs to the one cut for which it is computed; what serves several cuts becomes a cut:
+
+    segment "branch"   conv, relu, conv     from x to the operand
+    add                x + operand
+    segment "trunk"    relu                 from the sum to the next fork
+
+The tensors that are cuts are the *roots*, and the piece that serves one is its *cone* (in logic synthesis, a
+fanout-free cone). One backward pass finds all cones, nothing is computed twice, and no rule about modules is needed.
+Inputs that a segment reads for their sizes alone are marked as measured: they would otherwise count as data, and paths
+that do not exist would be counted.
+"""
+
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -47,7 +62,9 @@ class _Cutter:
         by_name = {node.name: node for node in capture.graph.nodes}
         self.outputs = [by_name[stream] for stream in capture.signature.streams()]
         forks_and_ends = [b.fork for b in anatomy.blocks] + list(anatomy.ends.values())
-        operands = [node for block in anatomy.blocks for _, node in block.operands]
+        operands: list[fx.Node] = []
+        for block in anatomy.blocks:
+            operands += [node for _, node in block.operands]
         self.roots = {*self.adds, *forks_and_ends, *operands, *self.outputs, *self.flow.sources, *self.given}
         self.cones: dict[fx.Node, _Cone] = {}
 
@@ -112,8 +129,8 @@ class _Cutter:
                     waiting.append(argument)
                 elif argument not in inside:
                     cone.inputs[argument] = None
-        read = {argument for node in cone.nodes for argument in values_read(node)}
-        missing = {tensor for size in waiting for tensor in self._size_from(size, cone, inside)}
+        read = set[fx.Node]().union(*map(values_read, cone.nodes))
+        missing = set[fx.Node]().union(*(self._size_from(size, cone, inside) for size in waiting))
         cone.size_only = cone.inputs.keys() - read
         return missing
 
@@ -149,7 +166,7 @@ class _Cutter:
         streams = {node.name: _stream(node) for node in self.capture.graph.nodes if node in self.roots}
         outputs = tuple(dict.fromkeys(node.name for node in self.outputs))
         steps = needed(tuple(self._steps()), outputs)
-        read = {stream for step in steps for stream in _touched(step)} | set(outputs)
+        read = set(outputs).union(*map(_touched, steps))
         inputs = tuple(node.name for node in self.given)
         kept = {name: stream for name, stream in streams.items() if name in read or name in inputs}
         return Graph(kept, steps, inputs, self._sources(kept, steps), outputs)

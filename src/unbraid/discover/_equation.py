@@ -1,6 +1,8 @@
+"""Equations 11.5 and 11.6 of Prince (2023) for a form's blocks, as text and as LaTeX."""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import chain, combinations, pairwise
 
 from unbraid.discover._block import Block
 
@@ -85,7 +87,7 @@ def _derivative(count: int, notation: _Notation) -> str:
     groups = [notation.identity]
     for last in range(2, count + 1):
         between = range(2, last)
-        ways = [way for size in range(len(between) + 1) for way in combinations(between, size)]
+        ways = chain.from_iterable(combinations(between, size) for size in range(len(between) + 1))
         terms = [_along((1, *way, last), notation) for way in ways]
         groups.append(terms[0] if len(terms) == 1 else f"({' + '.join(terms)})")
     return f"{_left(notation)} = {' + '.join(groups)}"

@@ -17,7 +17,7 @@ A block's node must hold the plain sum of its operands: where the model has no s
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 
 from torch import fx
 
@@ -80,7 +80,8 @@ def find(flow: Dataflow, constant: Constant = no_constant) -> SearchResult:
             finder.visit(join)
     flow = _tidied(flow)
     crossed = dict.fromkeys(crossing(flow, finder.blocks.values()))
-    refusals = [Refusal(line, CROSSING) for add in crossed for line in finder.lines[add]]
+    crossed_lines = chain.from_iterable(map(finder.lines.__getitem__, crossed))
+    refusals = [Refusal(line, CROSSING) for line in crossed_lines]
     blocks = tuple(block for add, block in finder.blocks.items() if add not in crossed)
     return SearchResult(blocks, (*finder.refusals, *refusals), flow)
 
@@ -159,7 +160,7 @@ class _Finder:
                 continue
             way = way_up(self.flow, _tensor(term), held=held)
             ways[term] = [step for step in way if step.strength <= weakest]
-        marked = dict.fromkeys(step.node for way in ways.values() for step in way)
+        marked = dict.fromkeys(step.node for step in chain.from_iterable(ways.values()))
         above = met(self.flow, [_tensor(term) for term in operands], marked, self.blocks)
         candidates = []
         for skip, way in ways.items():

@@ -62,7 +62,7 @@ def _piece(
     streams = dict(zip(placeholders, segment.inputs, strict=False))
     params = dict(zip(placeholders[len(segment.inputs) :], segment.params, strict=True))
     body = _body(segment, heads, what)
-    used = {argument for node in body for argument in node.all_input_nodes}
+    used = set[fx.Node]().union(*(node.all_input_nodes for node in body))
     inputs, size_only = [node for node in streams if node in used], set(segment.size_only)
     merged = less_node = None
     if reads_from is not None:

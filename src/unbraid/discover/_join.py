@@ -10,6 +10,7 @@ just those operands that make up a block, it serves, and nothing is computed in 
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 from torch import fx
 
@@ -73,7 +74,7 @@ class Join:
 
     def meeting(self, term: Term, others: Collection[Term]) -> fx.Node:
         """The innermost addition of the model that adds a term and one of others."""
-        places = {place for other in others for place in other.places}
+        places = set[int]().union(*(other.places for other in others))
         met = self.head
         for node, added in self.sums:
             below = frozenset().union(*added)
@@ -83,7 +84,7 @@ class Join:
 
     def holder(self, terms: Collection[Term], unit: float) -> fx.Node | None:
         """The node of the model that holds the sum of these terms, each divided by `unit`."""
-        places = sorted(place for term in terms for place in term.places)
+        places = sorted(chain.from_iterable(term.places for term in terms))
         for part in self._parts:
             fits = (part.first, part.last) == (places[0], places[-1]) and len(places) == part.last - part.first + 1
             if fits and isinstance(part.node, fx.Node) and math.isclose(part.factor, unit):

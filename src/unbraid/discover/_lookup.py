@@ -7,6 +7,7 @@ this form or of one derived from it. A branch is a pair (block, branch), or has 
 import difflib
 import operator
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, NoReturn, SupportsIndex, TypeAlias
 
 from unbraid.discover._block import Block, every_block
@@ -87,12 +88,14 @@ def removal_of(top: Sequence[Block], part: BranchLike, call: str) -> Removal:
         return block, branch_of(top, block, part[1], call)
     blocks = every_block(top)
     if isinstance(part, str) and all(block.name != part for block in blocks):
-        own = [(block.index, j) for block in blocks for j, name in enumerate(block.branches) if name == part]
+        own: list[tuple[int, int]] = []
+        for candidate in blocks:
+            own += [(candidate.index, j) for j, name in enumerate(candidate.branches) if name == part]
         if len(own) == 1:
             return own[0]
         if own:
             raise IndexError(f"{call}: {len(own)} branches have the name {part!r}; give one as (block, branch): {own}.")
-        branches = (name for block in blocks if len(block.branches) > 1 for name in block.branches)
+        branches = chain.from_iterable(block.branches for block in blocks if len(block.branches) > 1)
         _unknown(top, part, call, [*(block.name for block in blocks), *branches])
     return index_of(top, part, call)
 

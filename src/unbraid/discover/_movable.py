@@ -1,3 +1,5 @@
+"""What moves when a block moves: its unit, from its fork to the next."""
+
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 

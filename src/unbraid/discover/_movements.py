@@ -137,8 +137,13 @@ def _parts(joined: fx.Node, whole: Tensor) -> list[Tensor]:
 
 def _order(found: list[Tensor], parts: list[Tensor]) -> list[int]:
     """Which part each of those found is; nothing if one is none."""
-    order = [next((k for k, part in enumerate(parts) if torch.equal(part, one)), -1) for one in found]
+    order = [_number_of(one, parts) for one in found]
     return order if sorted(order) == list(range(len(parts))) else []
+
+
+def _number_of(one: Tensor, parts: list[Tensor]) -> int:
+    """The number of the part that equals a tensor; −1 if none does."""
+    return next((number for number, part in enumerate(parts) if torch.equal(part, one)), -1)
 
 
 def _reshaped(writer: Writer, tensor: fx.Node, like: fx.Node) -> fx.Node | None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, product
 
 from torch import fx
 
@@ -59,8 +60,7 @@ class Regrouping:
     def block(self, group: Group) -> BlockNodes:
         """Make a block of a group, and one operand of the block."""
         constants = self._shared_out(group)
-        members = [*group.operands]
-        members += [constant for several in constants.values() for constant in several]
+        members = [*group.operands, *chain.from_iterable(constants.values())]
         total = self.join.holder(members, group.unit)
         if total is None and len(members) == len(self.terms) and math.isclose(group.unit, 1):
             total = self.join.head
@@ -73,7 +73,7 @@ class Regrouping:
             # It stands for the addition in which skip and branch meet, not for one that adds a bias, or another trunk.
             meeting = self.join.meeting(group.skip, group.branches).meta
             total.meta.update({name: meeting[name] for name in ("stack_trace", "nn_module_stack") if name in meeting})
-        places = frozenset(place for term in members for place in term.places)
+        places = frozenset[int]().union(*(term.places for term in members))
         self.terms = [term for term in self.terms if term not in members] + [Term(total, group.unit, places)]
         return BlockNodes(group.fork, total, skip, tuple(branches), group.kind)
 
@@ -95,9 +95,11 @@ class Regrouping:
 
     def meetings(self, terms: Sequence[Term]) -> Iterator[fx.Node]:
         """The additions of the model in which some operands meet, from the innermost on; a sum of n is n − 1."""
-        home = {place: term for term in terms for place in term.places}
+        home: dict[int, Term] = {}
+        for term in terms:
+            home |= dict.fromkeys(term.places, term)
         for node, added in reversed([*self.join.sums]):
-            met = {home[place] for places in added for place in places if place in home}
+            met = {home[place] for place in chain.from_iterable(added) if place in home}
             if len(met) > 1:
                 yield from [node] * (len(met) - 1)
                 first = met.pop()  # from here on they are one
@@ -141,7 +143,7 @@ class Regrouping:
 
 
 def _distance(one: Term, other: Term) -> int:
-    return min(abs(a - b) for a in one.places for b in other.places)
+    return min(abs(a - b) for a, b in product(one.places, other.places))
 
 
 def _adds(total: fx.Node, operands: set[fx.Node]) -> bool:

@@ -1,7 +1,13 @@
+"""The blocks of a form in another order.
+
+Streams keep their places and blocks move. A block's unit is fork to next fork, transitions included; what reads the
+trunk between two blocks still reads that position.
+"""
+
 import operator
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from unbraid.discover._block import Block
 from unbraid.discover._lookup import BlockLike, index_of
@@ -72,7 +78,9 @@ def _reordered(graph: Graph, trunks: Sequence[Sequence[Unit]], blocks: Sequence[
     lists: list[list[Step]] = [[step] for step in graph.steps]
     streams = dict(graph.streams)
     position = {block.index: number for number, block in enumerate(blocks)}
-    on = {unit.block.index: (trunk, unit) for trunk in trunks for unit in trunk}
+    on: dict[int, tuple[Sequence[Unit], Unit]] = {}
+    for trunk in trunks:
+        on |= {unit.block.index: (trunk, unit) for unit in trunk}
     for trunk in trunks:
         moved = []
         for here in trunk:
@@ -92,7 +100,7 @@ def _reordered(graph: Graph, trunks: Sequence[Sequence[Unit]], blocks: Sequence[
     for number, block in enumerate(blocks):
         if block.index in gone and blocks[order[number]].index not in gone:
             raise _elsewhere(blocks[order[number]], block)
-    return replace(graph, streams=streams, steps=_sorted(graph, [step for steps in lists for step in steps]))
+    return replace(graph, streams=streams, steps=_sorted(graph, list(chain.from_iterable(lists))))
 
 
 def _check_shapes(graph: Graph, trunk: Sequence[Unit], moved: Sequence[Unit]) -> None:
@@ -116,15 +124,20 @@ def _misfit(
     also: str,
     differs: tuple[int | str, ...],
 ) -> ShapeError:
-    shapes = {f"block {one.block.index}": shape, f"block {other.block.index}": differs}
+    shapes = {f"block {one.block.index}": _fixed(shape), f"block {other.block.index}": _fixed(differs)}
     return ShapeError(
         f"reorder: {what}, as their shapes disagree.\n"
         f"  block {one.block.index} {does} {list(shape)}\n"
         f"  block {other.block.index} {also} {list(differs)}\n"
         "  Exchange blocks of one shape.",
         block=str(other.block.index),
-        shapes={name: tuple(size for size in sizes if isinstance(size, int)) for name, sizes in shapes.items()},
+        shapes=shapes,
     )
+
+
+def _fixed(shape: tuple[int | str, ...]) -> tuple[int, ...]:
+    """The sizes that are numbers."""
+    return tuple(size for size in shape if isinstance(size, int))
 
 
 def _elsewhere(block: Block, place: Block) -> ValueError:

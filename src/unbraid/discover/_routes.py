@@ -79,4 +79,8 @@ def _met(
         below[node] = 0
         for read in values_read(node):
             below[node] |= below.get(read, 0) | (bits.get(read, 0) if read in above else 0)
-    return {end: {node for node, bit in bits.items() if below[end] & bit} for end in ends}
+
+    def marked_above(end: fx.Node) -> set[fx.Node]:
+        return {node for node, bit in bits.items() if below[end] & bit}
+
+    return {end: marked_above(end) for end in ends}

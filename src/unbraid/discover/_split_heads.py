@@ -5,17 +5,22 @@
 The heads are found in the data flow: the result of an attention product, of shape [..., heads, width], is merged to
 [..., heads·width], and what follows up to the addition is affine. Then head i is that affine end applied to the merged
 tensor with all other heads at zero, less its constant; the constant is a branch of its own, which no path passes.
+A norm after the projection (Gemma 2's) is no sum over heads, and is refused with that reason.
+
+Heads are found in the data flow and cut in the graph, so that every analysis sees a block with more branches, and none
+knows about attention.
 """
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Literal, TypeAlias
 
 from unbraid.discover._attention_heads import Heads, heads_of
 from unbraid.discover._block import Block
 from unbraid.discover._head_segments import parted
-from unbraid.graph import Add, Graph, Segment, Step, makes, reads
+from unbraid.graph import Add, Graph, Segment, Step, reads
 
 # Into what branches are split: their attention heads, or nothing further.
 Split: TypeAlias = Literal["heads"] | None
@@ -38,10 +43,11 @@ def by_heads(graph: Graph, blocks: tuple[Block, ...]) -> tuple[Graph, tuple[Bloc
     for step in graph.steps:
         if isinstance(step, Add):
             operands = (parts.get(stream, (stream,)) if stream else (stream,) for stream in step.branches)
-            steps.append(replace(step, branches=tuple(stream for some in operands for stream in some), order=()))
+            steps.append(replace(step, branches=tuple(chain.from_iterable(operands)), order=()))
         else:
             steps += made[step.id].segments if step.id in made else [_moved(step, numbers)]
-    streams = dict(graph.streams) | {stream.id: stream for some in made.values() for stream in some.streams}
+    new_streams = chain.from_iterable(some.streams for some in made.values())
+    streams = dict(graph.streams) | {stream.id: stream for stream in new_streams}
     branches = {add.block: add.branches for add in graph.adds}
     divided = replace(graph, steps=tuple(steps), streams=streams)
     return divided, tuple(_named(block, branches, parts, numbers) for block in blocks)
@@ -49,14 +55,13 @@ def by_heads(graph: Graph, blocks: tuple[Block, ...]) -> tuple[Graph, tuple[Bloc
 
 def _search(graph: Graph, blocks: tuple[Block, ...]) -> tuple[list[tuple[Segment, Heads]], Counter[str]]:
     """The segments of the branches that can be parted, and why the others cannot."""
-    maker = {stream: step for step in graph.steps for stream in makes(step)}
-    readers = Counter(stream for step in graph.steps for stream in reads(step)) + Counter(graph.outputs)
+    readers = Counter(chain.from_iterable(map(reads, graph.steps))) + Counter(graph.outputs)
     holding = {block.parent for block in _all(blocks)}
     found: list[tuple[Segment, Heads]] = []
     reasons: Counter[str] = Counter()
     for add in graph.adds:
         for number, stream in enumerate(add.branches):
-            segment = maker.get(stream) if stream is not None else None
+            segment = graph.makers.get(stream) if stream is not None else None
             if stream is None or not isinstance(segment, Segment):
                 continue
             heads = heads_of(graph, segment, readers[stream], (add.block, number) in holding)
@@ -99,4 +104,7 @@ def _named(
 
 
 def _all(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
-    return tuple(found for block in blocks for found in (block, *_all(block.nested)))
+    found: list[Block] = []
+    for block in blocks:
+        found += [block, *_all(block.nested)]
+    return tuple(found)

@@ -68,9 +68,7 @@ def _form(
     last = parts.last(next(node for node in captured.graph.nodes if node.name == carried))
     end = parts.ends[max(parts.top_level) if last is None else last]
     learned = parameters(graph, parts.parents, {captured.names[name] for name in parts.flow.learned}, tied(model))
-    operands = tuple(
-        (b.skip.name if b.skip else None, tuple(f.name for f in b.branches), b.add.name) for b in parts.blocks
-    )
+    operands = tuple(map(_operands, parts.blocks))
     return ResidualForm(
         graph=graph,
         blocks=tuple(_block(captured, parts, number, called, learned) for number in parts.top_level),
@@ -146,12 +144,19 @@ def _not_residual(title: str, refusals: tuple[Refusal, ...]) -> NotResidualError
     )
 
 
+def _operands(block: BlockNodes) -> tuple[str | None, tuple[str, ...], str]:
+    """The names of a block's skip, branches and sum in the captured graph."""
+    return block.skip.name if block.skip else None, tuple(node.name for node in block.branches), block.add.name
+
+
 def _layer(flow: Dataflow, graph: fx.Graph, name: str) -> BlockNodes:
     """Give a module's result a sum of its own: in h = f(h') there is nothing to add it to."""
     path = tuple(name.split("."))
-    inside = [n for n in graph.nodes if scope(n)[: len(path)] == path and n in flow.carries]
-    entering = {n: None for node in inside for n in flow.data(node) if n not in set(inside)}
-    leaving = [n for n in inside if any(user not in set(inside) for user in n.users)]
+    inside = dict.fromkeys(n for n in graph.nodes if scope(n)[: len(path)] == path and n in flow.carries)
+    entering: dict[fx.Node, None] = {}
+    for node in inside:
+        entering |= dict.fromkeys(read for read in flow.data(node) if read not in inside)
+    leaving = [node for node in inside if not node.users.keys() <= inside.keys()]
     if len(entering) != 1 or len(leaving) != 1:
         raise TraceError(
             f"chain: layer {name!r} must take one tensor that carries data and give one; "

@@ -79,7 +79,7 @@ def comparable(result: Any) -> list[Tensor]:
 
 def apart(here: list[Tensor], there: list[Tensor]) -> float:
     """The largest error of any output; other sizes and types are no rounding."""
-    kinds = [[f"{tensor.dtype} {list(tensor.shape)}" for tensor in tensors] for tensors in (here, there)]
+    kinds = [list(map(_kind, tensors)) for tensors in (here, there)]
     if kinds[0] != kinds[1]:
         pairs = enumerate(zip_longest(*kinds, fillvalue="nothing"))
         number, (ours, models) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
@@ -90,6 +90,10 @@ def apart(here: list[Tensor], there: list[Tensor]) -> float:
             error=math.inf,
         )
     return max(map(relative_error, here, there), default=0.0)
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {list(tensor.shape)}"
 
 
 @contextmanager

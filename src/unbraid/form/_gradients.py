@@ -10,6 +10,7 @@ not accumulated.
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -100,9 +101,9 @@ def few_examples(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The first two examples, where the batch is free and examples are separate: a gradient costs as much as a run."""
     expected = [leaf for leaf in leaves_of(dict(form.signature.inputs)) if isinstance(leaf, TensorSpec)]
-    sizes = [str(size) for leaf in expected for size in leaf.sizes if "batch" in str(size)]
+    sizes = set(map(str, chain.from_iterable(leaf.sizes for leaf in expected)))
     training = form.origin is not None and form.origin.model is not None and form.origin.model.training
-    if training or any(size != "batch" for size in sizes):
+    if training or any("batch" in size and size != "batch" for size in sizes):
         return args, dict(kwargs)
     values = form.signature.bind(args, kwargs)
     shorter = {id(values[leaf.stream]): leaf.sizes.index("batch") for leaf in expected if "batch" in leaf.sizes}

@@ -4,7 +4,8 @@ Which sizes vary together is what the exporter found. Floats are drawn afresh, o
 one, so that signs and zeros stay.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
@@ -23,19 +24,24 @@ Grown: TypeAlias = tuple[frozenset[int], ...]  # for each leaf of the arguments 
 def growing(form: Form, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Grown]:
     """Which dimensions may grow together: those of the sizes with which inputs begin, of all and then of each."""
     leaves = _sizes(form, args, kwargs)
-    free = {size for sizes in leaves for size in sizes if isinstance(size, str)}
+    free = {size for size in chain.from_iterable(leaves) if isinstance(size, str)}
     if not all(size.isidentifier() for size in free):  # one is computed from others
         return
     begins = [*dict.fromkeys(sizes[0] for sizes in leaves if sizes and sizes[0] in free)]
     for growing in [begins, *([size] for size in begins if len(begins) > 1)]:
         if growing:
-            yield tuple(frozenset(d for d, size in enumerate(sizes) if size in growing) for sizes in leaves)
+            yield tuple(_dimensions(sizes, growing) for sizes in leaves)
+
+
+def _dimensions(sizes: tuple[int | str, ...], growing: Collection[int | str]) -> frozenset[int]:
+    """The dimensions whose size is one of those that grow."""
+    return frozenset(dimension for dimension, size in enumerate(sizes) if size in growing)
 
 
 def _sizes(form: Form, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[int | str, ...]]:
     """The sizes of each leaf of a call's arguments as they were traced; none for what is no tensor."""
     named = [*zip(form.signature.forward, args, strict=False), *kwargs.items()]
-    traced = [leaf for name, _ in named for leaf in leaves_of(form.signature.inputs.get(name))]
+    traced = chain.from_iterable(leaves_of(form.signature.inputs.get(name)) for name, _ in named)
     return [leaf.sizes if isinstance(leaf, TensorSpec) else () for leaf in traced]
 
 

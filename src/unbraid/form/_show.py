@@ -33,7 +33,7 @@ def form_text(form: Form) -> str:
     """The table in plain characters."""
     rows = [_COLUMNS, *(cells(block) for block in _running(form))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     return "\n".join([headline(form), *lines, *form.notes, footline(form)])
 
 
@@ -74,8 +74,10 @@ def _sizes(shape: tuple[int | str, ...]) -> str:
 def form_rows(form: Form) -> list[dict[str, Any]]:
     """One dict per block, in the order in which they run; lists as text."""
     rows = [block_row(block) for block in _running(form)]
-    joined = {"branches": ", ", "after": ", ", "shape": "×"}
-    return [{k: joined[k].join(map(str, v)) if k in joined else v for k, v in row.items()} for row in rows]
+    for row in rows:
+        for name, between in {"branches": ", ", "after": ", ", "shape": "×"}.items():
+            row[name] = between.join(map(str, row[name]))
+    return rows
 
 
 def block_row(block: Block) -> dict[str, Any]:

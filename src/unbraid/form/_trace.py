@@ -1,4 +1,8 @@
-"""From a model to its residual form: capture, discover, assemble, verify."""
+"""From a model to its residual form: capture, discover, assemble, verify.
+
+Height and width of images are fixed by the trace; batch and sequence sizes are free. Through strides and windows the
+expressions of free image sizes grow, and the exporter takes minutes or does not return on windowed models.
+"""
 
 import difflib
 from collections.abc import Mapping, Sequence

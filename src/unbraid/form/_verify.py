@@ -138,7 +138,9 @@ def _values(
 
 def _additions(form: Form, origin: Origin, inputs: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Look at every addition where the model makes it."""
-    named = {name for skip, branches, total in origin.operands for name in (skip, *branches, total)}
+    named: set[str | None] = set()
+    for skip, branches, total in origin.operands:
+        named |= {skip, *branches, total}
     values = uncut(form, origin, inputs, {name for name in named if name is not None})
     errors, ratios = [], []
     for skip, branches, total in origin.operands:
@@ -155,7 +157,8 @@ def _departure(form: Form, origin: Origin, inputs: Mapping[str, Any], bound: flo
     totals = [total for _, _, total in origin.operands]
     known = {} if origin.model is None else dict(origin.model.state_dict(keep_vars=True))
     there = uncut(replace(form, state=joined(form.state, known)), origin, inputs, set(totals))
-    kept = tuple(total for total in totals if any(add.output == total for add in form.adds))
+    added = {add.output for add in form.adds}
+    kept = tuple(total for total in totals if total in added)
     with torch.no_grad(), drawing(Draws()):
         here = run(form.graph, form.state, inputs, keep=kept)
     sums = _additions(form, origin, inputs)[0]

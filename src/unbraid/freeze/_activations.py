@@ -1,3 +1,9 @@
+"""Activations as gates: φ(z) = φ(0) + gate·z at the given z.
+
+Near zero the gate is φ'(z), not φ'(0): at a kink, ReLU's, φ'(0) would lose half of the gates and cost 3e-4 in float32;
+the derivative on z's own side equals the model.
+"""
+
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any

@@ -1,3 +1,9 @@
+"""A graph as the affine map that equals it at one input: every non-linear factor held at its value.
+
+Segment by segment: each is run and recorded (`_recording`), and written anew by the rules (`_freezer`). What is held,
+gates, scales and patterns, joins the state.
+"""
+
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any

@@ -1,3 +1,15 @@
+"""One segment written anew as the affine map that equals it at the given input.
+
+relu(x W + b) · s, with W, b and s parameters:
+
+    x W + b      affine, by the rule of the operator
+    relu         pointwise: φ(0) + gate·(x W + b), gate computed from the recorded values and held
+    · s          affine
+
+A *root* is the affine node on which a pointwise function hangs, however many operators spell the function out; a
+*level* is above 0 where a node has passed a non-linearity since its last mixing operation; by it products are split.
+"""
+
 from collections.abc import Callable, Mapping
 from typing import Any
 

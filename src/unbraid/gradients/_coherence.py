@@ -87,9 +87,9 @@ def example_coherence(
     groups = parameters_by_block(form)
     if not groups:
         raise ValueError("example_coherence: no block of this form has parameters.")
-    names = {name for group in groups.values() for name in group}
-    units = {k: {name: torch.zeros((), device="cpu") for name in group} for k, group in groups.items()}
-    sums = {k: {name: torch.zeros((), device="cpu") for name in group} for k, group in groups.items()}
+    names = set[str]().union(*groups.values())
+    units = {block: dict.fromkeys(group, torch.zeros((), device="cpu")) for block, group in groups.items()}
+    sums = {block: dict.fromkeys(group, torch.zeros((), device="cpu")) for block, group in groups.items()}
     lengths = dict.fromkeys(groups, 0.0)
     examples = 0
     with progress("gradients", how_many(batches)) as step:

@@ -1,3 +1,5 @@
+"""What one batch adds to the sums behind a `Signal`, and where nan first appears."""
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial

@@ -44,7 +44,7 @@ class Build:
     def of(form: ResidualForm) -> "Build":
         """Look at a form's top-level blocks."""
         adds = [add for add in form.adds if add.block < len(form.blocks)]
-        makers = {stream: step for step in form.graph.steps for stream in makes(step)}
+        makers = form.graph.makers
         least = 1.001 * max(_DOWN, len(adds) ** -0.5) if adds else _DOWN
         return Build(
             skips=any(add.skip is not None for add in adds),

@@ -161,7 +161,11 @@ def signal(
 
 def _signal(of: Propagated, total: Mapping[str, Tensor], bad: NotFinite | None) -> Signal:
     places = range(len(of.adds))
-    found = {what: [_Channels.of(total, p, what) for p in places] for what in (SUM, SKIP, BRANCH)}
+
+    def channels(what: str) -> list[_Channels | None]:
+        return [_Channels.of(total, place, what) for place in places]
+
+    found = {what: channels(what) for what in (SUM, SKIP, BRANCH)}
     examples = int(total["examples"])
     no_loss = torch.full((len(of.adds),), torch.nan, dtype=torch.float64, device="cpu")
     return Signal(

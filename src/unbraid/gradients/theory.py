@@ -8,7 +8,6 @@ Each holds for random weights under the assumptions that it names; `k` or `block
 
 import math
 from collections.abc import Callable
-from functools import reduce
 
 __all__ = [
     "CURVES",
@@ -87,11 +86,11 @@ def residual_correlation_batch_norm(blocks: int, scale: float = 1.0) -> float:
         blocks: L.
         scale: β, by which branches are multiplied.
     """
-    factors = (
-        (1 + scale**2 / (2 * variance)) / (1 + scale**2 / variance)
-        for variance in (1 + scale**2 * level for level in range(blocks))
-    )
-    return reduce(lambda product, factor: product * factor, factors, 1.0)
+    correlation = 1.0
+    for level in range(blocks):
+        variance = 1 + scale**2 * level
+        correlation *= (1 + scale**2 / (2 * variance)) / (1 + scale**2 / variance)
+    return correlation
 
 
 def residual_correlation_limit(blocks: int, scale: float = 1.0) -> float:

@@ -1,3 +1,5 @@
+"""A form on another device: its state, and what its code makes there."""
+
 import copy
 from dataclasses import replace
 from typing import Any

@@ -1,6 +1,9 @@
+"""Edits of a graph: branches deleted, and narrow casts widened. Each gives another graph and shares the steps."""
+
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -112,7 +115,8 @@ def under_autocast(dtype: torch.dtype, device: torch.device) -> torch.dtype:
 def _widened(step: Step) -> Step:
     if not isinstance(step, Segment) or not isinstance(step.code, fx.GraphModule):
         return step
-    if not any(_narrow(value) for node in step.code.graph.nodes for value in (*node.args, *node.kwargs.values())):
+    arguments = ((*node.args, *node.kwargs.values()) for node in step.code.graph.nodes)
+    if not any(map(_narrow, chain.from_iterable(arguments))):
         return step
     graph = copy.deepcopy(step.code.graph)
     for node in graph.nodes:

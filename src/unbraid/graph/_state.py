@@ -1,4 +1,9 @@
-"""The tensors that segments name: all in memory, or each read when the turn of its segment comes."""
+"""The tensors that segments name: all in memory, or each read when the turn of its segment comes.
+
+Streaming is a kind of state, not a mode of analyses. `Streamed` is a mapping that reads a tensor whenever it is asked
+for one; since parameters are arguments of segments, a run reads them at their turn. On the way back autograd would keep
+them: `rereading` lets it note names instead, and reads again. No analysis knows; it must only not copy the state whole.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext

@@ -1,3 +1,18 @@
+"""What a model is once it is cut: streams, and steps that make streams from streams.
+
+    h1 = h0 + f1(h0)          segment "f1": h0 → b1          add "h1": skip h0, branches (b1,)
+    h2 = h1 + f2(h1)          segment "f2": h1 → b2          add "h2": skip h1, branches (b2,)
+    y = W h2                  segment "head": h2 → y
+
+- A *stream* is a tensor by name; *sources* are streams at which trunks begin.
+- A *segment* is a piece of the model's code between streams. Its parameters are arguments, not attributes, so that the
+  same segment runs with the model's own tensors, with frozen ones, on another device, or with ones read when needed.
+- An *add* is a residual addition: a skip, branches, and which block it is.
+
+The graph is a room of its own under `walk`, so that the walk can be tested on graphs built by hand, and a form can run,
+count and freeze itself through the walk.
+"""
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -154,6 +169,14 @@ class Graph:
     def passes(self, segment: Segment) -> tuple[bool, ...]:
         """For each input of a segment whether data pass through it, be it as indices alone: so paths are counted."""
         return tuple(stream in self.reached and stream not in segment.size_only for stream in segment.inputs)
+
+    @cached_property
+    def makers(self) -> Mapping[str, Step]:
+        """The step that makes each stream."""
+        found: dict[str, Step] = {}
+        for step in self.steps:
+            found |= dict.fromkeys(makes(step), step)
+        return found
 
     @cached_property
     def last_reader(self) -> Mapping[str, int]:

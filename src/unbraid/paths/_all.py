@@ -1,3 +1,9 @@
+"""Every path of a form, or the largest of them: value and gradient along each.
+
+The walk unfolds the tree of shared suffixes. Where there are too many paths, the search goes on with those whose
+gradient is largest and says that it may have missed some (`exact`).
+"""
+
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -200,7 +206,7 @@ def _joined(parts: list[Ends]) -> Ends:
     """Masks, values and squared norms of all paths: one that ends at several sources adds up."""
     masks = torch.cat([part[0] for part in parts])
     unique, place = distinct(masks)
-    values, squares = (torch.cat([part[i] for part in parts]) for i in (1, 2))
+    values, squares = torch.cat([part[1] for part in parts]), torch.cat([part[2] for part in parts])
     place = place.to(values.device)
     zero = values.new_zeros((len(unique), values.shape[1]))
     return unique, zero.index_add(0, place, values), zero.index_add(0, place, squares)

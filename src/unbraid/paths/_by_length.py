@@ -1,3 +1,5 @@
+"""What follows from norms by path length, whatever gradient they are of."""
+
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor

@@ -1,4 +1,10 @@
-"""Sums over paths against autograd: of a spectrum, with its lengths against the path counts, and of parts."""
+"""Sums over paths against autograd: of a spectrum, with its lengths against the path counts, and of parts.
+
+The check of a spectrum looks at the lengths too. A shift by one degree that is lost at one block leaves the sum equal
+to the gradient. A second backward pass would cost more than the one gradient that a check may cost, so the live degrees
+are compared with the lengths that have paths; a loss on one of several parallel branches can still pass unseen, and
+only brute force in the tests sees it.
+"""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,5 @@
+"""Single paths of one's own choice: the value and the gradient along each."""
+
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, SupportsIndex
 

@@ -1,3 +1,5 @@
+"""A gradient split by the number of branches that a path passes (Equation 11.6, summed by length)."""
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -142,7 +144,8 @@ def _parameter_norms(
     branches = tuple(stream for stream in add.branches if stream is not None)
     part = subgraph(form.graph, branches, given=(add.fork,))
     inside = [s for s in part.segments if s.role == "branch"]
-    names = sorted({n for s in inside for n in s.params if n in form.learned})
+    read = set[str]().union(*(segment.params for segment in inside))
+    names = sorted(read & form.learned)
     norms = torch.zeros(lengths, dtype=form.dtype.to_real(), device="cpu")
     if found is None or not names:
         return norms

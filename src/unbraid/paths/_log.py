@@ -1,3 +1,5 @@
+"""The gradient by path length of a network that is being trained, from time to time."""
+
 from dataclasses import dataclass
 from typing import final
 

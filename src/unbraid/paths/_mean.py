@@ -1,3 +1,5 @@
+"""The gradient of a loss by path length, averaged over a data set."""
+
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

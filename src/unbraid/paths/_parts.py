@@ -1,6 +1,8 @@
+"""The parts of a gradient that pass given blocks; they overlap, as a path passes several."""
+
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any, Literal
 
 import torch
@@ -129,7 +131,7 @@ def gradient_parts(
     weights = linear.lengths.weights
     names = {block.index: block.name for block in form.all_blocks if any(weights.get(block.index, ()))}
     sizes = (1,) if by == "block" else (1, 2)
-    sets = tuple(blocks for size in sizes for blocks in combinations(names, size))
+    sets = tuple(chain.from_iterable(combinations(names, size) for size in sizes))
     gradients = torch.stack([rows.get(blocks, nothing) for blocks in sets])
     examples = linear.examples_of(linear.gradients_at([place]))
     norms, signed = per_example(gradients, whole, examples, place)

@@ -1,3 +1,8 @@
+"""Single paths, and what is known of each.
+
+A path's *mask* has a number for each block: −2 not met, −1 the skip, j ≥ 0 branch j.
+"""
+
 import string
 from dataclasses import dataclass
 

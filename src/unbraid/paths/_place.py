@@ -1,3 +1,5 @@
+"""Where a gradient is taken: a source, or a block."""
+
 from unbraid.discover import BlockLike, index_of
 from unbraid.form import ResidualForm
 from unbraid.graph import Add

@@ -1,3 +1,8 @@
+"""Random paths of every length (Veit et al. 2016, section 5): uniform over all paths of that length.
+
+The walk with counts says how many paths go on from each choice; choices are drawn in proportion.
+"""
+
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -61,7 +66,9 @@ def _draw(linear: Linearised, per_length: int, generator: torch.Generator) -> Te
     counts = Counts(linear.graph, linear.lengths)
     places = {*linear.graph.sources, *(add.output for add in linear.graph.adds)}
     tallies = walk(linear.graph, counts, {TARGET: counts.seed()}, places)
-    begin = {o: p for s in linear.graph.sources if s in tallies for o, p in tallies[s].items()}
+    begin: dict[tuple[int, int] | None, tuple[int, ...]] = {}
+    for source in linear.graph.sources:
+        begin.update(tallies.get(source, {}))
     outputs = {add.block: add.output for add in linear.graph.adds}
     masks = []
     for length in range(max(map(len, begin.values()))):

@@ -1,3 +1,5 @@
+"""A target split by path length, every non-linear factor held at its value."""
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

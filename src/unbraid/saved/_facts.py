@@ -76,8 +76,12 @@ def parse_facts(facts: Mapping[str, Any]) -> Facts:
         tolerance=facts["tolerance"],
         error=facts["error"],
         silent=tuple(facts["silent"]),
-        notes=tuple("".join(c if c.isprintable() else "?" for c in str(note)[:600]) for note in notes[:9]),
+        notes=tuple(map(_printable, notes[:9])),
     )
+
+
+def _printable(note: object) -> str:
+    return "".join(c if c.isprintable() else "?" for c in str(note)[:600])
 
 
 def read_facts(generation: Generation) -> dict[str, Any]:

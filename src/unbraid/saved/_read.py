@@ -80,7 +80,9 @@ def _read(generation: Generation, *, use: Callable[[Capture, Facts], T], stream:
 
 def _entries(files: list[OpenFile], facts: Mapping[str, Any]) -> dict[str, Stored]:
     """The tensors of the files, to be read as they lay when they were saved."""
-    found = {name: entry for file in files for name, entry in stored(file).items()}
+    found: dict[str, Stored] = {}
+    for file in files:
+        found |= stored(file)
     layouts = facts.get("layouts", {})
     try:
         parsed = {name: Layout.parsed(layouts[name]) for name in found.keys() & layouts.keys()}

@@ -110,12 +110,12 @@ def _indexed(index: Path) -> dict[str, Stored]:
         raise CheckpointError(f"load: {index} is no index of shards, a JSON object with a weight_map.") from error
     if outside := [file for _, file in pairs if Path(file).name != file or file in {"", ".."} or "\0" in file]:
         raise CheckpointError(f"load: {index} names the shard {outside[0]!r}, which is no file of its own folder.")
-    shards = {file: stored(index.with_name(file)) for file in dict.fromkeys(file for _, file in pairs)}
+    names = dict.fromkeys(file for _, file in pairs)
+    shards = {file: stored(index.with_name(file)) for file in names}
     for name, file in pairs:
         if name not in shards[file]:
-            where = next(
-                (f" It is in {other}: two shards were swapped." for other in shards if name in shards[other]), ""
-            )
+            others = [other for other in shards if name in shards[other]]
+            where = f" It is in {others[0]}: two shards were swapped." if others else ""
             raise CheckpointError(f"load: {file} lacks {name!r}, which {index.name} places there.{where}")
     return {name: shards[file][name] for name, file in pairs}
 

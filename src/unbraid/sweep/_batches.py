@@ -1,3 +1,5 @@
+"""Batches of a data set as calls of a form, and jobs over them that go on where they were left."""
+
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +132,10 @@ def each_share(
 
 def _whole(form: ResidualForm) -> list[object]:
     """All tensors of a form, each by its checksum: weights that are left in files are read one at a time."""
-    return [part for name in sorted(form.state) for part in (name, fingerprint(form.state[name]))]
+    parts: list[object] = []
+    for name in sorted(form.state):
+        parts += [name, fingerprint(form.state[name])]
+    return parts
 
 
 def _steps(form: ResidualForm) -> list[str]:

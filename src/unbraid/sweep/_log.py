@@ -1,3 +1,5 @@
+"""An analysis of a network that is being trained, taken from time to time."""
+
 import json
 import math
 from abc import abstractmethod

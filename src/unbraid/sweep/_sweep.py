@@ -1,3 +1,9 @@
+"""A metric of many variants of a form over a data set: lesions, orders, subnetworks.
+
+Variants are laid over one another (`walk._merge`), some thousand at once, each such part is run by `_part`, and the
+rows of all batches are added up in order, on however many ranks.
+"""
+
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -109,7 +115,11 @@ def sweep(
 
 def _said(variants: Sequence[Sequence[Step]]) -> list[str]:
     """What each variant reads, block after block: by that lesions and orders differ."""
-    return [str([(step.block, *reads(step)) for step in steps]) for steps in variants]
+    return [str(list(map(_reading, steps))) for steps in variants]
+
+
+def _reading(step: Step) -> tuple[object, ...]:
+    return step.block, *reads(step)
 
 
 class _Shares:

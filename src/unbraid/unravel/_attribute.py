@@ -1,5 +1,12 @@
+"""A scalar of the output split over the terms, without holding the terms.
+
+It goes back along the trunk instead of pushing terms forward: the same product from the other side, with one cotangent
+instead of K terms. Where rows of a stream are no examples, products would mix them, and terms are held.
+"""
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -98,7 +105,7 @@ def _behind(head: Linearised, trunk: Graph, state: State, given: Mapping[str, An
         return head.examples.dot(end, head.gradients[end], outputs[end])
 
     linear = Linearised.of(head.form, trunk, given, along, frozen=True, state=state)
-    gradients = linear.gradients_at({*trunk.inputs, *(s for step in trunk.steps for s in makes(step))})
+    gradients = linear.gradients_at({*trunk.inputs, *trunk.makers})
     examples = head.examples if head.examples.count == 1 else linear.examples_of(gradients)
     return _Back(gradients, linear.constants, examples)
 
@@ -112,7 +119,9 @@ def _passed(
         The trunk, frozen and without branches; its state; the values of the streams that enter it; and the stream.
     """
     bare = _bare(form, route)
-    ends = {stream for add in _adds(route) for part in parts_of(add, by_branch).values() for stream in part}
+    ends: set[str] = set()
+    for add in _adds(route):
+        ends.update(*parts_of(add, by_branch).values())
     entering = {stream: inputs[stream] for stream in bare.inputs if stream in inputs}
     last = dict[str, Tensor](entering)
 
@@ -138,8 +147,8 @@ def _bare(form: ResidualForm, route: Sequence[Step]) -> Graph:
         for step in route
         if not (isinstance(step, Add) and step.skip is None)
     )
-    made = {stream for step in steps for stream in makes(step)}
-    read = dict.fromkeys((*(stream for step in steps for stream in reads(step)), *map(_end, _adds(route)), form.stream))
+    made = set(chain.from_iterable(map(makes, steps)))
+    read = dict.fromkeys((*chain.from_iterable(map(reads, steps)), *map(_end, _adds(route)), form.stream))
     given = tuple(stream for stream in read if stream not in made)
     sources = tuple(stream for stream in given if stream in form.graph.carried)
     return Graph(form.streams, steps, given, sources, (form.stream,))
@@ -164,8 +173,11 @@ def _sources(route: Sequence[Step], trunk: Graph) -> list[str]:
 
 def _passing(trunk: Graph) -> set[str]:
     """What is read as data, not for its sizes alone; and the end itself."""
-    read = {s for step in trunk.steps for s in reads(step) if not isinstance(step, Segment) or s not in step.size_only}
-    return read | set(trunk.outputs)
+    read = set(trunk.outputs)
+    for step in trunk.steps:
+        size_only = step.size_only if isinstance(step, Segment) else frozenset[str]()
+        read |= set(reads(step)) - size_only
+    return read
 
 
 def _adds(route: Sequence[Step]) -> list[Add]:

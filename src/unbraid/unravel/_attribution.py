@@ -1,3 +1,5 @@
+"""A scalar of the output as a sum over the terms of the stream, and the check of that sum."""
+
 from dataclasses import dataclass
 
 import torch

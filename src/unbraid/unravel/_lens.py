@@ -1,3 +1,5 @@
+"""The head applied to every partial sum of the terms: the logit lens."""
+
 from dataclasses import dataclass
 
 import torch

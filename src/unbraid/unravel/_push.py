@@ -1,6 +1,9 @@
+"""Terms carried forward along the trunk: an affine segment J h + c takes term t to J t, and adds c to the constants."""
+
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -54,7 +57,7 @@ class FrozenTrunk:
         travels = Route(self.form)
         route = travels.to(stream)
         self._settled(stream, route)
-        readers = Counter((stream, *(read for step in route for read in travels.carried(step))))
+        readers = Counter((stream, *chain.from_iterable(map(travels.carried, route))))
         known: dict[str, dict[Writer, Tensor]] = {}
 
         def take(wanted: str) -> dict[Writer, Tensor]:
@@ -77,7 +80,7 @@ class FrozenTrunk:
 
     def _settled(self, stream: str, route: list[Segment | Add]) -> None:
         """Refuse a trunk that is frozen in another run than that of the terms, where the two do not draw alike."""
-        ends = tuple(end for step in route if isinstance(step, Segment) for end in step.outputs)
+        ends = tuple(chain.from_iterable(step.outputs for step in route if isinstance(step, Segment)))
         if chance := by_chance(subgraph(self.form.graph, ends)):
             raise InexactError(
                 f"unravel: what the trunk does to its terms must not change by chance.{chance}", where=stream
@@ -85,8 +88,11 @@ class FrozenTrunk:
 
     def _sum(self, add: Add, skip: dict[Writer, Tensor]) -> dict[Writer, Tensor]:
         """Equation 11.4: the skip's terms, and the branches as a term of their own, or as one each."""
-        added = parts_of(add, self.by_branch).items()
-        return {**skip, **{o: sum((self.values[s] for s in more), start=self.values[one]) for o, (one, *more) in added}}
+        terms = dict(skip)
+        for origin, streams in parts_of(add, self.by_branch).items():
+            first, *more = map(self.values.__getitem__, streams)
+            terms[origin] = sum(more, start=first)
+        return terms
 
 
 def push(
@@ -100,7 +106,7 @@ def push(
     places = [i for i, found in enumerate(terms) if found and differentiable(values[segment.inputs[i]].dtype)]
     fixed = [values[stream] for stream in segment.inputs] + [state[name].detach() for name in segment.params]
     zeros = [torch.zeros_like(fixed[place]).requires_grad_() for place in places]
-    writers = dict.fromkeys(writer for found in terms for writer in found)
+    writers = dict.fromkeys(chain.from_iterable(terms))
     with torch.enable_grad():
         arguments = list(fixed)
         for place, zero in zip(places, zeros, strict=True):

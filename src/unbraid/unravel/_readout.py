@@ -1,7 +1,8 @@
 """The last linear map of a model, from features to scores, taken off the graph.
 
 A language model's scores are by far its largest tensor, and most targets ask for a few of them. What they ask for is
-computed from the features that the map reads.
+computed from the features that the map reads. A function as target needs them all; of its gradient only the positions
+that are not zero are pulled back.
 """
 
 from collections.abc import Callable, Mapping

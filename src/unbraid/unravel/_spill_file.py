@@ -1,3 +1,5 @@
+"""Tensors put aside in a private temporary file until they are needed."""
+
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager

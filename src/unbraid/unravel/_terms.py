@@ -1,3 +1,5 @@
+"""The stream as the sum of the input's term and one term per block (Equation 11.5)."""
+
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field

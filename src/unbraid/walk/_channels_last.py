@@ -1,6 +1,13 @@
-"""In which order the numbers of images lie in memory."""
+"""In which order the numbers of images lie in memory.
+
+Sweeps lay images out with channels last where every operator is torch's own and speaks of indices. Convolutions in that
+order are faster on the CPU, and numbers change by rounding. The comparison with a plain run cannot decide by itself: in
+another order of blocks a step may meet another layout than in the variant that is compared. It catches views that the
+layout has none of; stacks are then tried once more in the model's own order.
+"""
 
 from collections.abc import Iterator
+from itertools import chain
 
 import torch
 from torch import fx
@@ -25,7 +32,8 @@ def weights_channels_last(graph: Graph, state: State) -> State:
         return state
     if not all(_by_index(segment) for segment in graph.segments):
         return state
-    weights = {name: state[name] for segment in graph.segments for name in _convolving(segment)}
+    names = chain.from_iterable(map(_convolving, graph.segments))
+    weights = {name: state[name] for name in names}
     images = {name: weight for name, weight in weights.items() if weight.ndim == 4}
     laid = {name: weight.contiguous(memory_format=torch.channels_last) for name, weight in images.items()}
     return joined(state, laid) if any(laid[name] is not weight for name, weight in images.items()) else state

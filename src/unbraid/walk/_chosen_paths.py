@@ -1,3 +1,5 @@
+"""Given paths: at each addition every path goes the way that its mask says."""
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,10 +1,12 @@
+"""What a frozen graph adds by itself: biases, φ(0), learned tokens."""
+
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unbraid.graph import Add, Graph, Segment, State, makes, reads
+from unbraid.graph import Add, Graph, Segment, State, reads
 from unbraid.walk._run import execute
 
 
@@ -23,7 +25,6 @@ def constants(graph: Graph, state: State, values: Mapping[str, Any]) -> Iterator
     Yields:
         The stream and the constant, which keeps its examples apart.
     """
-    made = {stream: step for step in graph.steps for stream in makes(step)}
     for step in graph.steps:
         if isinstance(step, Segment) and any(graph.passes(step)):
             if not set(step.outputs) <= set(graph.sources):
@@ -31,7 +32,7 @@ def constants(graph: Graph, state: State, values: Mapping[str, Any]) -> Iterator
                 yield from ((stream, value) for stream, value in fixed if stream in graph.carried)
         elif isinstance(step, Add):
             for stream in reads(step):
-                if stream not in graph.reached and not isinstance(made.get(stream), Add):
+                if stream not in graph.reached and not isinstance(graph.makers.get(stream), Add):
                     yield stream, values[stream]
 
 

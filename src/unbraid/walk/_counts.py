@@ -1,3 +1,9 @@
+"""How many paths there are, by length: the walk with integer polynomials in the place of cotangents.
+
+A path is a set of choices. Two routes through the graph that make the same choices are one path: they can part inside a
+shared norm, or inside a block that is not counted. `Counts` therefore joins by union, under the choice made last.
+"""
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -44,7 +50,9 @@ class Counts:
 
     def pull(self, segment: Segment, values: tuple[Tally | None, ...]) -> tuple[Tally | None, ...]:
         """The same paths at every input that data pass, be it as a choice alone."""
-        joined = {choice: paths for value in values if value for choice, paths in value.items()}
+        joined: dict[Choice | None, tuple[int, ...]] = {}
+        for value in values:
+            joined.update(value or {})
         return tuple(joined if passes else None for passes in self.graph.passes(segment))
 
 
@@ -66,4 +74,7 @@ def path_counts(graph: Graph, lengths: Lengths, output: str, *places: str) -> li
     """
     counts = Counts(graph, lengths)
     found = walk(graph, counts, {output: counts.seed()}, places or graph.sources)
-    return list(total({choice: paths for tally in found.values() for choice, paths in tally.items()}))
+    tallies: dict[Choice | None, tuple[int, ...]] = {}
+    for tally in found.values():
+        tallies.update(tally)
+    return list(total(tallies))

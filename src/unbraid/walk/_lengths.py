@@ -1,3 +1,9 @@
+"""What counts as the length of a path.
+
+All additions are cut, nested ones too. Whether a block counts is decided here, when walking, not when cutting: one
+graph serves the top-level view and the opened one.
+"""
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,9 +42,11 @@ class Lengths:
             parents: for each nested block the block and the branch, from 0, that hold it.
         """
         outer = set(parents.values())
-        return Lengths(
-            {add.block: tuple(0 if (add.block, j) in outer else 1 for j in range(len(add.branches))) for add in adds}
-        )
+
+        def weights(add: Add) -> tuple[int, ...]:
+            return tuple(0 if (add.block, j) in outer else 1 for j in range(len(add.branches)))
+
+        return Lengths({add.block: weights(add) for add in adds})
 
     def counts(self, add: Add) -> bool:
         """Whether the addition's block is counted."""

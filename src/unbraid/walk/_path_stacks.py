@@ -1,3 +1,5 @@
+"""Every single path: the walk that keeps the choices of each path beside its cotangent."""
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,3 +1,14 @@
+"""A gradient by path length: the walk whose cotangents are polynomials in t, times t on entering a branch.
+
+Three blocks in a chain, g the cotangent of the output, and J1, J2, J3 the branches' Jacobians: walking back,
+
+    after block 3     g + t J3ᵀg
+    after block 2     g + t (J2ᵀg + J3ᵀg) + t² J2ᵀJ3ᵀg
+    after block 1     ...                            1, 3, 3, 1 paths of length 0, 1, 2, 3
+
+so that K(K+1)/2 products with branches serve all 2^K paths. Only the live degrees are kept, `low` to `high` − 1.
+"""
+
 from dataclasses import dataclass
 
 import torch

@@ -1,5 +1,8 @@
+"""Run a graph forward, letting go of each stream after its last reader."""
+
 from collections.abc import Iterable, Mapping
 from functools import reduce
+from itertools import chain
 from operator import add
 from typing import Any
 
@@ -50,5 +53,5 @@ def _bracketed(order: Order, present: Mapping[int, Any]) -> list[Any]:
     # No closure: one that calls itself is a cycle, which would hold the values until the collector comes by.
     if isinstance(order, int):
         return [present[order]] if order in present else []
-    parts = [part for inner in order for part in _bracketed(inner, present)]
+    parts = list(chain.from_iterable(_bracketed(inner, present) for inner in order))
     return [reduce(add, parts)] if parts else []

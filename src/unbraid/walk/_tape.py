@@ -1,3 +1,9 @@
+"""One forward run, cut at every stream, so that each segment can be pulled back by itself.
+
+Autograd records each segment as a graph of its own, from *leaves*, detached copies of its inputs, to *results*. To pull
+a cotangent is one backward pass of that piece; a stack of cotangents is pulled by vmap, `chunk` at a time.
+"""
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -142,11 +148,17 @@ def _pull(
     """A stack of cotangents by calls of autograd, `chunk` at a time; a single one needs no vmap."""
     count = len(seeds[0])
     size = 1 if loop and not results[0].is_cuda else min(chunk or count, count)
-    parts = [_grad(results, leaves, [s[i : i + size] for s in seeds]) for i in range(0, count, size)]
-    if len(parts) == 1:
-        return parts[0]
-    stacked = zip(*parts, strict=True)
-    return [None if rows[0] is None else torch.cat([r for r in rows if r is not None]) for rows in stacked]
+    parts = []
+    for begin in range(0, count, size):
+        some = [seed[begin : begin + size] for seed in seeds]
+        parts.append(_grad(results, leaves, some))
+    return parts[0] if len(parts) == 1 else list(map(_joined, *parts))
+
+
+def _joined(*rows: Tensor | None) -> Tensor | None:
+    """The parts of a stack as one; None where no gradient arrives."""
+    there = [row for row in rows if row is not None]
+    return torch.cat(there) if there else None
 
 
 def _grad(results: list[Tensor], leaves: list[Tensor], seeds: list[Tensor]) -> list[Tensor | None]:

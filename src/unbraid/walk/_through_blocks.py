@@ -1,4 +1,10 @@
+"""The part of a gradient that passes given blocks: the walk that writes a row a second time on entering a branch.
+
+Cutting each block and differentiating again would cost K gradients; it is the check of one of them.
+"""
+
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeAlias
 
 import torch
@@ -70,7 +76,7 @@ class ThroughBlocks:
 
     def pull(self, segment: Segment, values: tuple[BlockSetStack | None, ...]) -> tuple[BlockSetStack | None, ...]:
         """Every row through J^T."""
-        sets = tuple(dict.fromkeys(blocks for value in values if value is not None for blocks in value.sets))
+        sets = tuple(dict.fromkeys(chain.from_iterable(value.sets for value in values if value is not None)))
         stacks = tuple(None if value is None else _over(value, sets) for value in values)
         pulled = self.tape.pull(segment, stacks, self.chunk)
         return tuple(None if stack is None else BlockSetStack(sets, stack) for stack in pulled)

@@ -1,3 +1,9 @@
+"""The one backward walk, for whatever is carried back: an `Algebra` says what happens to it on the way.
+
+With cotangents it is back-propagation; with polynomials of cotangents, a gradient by path length; with integers, the
+number of paths; with masks, every path by itself.
+"""
+
 from collections.abc import Iterable, Mapping
 from typing import Protocol, TypeVar, runtime_checkable
 
