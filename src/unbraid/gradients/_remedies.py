@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx
 
 from unbraid.form import ResidualForm
-from unbraid.graph import Add, Kind, Segment, callee, makes, name_of, operator_of, shape_only
+from unbraid.graph import Add, Kind, Segment, callee, name_of, operator_of, shape_only
 
 __all__ = ["Build"]
 
