@@ -270,4 +270,4 @@ def _checked(name: str, expected: TensorSpec, arrived: Any, signature: Signature
 
 def _has_tensors(value: Any) -> bool:
     """Whether any leaf of a traced argument was a tensor."""
-    return any(isinstance(leaf, Expected) for leaf in leaves_of(value))
+    return any(isinstance(leaf, TensorSpec) for leaf in leaves_of(value))
