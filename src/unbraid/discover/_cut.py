@@ -9,7 +9,7 @@ the output needs. Each operator belongs to the one cut for which it is computed;
 
 The tensors that are cuts are the *roots*, and the piece that serves one is its *cone* (in logic synthesis, a
 fanout-free cone). One backward pass finds all cones, nothing is computed twice, and no rule about modules is needed.
-Inputs that a segment reads for their sizes alone are marked as measured: they would otherwise count as data, and paths
+Inputs that a segment reads for their sizes alone are marked `size_only`: they would otherwise count as data, and paths
 that do not exist would be counted.
 """
 

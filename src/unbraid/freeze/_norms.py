@@ -47,7 +47,7 @@ def native_group_norm(freezer: Freezer, node: fx.Node) -> fx.Node:
 
 
 def instance_norm(freezer: Freezer, node: fx.Node) -> fx.Node:
-    """A group norm of one channel a group; affine where it uses running statistics."""
+    """A group norm of one channel per group; affine where it uses running statistics."""
     x, weight, bias, _, _, own, _, eps = node.args[:8]
     if not own:
         return freezer.call(node.target, *node.args)

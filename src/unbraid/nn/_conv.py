@@ -54,7 +54,7 @@ def conv2d(
             block, what He et al. (2016, section 3) found harmful: "projection_everywhere" (option C), "half" (the
             skip times 0.5; take scale=0.5 with it), "exclusive_gate", "shortcut_gate" (gates of 1x1 convolutions
             whose bias starts at −6), and "dropout" (at 0.5); these four pad.
-        scale: of every branch: a constant; "1/sqrt(2)"; "1/sqrt(K)"; "learned", one scalar a block that
+        scale: of every branch: a constant; "1/sqrt(2)"; "1/sqrt(K)"; "learned", one scalar per block that
             starts at 0 (SkipInit, ReZero); "zero", the branch's last layer or norm starts at 0; "layerscale", a
             factor for each channel that starts at 0.1 or less (`LayerScale`). Two do without norms, and need
             norm=None: "fixup" (Zhang et al. 2019: scalar biases and multipliers, see `fixup_`) and "nf"

@@ -44,7 +44,7 @@ def mlp(
         activation: "relu", "leaky_relu", "elu", "gelu", "silu" or "tanh".
         norm: what the token norm stands for: "batch", "layer", "rms", "group", or None, which leaves it out.
         shortcut: "identity", or one that He et al. (2016) found harmful, as for `conv2d`.
-        scale: of every branch: a constant; "1/sqrt(2)"; "1/sqrt(K)"; "learned", one scalar a block that
+        scale: of every branch: a constant; "1/sqrt(2)"; "1/sqrt(K)"; "learned", one scalar per block that
             starts at 0 (SkipInit, ReZero); "zero", the branch's last layer starts at 0; "layerscale", "fixup" or
             "nf", as for `conv2d`.
         stochastic_depth: p_K, the probability of dropping the last branch; block k of K has p_k = (k/K) p_K.

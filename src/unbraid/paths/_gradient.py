@@ -138,7 +138,7 @@ def counts_of(graph: Graph, lengths: Lengths, output: str, place: str, max_lengt
 def _parameter_norms(
     linear: Linearised, block: int, found: Polynomial | None, lengths: int
 ) -> Float[Tensor, " lengths"]:
-    """The gradient of a block's parameters is linear in that of its branch's output: one pull a length."""
+    """The gradient of a block's parameters is linear in that of its branch's output: one pull per length."""
     form = linear.form
     add = add_of(form, block)
     branches = tuple(stream for stream in add.branches if stream is not None)

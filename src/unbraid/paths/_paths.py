@@ -27,7 +27,7 @@ class Paths(Result):
     """Single paths from the sources to the target, by the choice that each makes at every block.
 
     Attributes:
-        blocks: the names of the blocks, one a column of `masks`.
+        blocks: the names of the blocks, one per column of `masks`.
         masks: for each path and block j ≥ 0 (branch j, from 0), −1 (the skip) or −2 (the path does not meet it).
         lengths: how many branches each path passes.
         values: the source times the gradient along the path, [paths, batch].
@@ -112,7 +112,7 @@ class Paths(Result):
         return {name: value for name, value in found.items() if value == value}
 
     def plot(self, *, ax: Axes | None = None) -> Figure:
-        """One bar a path, the 64 largest where there are more, averaged over the batch."""
+        """One bar per path, the 64 largest where there are more, averaged over the batch."""
         from unbraid.draw import paths
 
         means = self.values.mean(1)

@@ -79,7 +79,7 @@ class Term(Brief):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Terms(Result):
-    """The stream as a sum: the input's term, one term a block, and the trunk's own constants (Equation 11.5).
+    """The stream as a sum: the input's term, one term per block, and the trunk's own constants (Equation 11.5).
 
     Attributes:
         names: "input", the blocks' names, and "constants" where the trunk adds any (a norm's bias, say).

@@ -5,7 +5,7 @@ One traversal serves every analysis; what is carried decides what comes out:
 - `Cotangents`: one cotangent, which is autograd's gradient;
 - `Polynomials`: a polynomial in t, t once for each branch that is entered: the gradient by path length;
 - `ThroughBlocks`: one cotangent for each block, or pair of blocks, that the paths pass;
-- `Masks`: one cotangent a path, with the choices that the path made: every path by itself;
+- `Masks`: one cotangent per path, with the choices that the path made: every path by itself;
 - `Counts`: integer polynomials: how many paths there are of each length.
 """
 

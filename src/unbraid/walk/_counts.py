@@ -50,7 +50,7 @@ class Counts:
 
     def pull(self, segment: Segment, values: tuple[Tally | None, ...]) -> tuple[Tally | None, ...]:
         """The same paths at every input that data pass, be it as a choice alone."""
-        joined: dict[Choice | None, tuple[int, ...]] = {}
+        joined: dict[Choice, tuple[int, ...]] = {}
         for value in values:
             joined.update(value or {})
         return tuple(joined if passes else None for passes in self.graph.passes(segment))
@@ -74,7 +74,7 @@ def path_counts(graph: Graph, lengths: Lengths, output: str, *places: str) -> li
     """
     counts = Counts(graph, lengths)
     found = walk(graph, counts, {output: counts.seed()}, places or graph.sources)
-    tallies: dict[Choice | None, tuple[int, ...]] = {}
+    tallies: dict[Choice, tuple[int, ...]] = {}
     for tally in found.values():
         tallies.update(tally)
     return list(total(tallies))
