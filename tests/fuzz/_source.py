@@ -1,4 +1,8 @@
-"""Where a case takes its choices from: hypothesis or atheris, by one interface."""
+"""Where a case takes its choices from: hypothesis or atheris, by one interface.
+
+Fuzzing takes choices, not bytes: each target builds a valid file and changes it by choices, so that one file serves
+both, and changes reach past the first check.
+"""
 
 import shutil
 from collections.abc import Mapping, Sequence

@@ -3,7 +3,7 @@
 A module's state is more than parameters and buffers: a table made at the first call, a list that a forward appends to,
 a flag in a configuration, a cache in a closure, a default argument, a class, or a global of a file. A walk notes all
 that the model's code reaches by attributes, items, cells and names: references, not copies, so that it costs little.
-Tensors are noted with their place, gradient and version; what is written into their memory is `_aside`'s concern.
+Tensors are noted with their place, gradient and version; what is written into their memory is `_side_run`'s concern.
 
 Names are followed through the files that define a forward of the model, and one step into others: further on they lead
 to whole libraries. Objects of torch and of Python's library are taken for constants, but for containers, modules, and

@@ -1,4 +1,8 @@
-"""From additions found in a graph to blocks: their order, nesting, names, and where the trunk goes between them."""
+"""From additions found in a graph to blocks: their order, nesting, names, and where the trunk goes between them.
+
+The stream that reaches the output is what the last block hands on: its sum, and what the module that adds does to it
+next (the ReLU of an original ResNet block, the norm of a post-norm transformer). The rest is the head.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,3 +1,9 @@
+"""Which dimension of a stream holds the channels.
+
+It is read from the branch: a convolution or a norm over images takes the second, a linear layer the last.
+Three-dimensional streams exist in both kinds, and no rule about shapes can tell them apart.
+"""
+
 from torch import fx
 
 from unbraid.graph import Graph, operator_of

@@ -1,6 +1,6 @@
 """Every residual connection of a graph, by its data flow alone.
 
-A *join* is a sum, flattened (`_join`). Each of its operands is followed up the way that carries it (`_ways`): by
+A *join* is a sum, flattened (`_join`). Each of its operands is followed up the way that carries it (`_routes`): by
 movements alone (identity), or by what is affine as well (projection). It is a candidate for the skip where it meets a
 tensor, the *fork*, from which other operands are computed. Candidates are tried from the strongest to the weakest, and
 of equals the one with the nearest fork first, so that what hangs together closely is a block of its own:
@@ -10,6 +10,10 @@ of equals the one with the nearest fork first, so that what hangs together close
 Operands that are the skip once more, scaled by numbers or parameters, are collected into it; beside a projection, what
 is affine in the fork as well. Of the others those that stand the tests of `_branch` are branches. What is constant goes
 with a branch, as a bias does. The rest stays in the sum, in which the block is now one operand, and so on.
+
+Norms may lie on a projection's skip: with batch norm alone, shortcuts with group norm would be refused although their
+scale is one factor like any other, and the frozen form holds it. Skip and branch must read overlapping parts of the
+fork: a recurrence over time steps adds tensors that were sliced from one, and is no residual connection.
 
 A block's node must hold the plain sum of its operands: where the model has no such node, the sum is written anew.
 """

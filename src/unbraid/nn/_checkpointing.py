@@ -1,4 +1,8 @@
-"""Activation checkpointing: of K blocks, √K activations are kept, and the others computed a second time."""
+"""Activation checkpointing: of K blocks, √K activations are kept, and the others computed a second time.
+
+A checkpointed segment runs again on copies of the buffers that it began with. Torch's own recomputation would move
+running statistics twice, and a layer whose buffer steers its result would compute another one.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext

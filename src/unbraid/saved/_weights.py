@@ -1,4 +1,8 @@
-"""From a folder of safetensors to the state of a form: which file holds which tensor, and whether they fit."""
+"""From a folder of safetensors to the state of a form: which file holds which tensor, and whether they fit.
+
+A form with the weights of a folder has its model as a reference no more: `verify` compares it with the captured graph
+before the cut.
+"""
 
 import json
 from collections.abc import Collection, Iterable
