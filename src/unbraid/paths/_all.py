@@ -110,11 +110,11 @@ def top_paths(
     linear = Linearised.at(form.explaining(output), args, kwargs, target, frozen=linearize == "frozen", nested=nested)
     number = sum(path_counts(linear.graph, linear.lengths, TARGET))
     if number <= min(limit, _MOST):
-        found, exact = _everything(linear, _BUDGET), True
+        paths, exact = _everything(linear, _BUDGET), True
     else:
-        found, exact = beam_search(linear, max(beam, k)), False
-    order = found.values.abs().mean(1).argsort(descending=True)[:k]
-    best = found[order]
+        paths, exact = beam_search(linear, max(beam, k)), False
+    order = paths.values.abs().mean(1).argsort(descending=True)[:k]
+    best = paths[order]
     return Paths(**{**vars(best), "exact": exact})
 
 
@@ -213,7 +213,7 @@ def _joined(parts: list[Ends]) -> Ends:
 
 
 def _whole(linear: Linearised, parts: list[Ends]) -> Paths:
-    made = paths_of(linear, *_joined(parts), exact=True)
-    error = sum_error(torch.cat([made.values, made.constants[None]]), made.target)
-    linear.check_sum(error, f"all_paths: the {len(made):,} paths and the constants must sum to the target")
-    return Paths(**{**vars(made), "error": error})
+    paths = paths_of(linear, *_joined(parts), exact=True)
+    error = sum_error(torch.cat([paths.values, paths.constants[None]]), paths.target)
+    linear.check_sum(error, f"all_paths: the {len(paths):,} paths and the constants must sum to the target")
+    return Paths(**{**vars(paths), "error": error})

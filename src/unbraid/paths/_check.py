@@ -24,7 +24,7 @@ from unbraid.walk import BlockSet, Lengths, Polynomial, run
 _HALF = 0.5
 
 
-def spectrum_error(linear: Linearised, place: str, found: Polynomial | None, counts: Sequence[int]) -> float:
+def spectrum_error(linear: Linearised, place: str, polynomial: Polynomial | None, counts: Sequence[int]) -> float:
     """‖Σ c_m − autograd‖∞ relative to the largest of them all, by one ordinary backward pass to the place.
 
     The sum does not see a path that is counted at the wrong length. The number of paths does, at no cost: a length has
@@ -35,10 +35,10 @@ def spectrum_error(linear: Linearised, place: str, found: Polynomial | None, cou
         InexactError: the sum departs from autograd, or the lengths are wrong.
     """
     reference, like = _Reference.at(linear, place), linear.tape.values[place]
-    error = sum_error(_terms(found, like, 1.0), reference.gradient())
+    error = sum_error(_terms(polynomial, like, 1.0), reference.gradient())
     reference.check_sum(error, "gradient_spectrum: the lengths must sum to the gradient")
-    if not _alike(found, counts):
-        departs = sum_error(_terms(found, like, _HALF), reference.gradient(linear.lengths, _HALF))
+    if not _alike(polynomial, counts):
+        departs = sum_error(_terms(polynomial, like, _HALF), reference.gradient(linear.lengths, _HALF))
         rule = "gradient_spectrum: the lengths must sum, times ½ for each branch, to the gradient with branches halved,"
         reference.check_sum(departs, rule)
     return error
@@ -103,22 +103,22 @@ def weakened(graph: Graph, lengths: Lengths, t: float) -> Graph:
     return replace(graph, streams=streams, steps=tuple(steps))
 
 
-def _alike(found: Polynomial | None, counts: Sequence[int]) -> bool:
+def _alike(polynomial: Polynomial | None, counts: Sequence[int]) -> bool:
     """Whether the live degrees are the lengths that have paths."""
     lengths = [length for length, count in enumerate(counts) if count]
-    if found is None or not lengths:
-        return found is None and not lengths
-    return (found.low, found.high) == (lengths[0], lengths[-1] + 1)
+    if polynomial is None or not lengths:
+        return polynomial is None and not lengths
+    return (polynomial.low, polynomial.high) == (lengths[0], lengths[-1] + 1)
 
 
-def _terms(found: Polynomial | None, like: Tensor, t: float) -> Tensor:
+def _terms(polynomial: Polynomial | None, like: Tensor, t: float) -> Tensor:
     """c_m t^m, one after the other."""
-    if found is None:
+    if polynomial is None:
         return torch.zeros_like(like)[None]
     if t == 1:
-        return found.stack
-    powers = torch.tensor([t**m for m in range(found.low, found.high)], device="cpu").to(found.stack)
-    return found.stack * powers.reshape(-1, *[1] * like.ndim)
+        return polynomial.stack
+    powers = torch.tensor([t**m for m in range(polynomial.low, polynomial.high)], device="cpu").to(polynomial.stack)
+    return polynomial.stack * powers.reshape(-1, *[1] * like.ndim)
 
 
 @dataclass(frozen=True, eq=False)

@@ -97,12 +97,12 @@ def _no_such_choice(block: str, branches: list[int], masks: Tensor, row: int, co
 
 def followed(linear: Linearised, masks: Tensor, chunk: int) -> Paths:
     """The paths of these masks, pulled back `chunk` at a time."""
-    found = []
+    pieces = []
     with progress("paths", len(masks)) as step:
         for part in torch.split(masks, chunk):
-            found.append(_along(linear, part))
+            pieces.append(_along(linear, part))
             step(len(part))
-    values, squares = (torch.cat(parts) for parts in zip(*found, strict=True))
+    values, squares = (torch.cat(parts) for parts in zip(*pieces, strict=True))
     return paths_of(linear, masks, values, squares, exact=True)
 
 
@@ -110,10 +110,10 @@ def _along(linear: Linearised, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Value and squared norm of the gradient along each of these paths, by example."""
     algebra = Chosen(linear.graph, linear.tape, linear.lengths.columns, masks)
     seeds = {TARGET: algebra.seed(linear.seed)}
-    found = walk(linear.graph, algebra, seeds, linear.graph.sources)
+    arrived = walk(linear.graph, algebra, seeds, linear.graph.sources)
     values = linear.target.new_zeros((len(masks), len(linear.target)))
     squares = torch.zeros_like(values)
-    for source, rows in found.items():
+    for source, rows in arrived.items():
         place = rows.rows.to(values.device)
         along = linear.examples.dot(source, rows.stack, linear.tape.values[source])
         values.index_add_(0, place, along.to(values.dtype))

@@ -111,18 +111,18 @@ def gradient_spectrum(
     linear = Linearised.at(form, args, kwargs, target, nested=nested)
     algebra = Polynomials(linear.graph, linear.tape, linear.lengths, max_length, chunk)
     block, place = block_of(linear.form, at), place_of(linear.form, at)
-    found = walk(linear.graph, algebra, {TARGET: algebra.seed(linear.seed)}, [place]).get(place)
+    polynomial = walk(linear.graph, algebra, {TARGET: algebra.seed(linear.seed)}, [place]).get(place)
     counts = counts_of(linear.graph, linear.lengths, TARGET, place, max_length)
-    gradients = algebra.coefficients(found, linear.tape.values[place], len(counts))
+    gradients = algebra.coefficients(polynomial, linear.tape.values[place], len(counts))
     error = of_model = float("nan")
     if check and max_length is None:
-        error = of_model = spectrum_error(linear, place, found, counts)
+        error = of_model = spectrum_error(linear, place, polynomial, counts)
         own = gradient_error(form, args, kwargs, target)
         if form.exact is form:
             error = of_model = largest_of(error, own)
         else:
             of_model = largest_of(model_error(form, gradients.sum(0), place, args, kwargs, target), own)
-    parameter_norms = None if block is None else _parameter_norms(linear, block, found, len(counts))
+    parameter_norms = None if block is None else _parameter_norms(linear, block, polynomial, len(counts))
     examples = linear.examples_of(linear.gradients_at([place]))
     mean = float(linear.values.double().mean())
     norms, signed = per_example(gradients, gradients.sum(0), examples, place)
@@ -136,7 +136,7 @@ def counts_of(graph: Graph, lengths: Lengths, output: str, place: str, max_lengt
 
 
 def _parameter_norms(
-    linear: Linearised, block: int, found: Polynomial | None, lengths: int
+    linear: Linearised, block: int, polynomial: Polynomial | None, lengths: int
 ) -> Float[Tensor, " lengths"]:
     """The gradient of a block's parameters is linear in that of its branch's output: one pull per length."""
     form = linear.form
@@ -147,14 +147,14 @@ def _parameter_norms(
     read = set[str]().union(*(segment.params for segment in inside))
     names = sorted(read & form.learned)
     norms = torch.zeros(lengths, dtype=form.dtype.to_real(), device="cpu")
-    if found is None or not names:
+    if polynomial is None or not names:
         return norms
     leaves = {name: form.state[name].detach().requires_grad_() for name in names}
     given = {stream: linear.tape.values[stream] for stream in part.inputs}
     with torch.enable_grad():
         outputs = run(part, joined(form.state, leaves), given)
     results = [outputs[stream] for stream in branches if outputs[stream].requires_grad]
-    for length, cotangent in enumerate(found.stack, start=found.low):
+    for length, cotangent in enumerate(polynomial.stack, start=polynomial.low):
         seeds = [cotangent.to(result.dtype) for result in results]
         pulled = torch.autograd.grad(results, list(leaves.values()), seeds, retain_graph=True, allow_unused=True)
         norms[length] = sum(float(g.abs().double().square().sum()) for g in pulled if g is not None) ** 0.5

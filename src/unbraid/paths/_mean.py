@@ -116,7 +116,7 @@ def mean_spectrum(
     counts: list[tuple[int, ...]] = []  # a loss may read several outputs, so that paths end at each of them
 
     def of(batch: Batch) -> Row:
-        found = gradient_spectrum(
+        spectrum = gradient_spectrum(
             form,
             batch.args,
             batch.kwargs,
@@ -128,8 +128,8 @@ def mean_spectrum(
             output=output,
             chunk=chunk,
         )
-        counts[:] = [found.counts]
-        return _row(found, found.target, batch.size)
+        counts[:] = [spectrum.counts]
+        return _row(spectrum, spectrum.target, batch.size)
 
     block = block_of(form, at)
     place = at if block is None else block
@@ -145,14 +145,14 @@ def mean_spectrum(
     return sums.mean(*counts)
 
 
-def _row(found: GradientSpectrum, loss: float, size: int) -> Row:
+def _row(spectrum: GradientSpectrum, loss: float, size: int) -> Row:
     """What a batch adds to the sums, in float64; w is its number of examples."""
-    w, norms = float(size), found.norms.double()
+    w, norms = float(size), spectrum.norms.double()
     row = {"w norms": w * norms, "w² norms²": (w * norms) ** 2, "w² norms": w**2 * norms}
-    row |= {"w": _number(w), "w²": _number(w**2), "signed": w * found.signed, "loss": _number(w * loss)}
-    row |= {"error": _number(found.error), "summed": _number(float(found.summed))}
-    if found.parameter_norms is not None:
-        row["parameters"] = w * found.parameter_norms
+    row |= {"w": _number(w), "w²": _number(w**2), "signed": w * spectrum.signed, "loss": _number(w * loss)}
+    row |= {"error": _number(spectrum.error), "summed": _number(float(spectrum.summed))}
+    if spectrum.parameter_norms is not None:
+        row["parameters"] = w * spectrum.parameter_norms
     return {name: value.double().cpu() for name, value in row.items()}
 
 

@@ -124,9 +124,9 @@ def gradient_parts(
     linear = Linearised.at(form, args, kwargs, target, nested=nested)
     algebra = ThroughBlocks(linear.graph, linear.tape, linear.lengths, {"block": 1, "pair": 2}[by], chunk)
     place = place_of(linear.form, at)
-    found = walk(linear.graph, algebra, {TARGET: algebra.seed(linear.seed)}, [place]).get(place)
+    through = walk(linear.graph, algebra, {TARGET: algebra.seed(linear.seed)}, [place]).get(place)
     nothing = torch.zeros_like(linear.tape.values[place])
-    rows = {} if found is None else dict(zip(found.sets, found.stack, strict=True))
+    rows = {} if through is None else dict(zip(through.sets, through.stack, strict=True))
     whole = rows.get((), nothing)
     weights = linear.lengths.weights
     names = {block.index: block.name for block in form.all_blocks if any(weights.get(block.index, ()))}

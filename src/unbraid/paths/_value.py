@@ -102,15 +102,15 @@ def value_spectrum(
     linear = Linearised.at(form.explaining(output), args, kwargs, target, frozen=True, nested=nested)
     algebra = Polynomials(linear.graph, linear.tape, linear.lengths, None, chunk)
     places = {*linear.graph.sources, *(stream for stream, _ in linear.constants)}
-    found = walk(linear.graph, algebra, {TARGET: algebra.seed(linear.seed)}, places)
+    polynomials = walk(linear.graph, algebra, {TARGET: algebra.seed(linear.seed)}, places)
     counts = tuple(path_counts(linear.graph, linear.lengths, TARGET))
 
     def by_length(pairs: list[tuple[str, Tensor]]) -> Tensor:
         total = linear.target.new_zeros((len(counts), len(linear.target)))
         for stream, value in pairs:
-            if stream in found:
-                along = linear.examples.dot(stream, found[stream].stack, value)
-                total[found[stream].low : found[stream].high] += along.to(total.dtype)
+            if stream in polynomials:
+                along = linear.examples.dot(stream, polynomials[stream].stack, value)
+                total[polynomials[stream].low : polynomials[stream].high] += along.to(total.dtype)
         return total
 
     from_input = by_length([(source, linear.tape.values[source]) for source in linear.graph.sources])

@@ -73,8 +73,8 @@ def attribute(
     writers: tuple[Writer, ...] = (INPUT, *in_order(set(parts)), *([CONSTANTS] if fixed else []))
     nothing = head.target.new_zeros(back.examples.count)
     entered = [back.product(s, given[s]) for s in _sources(route, trunk)]
-    found = {INPUT: sum(entered, start=nothing), **parts, CONSTANTS: sum(fixed, start=nothing)}
-    values = torch.stack([found[writer] for writer in writers])
+    contributions = {INPUT: sum(entered, start=nothing), **parts, CONSTANTS: sum(fixed, start=nothing)}
+    values = torch.stack([contributions[writer] for writer in writers])
     return attributed(names_of(exact, writers), values, head, back.examples)
 
 
@@ -147,9 +147,9 @@ def _bare(form: ResidualForm, route: Sequence[Step]) -> Graph:
         for step in route
         if not (isinstance(step, Add) and step.skip is None)
     )
-    made = set(chain.from_iterable(map(makes, steps)))
+    inside = set(chain.from_iterable(map(makes, steps)))
     read = dict.fromkeys((*chain.from_iterable(map(reads, steps)), *map(_end, _adds(route)), form.stream))
-    given = tuple(stream for stream in read if stream not in made)
+    given = tuple(stream for stream in read if stream not in inside)
     sources = tuple(stream for stream in given if stream in form.graph.carried)
     return Graph(form.streams, steps, given, sources, (form.stream,))
 

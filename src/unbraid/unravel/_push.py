@@ -103,7 +103,7 @@ def push(
     J t comes from the derivative of A, not from A(t) − c, so that no large constant is subtracted from a small term:
     g = J^T u is linear in u, and its transpose takes t to J t. One forward and one backward run serve all terms.
     """
-    places = [i for i, found in enumerate(terms) if found and differentiable(values[segment.inputs[i]].dtype)]
+    places = [i for i, arriving in enumerate(terms) if arriving and differentiable(values[segment.inputs[i]].dtype)]
     fixed = [values[stream] for stream in segment.inputs] + [state[name].detach() for name in segment.params]
     zeros = [torch.zeros_like(fixed[place]).requires_grad_() for place in places]
     writers = dict.fromkeys(chain.from_iterable(terms))
@@ -118,17 +118,17 @@ def push(
         pulled = (
             torch.autograd.grad(moving, zeros, weights, create_graph=True, materialize_grads=True) if moving else ()
         )
-    found: list[dict[Writer, Tensor]] = [{} for _ in outputs]
+    pushed_terms: list[dict[Writer, Tensor]] = [{} for _ in outputs]
     for writer in writers:
         if not moving:  # no value passes an index, whatever the terms of what chose it
-            for travelled, output in zip(found, outputs, strict=True):
+            for travelled, output in zip(pushed_terms, outputs, strict=True):
                 travelled[writer] = torch.zeros_like(output)
             continue
         along = [terms[place].get(writer, zero.detach()) for place, zero in zip(places, zeros, strict=True)]
         pushed = iter(torch.autograd.grad(pulled, weights, along, retain_graph=True, materialize_grads=True))
-        for travelled, output in zip(found, outputs, strict=True):
+        for travelled, output in zip(pushed_terms, outputs, strict=True):
             travelled[writer] = next(pushed) if output.requires_grad else torch.zeros_like(output)
-    for travelled, output in zip(found, outputs, strict=True):
+    for travelled, output in zip(pushed_terms, outputs, strict=True):
         if bool(output.any()):
             travelled[CONSTANTS] = output.detach() + travelled.get(CONSTANTS, torch.zeros_like(output))
-    return found
+    return pushed_terms

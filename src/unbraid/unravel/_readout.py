@@ -95,8 +95,8 @@ def _upto(segment: Segment, end: Any, named: dict[fx.Node, str], features: str) 
         copies[node] = code.node_copy(node, copies.__getitem__)
     code.output(copies[end])
     params = tuple(named[node] for node in kept if named[node] in segment.params)
-    made = runnable(code, "features")
-    return replace(segment, id=features, outputs=(features,), code=made, params=params)
+    upto = runnable(code, "features")
+    return replace(segment, id=features, outputs=(features,), code=upto, params=params)
 
 
 def _picked(features: Tensor, weight: Tensor, bias: Tensor | None, target: Target) -> Tensor:
@@ -105,8 +105,8 @@ def _picked(features: Tensor, weight: Tensor, bias: Tensor | None, target: Targe
     number = torch.arange(len(weight), dtype=torch.float64, device=features.device)
     scores = number.expand(*features.shape[:-1], len(weight))
     classes = scalar(scores, target).long()
-    found = torch.einsum("bw,bw->b", _rows(features, target), weight[classes])
-    return found if bias is None else found + bias[classes]
+    picked = torch.einsum("bw,bw->b", _rows(features, target), weight[classes])
+    return picked if bias is None else picked + bias[classes]
 
 
 def _rows(features: Tensor, target: Any) -> Tensor:

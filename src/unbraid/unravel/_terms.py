@@ -235,13 +235,13 @@ def unravel(form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = No
 
 
 def _terms(trunk: FrozenTrunk, stream: str) -> Terms:
-    found = trunk.terms(stream)
-    blocks = in_order({writer for writer in found if not isinstance(writer, str)})
+    terms = trunk.terms(stream)
+    blocks = in_order({writer for writer in terms if not isinstance(writer, str)})
     whole = trunk.values[stream]
-    first = found.get(INPUT, torch.zeros_like(whole))
-    constants = [CONSTANTS] if CONSTANTS in found else []
+    first = terms.get(INPUT, torch.zeros_like(whole))
+    constants = [CONSTANTS] if CONSTANTS in terms else []
     writers: tuple[Writer, ...] = (INPUT, *blocks, *constants)
-    values = torch.stack([first, *(found[writer] for writer in writers[1:])])
+    values = torch.stack([first, *(terms[writer] for writer in writers[1:])])
     error = sum_error(values, whole)
     if not error <= tolerance("sum", trunk.form.precision):
         raise _departs(trunk, stream, error)
