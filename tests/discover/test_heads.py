@@ -6,7 +6,7 @@ from torch import nn
 
 from networks import error, lively, normal
 from real_models import real
-from unbraid import ResidualForm, attribute, trace, unravel
+from unbraid import attribute, load, trace, unravel
 from unbraid.paths import (
     all_paths,
     chosen_paths,
@@ -150,7 +150,7 @@ def test_a_split_form_is_verified_saved_and_loaded(tmp_path):
     assert split.verify(args, kwargs).error < 1e-12
     assert split.split("heads") is split
     assert form.split(None) is form
-    loaded = ResidualForm.load(split.save(tmp_path / "form"))
+    loaded = load(split.save(tmp_path / "form"))
     assert [block.branches for block in loaded.blocks] == [block.branches for block in split.blocks]
     assert error(loaded(*args, **kwargs)["logits"], split(*args, **kwargs).logits) < 1e-12
 
