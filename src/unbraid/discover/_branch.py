@@ -4,6 +4,7 @@ An operand that is subtracted needs a matrix of parameters. Without this rule th
 PoolFormer's pooling without its input are branches; of a learned map the sign is a matter of its parameters.
 """
 
+import torch
 from torch import fx
 
 from unbraid.discover._block import Skip
@@ -13,7 +14,9 @@ from unbraid.discover._element_maps import Constant, Elements, unmoved
 from unbraid.discover._noise import is_noise
 from unbraid.discover._routes import way_up
 from unbraid.discover._summands import summands
-from unbraid.graph import Carrier, carrier, jointly_affine, mixing, name_of
+from unbraid.graph import Carrier, callee, carrier, jointly_affine, mixing
+
+aten = torch.ops.aten
 
 NO_DATA = "one operand carries no data"
 POINTWISE = "the other operand is a pointwise function of the first, without parameters"
@@ -111,7 +114,7 @@ class Judge:
         while stack:
             way = [step.node for step in way_up(self.flow, stack.pop(), held=True)]
             carried.update(way)
-            if name_of(way[-1]) in {"cat", "stack"}:
+            if callee(way[-1]) in (aten.cat, aten.stack):
                 stack += [part for part in self.flow.data(way[-1]) if part not in carried]
         return carried
 
@@ -135,7 +138,7 @@ class Judge:
         """Whether an operand is the skip, element by element times numbers or parameters."""
         while not self.elements(fork).same(node, skip):
             data = self.flow.data(node)
-            if node.op != "call_function" or name_of(node) not in {"mul", "div", "neg"} or len(data) != 1:
+            if node.op != "call_function" or callee(node) not in (aten.mul, aten.div, aten.neg) or len(data) != 1:
                 return False
             if carrier(node, data) is not Carrier.SCALED or not same_shape(node, data[0]):
                 return False

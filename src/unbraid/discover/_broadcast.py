@@ -12,7 +12,7 @@ from torch import SymInt, Tensor, fx
 from unbraid.discover._dataflow import Dataflow
 from unbraid.discover._graph_writer import Writer
 from unbraid.discover._summands import summands
-from unbraid.graph import name_of
+from unbraid.graph import callee
 
 aten = torch.ops.aten
 
@@ -20,7 +20,7 @@ aten = torch.ops.aten
 def spread_out(flow: Dataflow) -> None:
     """Expand each operand of a sum of data to the sum's sizes, learned tokens from which another comes included."""
     for node in list(flow.graph.nodes):
-        if name_of(node) not in {"add", "sub", "rsub", "lerp"}:
+        if callee(node) not in (aten.add, aten.sub, aten.rsub, aten.lerp):
             continue
         operands = [tensor for tensor, _ in summands(node) if isinstance(tensor, fx.Node)]
         if len(operands) < 2 or flow.carries.isdisjoint(operands):
@@ -34,7 +34,7 @@ def spread_out(flow: Dataflow) -> None:
 
 def spreads(node: fx.Node) -> bool:
     """Whether an operator repeats what it is given."""
-    return name_of(node) in {"expand", "expand_as"} and _smaller(node.all_input_nodes[0], node)
+    return callee(node) in (aten.expand, aten.expand_as) and _smaller(node.all_input_nodes[0], node)
 
 
 def _smaller(tensor: fx.Node, node: fx.Node) -> bool:

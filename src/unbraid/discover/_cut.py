@@ -23,7 +23,7 @@ from torch import Tensor, fx
 from unbraid.capture import Capture, sizes
 from unbraid.discover._anatomy import Anatomy
 from unbraid.discover._block_nodes import BlockNodes
-from unbraid.graph import SKIP, Add, Graph, Order, Role, Segment, Step, Stream, name_of, needed, runnable, values_read
+from unbraid.graph import SKIP, Add, Graph, Order, Role, Segment, Step, Stream, callee, needed, runnable, values_read
 
 
 def cut(capture: Capture, anatomy: Anatomy) -> Graph:
@@ -137,9 +137,9 @@ class _Cutter:
     def _size_from(self, size: fx.Node, cone: _Cone, inside: set[fx.Node]) -> Iterator[fx.Node]:
         if size.op != "call_function" or self._holder(size, list(cone.inputs)) is not None:
             return
-        if name_of(size) == "sym_size" and size.args[0] in inside:
+        if callee(size) is torch.ops.aten.sym_size and size.args[0] in inside:
             return
-        if name_of(size) != "sym_size":
+        if callee(size) is not torch.ops.aten.sym_size:
             for argument in size.all_input_nodes:
                 yield from self._size_from(argument, cone, inside)
         elif (holder := self._holder(size, self.given)) is not None:
@@ -259,7 +259,12 @@ def _order(block: BlockNodes) -> Order:
         if isinstance(node, fx.Node) and node in numbers and node is not block.add:
             met.append(numbers[node])
             return numbers[node]
-        if not isinstance(node, fx.Node) or name_of(node) != "add" or len(node.args) != 2 or node.kwargs:
+        if (
+            not isinstance(node, fx.Node)
+            or callee(node) is not torch.ops.aten.add
+            or len(node.args) != 2
+            or node.kwargs
+        ):
             return None
         left, right = of(node.args[0]), of(node.args[1])
         return None if left is None or right is None else (left, right)

@@ -26,7 +26,9 @@ from functools import cached_property
 import torch
 from torch import SymInt, Tensor, fx
 
-from unbraid.graph import is_float, mixing, name_of, values_read
+from unbraid.graph import callee, is_float, mixing, values_read
+
+_LOOKUPS = (torch.ops.aten.embedding, torch.ops.aten.embedding_bag)
 
 
 class Dataflow:
@@ -64,7 +66,7 @@ class Dataflow:
     def _begins(self, node: fx.Node, reached: set[fx.Node]) -> bool:
         if node.op == "placeholder":
             return node.name not in self.state and is_float(node)
-        return name_of(node) in {"embedding", "embedding_bag"} and self._given(node.args[1], reached)
+        return callee(node) in _LOOKUPS and self._given(node.args[1], reached)
 
     def _given(self, index: object, reached: set[fx.Node]) -> bool:
         """Whether an index holds the caller's own numbers, moved or hashed: positions counted from them are not.

@@ -10,19 +10,19 @@ from torch import fx
 
 from unbraid.capture import call, scaled
 from unbraid.discover._dataflow import Dataflow
-from unbraid.graph import name_of
+from unbraid.graph import callee
 
 aten = torch.ops.aten
 
 _PRODUCTS = {
-    "addmm": aten.mm.default,
-    "baddbmm": aten.bmm.default,
-    "addmv": aten.mv.default,
-    "addr": aten.outer.default,
-    "addcmul": aten.mul.Tensor,
-    "addcdiv": aten.div.Tensor,
+    aten.addmm: aten.mm.default,
+    aten.baddbmm: aten.bmm.default,
+    aten.addmv: aten.mv.default,
+    aten.addr: aten.outer.default,
+    aten.addcmul: aten.mul.Tensor,
+    aten.addcdiv: aten.div.Tensor,
 }
-_PLACED = frozenset({"index_add", "scatter_add"})
+_PLACED = (aten.index_add, aten.scatter_add)
 
 
 def unfuse(flow: Dataflow) -> bool:
@@ -30,11 +30,11 @@ def unfuse(flow: Dataflow) -> bool:
     fused = [node for node in flow.graph.nodes if _fused(flow, node)]
     for node in fused:
         with flow.graph.inserting_before(node):
-            if name_of(node) not in _PRODUCTS:
+            if callee(node) not in _PRODUCTS:
                 base, added = node.args[0], _placed(flow.graph, node)
             else:
                 base = scaled(flow.graph, node, node.args[0], node.kwargs.get("beta", 1))
-                product = call(flow.graph, node, _PRODUCTS[name_of(node)], node.args[1:3])
+                product = call(flow.graph, node, _PRODUCTS[callee(node)], node.args[1:3])
                 added = scaled(flow.graph, node, product, node.kwargs.get("alpha", node.kwargs.get("value", 1)))
         node.target, node.args, node.kwargs = aten.add.Tensor, (base, added), {}
     return bool(fused)
@@ -45,7 +45,7 @@ def _fused(flow: Dataflow, node: fx.Node) -> bool:
     if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
         return False
     data = flow.data(node)
-    fused = name_of(node) in (*_PRODUCTS, *_PLACED) or accumulates(node)
+    fused = callee(node) in (*_PRODUCTS, *_PLACED) or accumulates(node)
     if not fused or node.args[0] not in data or len(data) < 2:
         return False
     base: Any = node.args[0]
@@ -55,7 +55,7 @@ def _fused(flow: Dataflow, node: fx.Node) -> bool:
 
 def accumulates(node: fx.Node) -> bool:
     """Whether an index_put adds to what is there."""
-    return name_of(node) in {"index_put", "_index_put_impl"} and len(node.args) > 3 and bool(node.args[3])
+    return callee(node) in (aten.index_put, aten._index_put_impl) and len(node.args) > 3 and bool(node.args[3])
 
 
 def _placed(graph: fx.Graph, node: fx.Node) -> fx.Node:

@@ -18,7 +18,7 @@ from unbraid.discover._element_maps import Constant, Elements, traced_size
 from unbraid.discover._graph_writer import Writer
 from unbraid.discover._join import read_once
 from unbraid.discover._summands import summands
-from unbraid.graph import BOTH, TABLE, Kind, callee, name_of, operator_of
+from unbraid.graph import BOTH, TABLE, Kind, callee, operator_of
 
 aten = torch.ops.aten
 
@@ -87,10 +87,10 @@ def _writes(node: fx.Node) -> bool:
 
 def _unstacked(flow: Dataflow, node: fx.Node, constant: Constant) -> bool:
     """Tensors that lie one after the other where a sum or a mean adds them are stacked."""
-    if name_of(node) not in {"sum", "mean"} or not node.args or node.kwargs.get("dtype") is not None:
+    if callee(node) not in (aten.sum, aten.mean) or not node.args or node.kwargs.get("dtype") is not None:
         return False
     joined, along = _joined(node), _dimension(node)
-    if joined is None or along is None or (name_of(joined) == "stack" and joined is node.args[0]):
+    if joined is None or along is None or (callee(joined) is aten.stack and joined is node.args[0]):
         return False
     elements = Elements(flow, joined, constant)
     numbers, whole = elements.numbers(_tensor(node.args[0])), elements.numbers(joined)
@@ -113,7 +113,7 @@ def _joined(node: fx.Node) -> fx.Node | None:
     above: Any = node.args[0]
     while isinstance(above, fx.Node) and callee(above) in _MOVES and above.op == "call_function":
         above = above.args[0]
-    listed = isinstance(above, fx.Node) and name_of(above) in {"cat", "concat", "stack"} and bool(above.args)
+    listed = isinstance(above, fx.Node) and callee(above) in (aten.cat, aten.concat, aten.stack) and bool(above.args)
     return above if listed and isinstance(above.args[0], list | tuple) else None
 
 
@@ -127,7 +127,7 @@ def _parts(joined: fx.Node, whole: Tensor) -> list[Tensor]:
     """The numbers of each of the tensors that were joined."""
     along: Any = joined.args[1] if len(joined.args) > 1 else joined.kwargs.get("dim", 0)
     tensors: Any = joined.args[0]
-    if name_of(joined) == "stack":
+    if callee(joined) is aten.stack:
         return [part.flatten() for part in whole.unbind(along)]
     sizes = [traced_size(tensor.meta["val"].shape[along]) for tensor in tensors]
     starts = [0, *accumulate(sizes)]
@@ -192,7 +192,7 @@ def _pushed_down(flow: Dataflow, node: fx.Node, constant: Constant) -> bool:
 def _along(writer: Writer, chain: Iterator[fx.Node], tensor: fx.Node) -> fx.Node:
     for move in chain:
         # A view of the sum may be none of its operand, which lies otherwise in memory.
-        target = aten.reshape.default if name_of(move) == "view" else move.target
+        target = aten.reshape.default if callee(move) is aten.view else move.target
         tensor = writer.call(target, (tensor, *move.args[1:]), like=move)
         tensor.kwargs = dict(move.kwargs)
     return tensor

@@ -2,15 +2,18 @@
 
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, fx
 
-from unbraid.graph import is_float, name_of
+from unbraid.graph import callee, is_float
+
+aten = torch.ops.aten
 
 Operand: TypeAlias = fx.Node | float
 Summands: TypeAlias = list[tuple[Operand, float]]
 
 # They hand on their operand as it is, if its type and sizes stay, and in no other layout.
-_SAME = frozenset({"alias", "clone", "to", "_to_copy", "type_as"})
+_SAME = (aten.alias, aten.clone, aten.to, aten._to_copy, aten.type_as)
 
 
 def summands(node: fx.Node) -> Summands:
@@ -28,44 +31,44 @@ def summands(node: fx.Node) -> Summands:
 
 
 def _added(node: fx.Node) -> list[tuple[Any, Any]]:
-    name, (first, second) = name_of(node), [*node.args, None, None][:2]
-    if name in {"add", "sub", "rsub"}:
+    called, (first, second) = callee(node), [*node.args, None, None][:2]
+    if called in (aten.add, aten.sub, aten.rsub):
         alpha: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("alpha", 1)
         if not _number(alpha):
             return []
         return {
-            "add": [(first, 1), (second, alpha)],
-            "sub": [(first, 1), (second, -alpha)],
-            "rsub": [(second, 1), (first, -alpha)],
-        }[name]
-    if name == "neg":
+            aten.add: [(first, 1), (second, alpha)],
+            aten.sub: [(first, 1), (second, -alpha)],
+            aten.rsub: [(second, 1), (first, -alpha)],
+        }[called]
+    if called is aten.neg:
         return [(first, -1)]
-    if name in _SAME:
+    if called in _SAME:
         return [(first, 1)] if _same(node, first) and "memory_format" not in node.kwargs else []
-    if name in {"mul", "div"}:
+    if called in (aten.mul, aten.div):
         return _multiple(node, first, second)
-    if name == "lerp" and _number(node.args[2]):
+    if called is aten.lerp and _number(node.args[2]):
         weight: Any = node.args[2]
         return [(first, 1 - weight), (second, weight)]
-    if name in {"sum", "mean"}:
+    if called in (aten.sum, aten.mean):
         stacked = _stacked(node)
-        return [(tensor, 1 / len(stacked) if name == "mean" else 1) for tensor in stacked]
+        return [(tensor, 1 / len(stacked) if called is aten.mean else 1) for tensor in stacked]
     return []
 
 
 def _multiple(node: fx.Node, first: Any, second: Any) -> list[tuple[Any, Any]]:
-    if name_of(node) == "mul" and _number(first):
+    if callee(node) is aten.mul and _number(first):
         first, second = second, first
     if not _number(second) or second == 0 or not _same(node, first) or node.kwargs.get("rounding_mode"):
         return []
-    return [(first, second if name_of(node) == "mul" else 1 / second)]
+    return [(first, second if callee(node) is aten.mul else 1 / second)]
 
 
 def _stacked(node: fx.Node) -> list[fx.Node]:
     """The tensors that a sum or a mean adds along the dimension in which they were stacked."""
     stack, dimensions = [*node.args, None][:2]
     keeps = len(node.args) > 2 and node.args[2]
-    if not isinstance(stack, fx.Node) or name_of(stack) != "stack" or keeps or node.kwargs.get("keepdim"):
+    if not isinstance(stack, fx.Node) or callee(stack) is not aten.stack or keeps or node.kwargs.get("keepdim"):
         return []
     rank = stack.meta["val"].ndim
     along: Any = stack.args[1] if len(stack.args) > 1 else stack.kwargs.get("dim", 0)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx
 
 from unbraid.form import ResidualForm
-from unbraid.graph import Add, Kind, Segment, callee, name_of, operator_of, shape_only
+from unbraid.graph import Add, Kind, Segment, callee, operator_of, shape_only
 
 __all__ = ["Build"]
 
@@ -113,11 +113,11 @@ def _factor(form: ResidualForm, maker: Any) -> float:
     node = nodes[-1].args[0]
     while isinstance(node, fx.Node) and node.op == "call_function" and shape_only(node):
         node = node.args[0]
-    if not isinstance(node, fx.Node) or name_of(node) not in {"mul", "div"}:
+    if not isinstance(node, fx.Node) or callee(node) not in (torch.ops.aten.mul, torch.ops.aten.div):
         return 1.0
     sizes = [_size(form, argument, weights) for argument in node.args[:2]]
     size = next((found for found in reversed(sizes) if found is not None), 1.0)
-    return size if name_of(node) == "mul" else 1 / max(size, 1e-30)
+    return size if callee(node) is torch.ops.aten.mul else 1 / max(size, 1e-30)
 
 
 def _size(form: ResidualForm, argument: Any, weights: dict[fx.Node, str]) -> float | None:

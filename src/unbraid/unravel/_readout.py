@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from unbraid.form import ResidualForm, explained
-from unbraid.graph import Graph, Segment, Stream, name_of, needed, runnable
+from unbraid.graph import Graph, Segment, Stream, callee, needed, runnable
 from unbraid.results import Target, scalar
 
 
@@ -61,7 +61,7 @@ def readout(graph: Graph, output: str) -> Readout | None:
     if segment is None or not isinstance(segment.code, fx.GraphModule):
         return None
     end = next(node for node in segment.code.graph.nodes if node.op == "output").args[0]
-    if not isinstance(end, fx.Node) or name_of(end) != "linear" or end.kwargs:
+    if not isinstance(end, fx.Node) or callee(end) is not torch.ops.aten.linear or end.kwargs:
         return None
     given = [node for node in segment.code.graph.nodes if node.op == "placeholder"]
     named = dict(zip(given, (*segment.inputs, *segment.params), strict=True))
