@@ -25,6 +25,8 @@ from unbraid.discover._anatomy import Anatomy
 from unbraid.discover._block_nodes import BlockNodes
 from unbraid.graph import SKIP, Add, Graph, Order, Role, Segment, Step, Stream, callee, needed, runnable, values_read
 
+aten = torch.ops.aten
+
 
 def cut(capture: Capture, anatomy: Anatomy) -> Graph:
     """Cut a graph of operators at the operands and sums of its blocks into streams, segments and additions.
@@ -137,9 +139,9 @@ class _Cutter:
     def _size_from(self, size: fx.Node, cone: _Cone, inside: set[fx.Node]) -> Iterator[fx.Node]:
         if size.op != "call_function" or self._holder(size, list(cone.inputs)) is not None:
             return
-        if callee(size) is torch.ops.aten.sym_size and size.args[0] in inside:
+        if callee(size) is aten.sym_size and size.args[0] in inside:
             return
-        if callee(size) is not torch.ops.aten.sym_size:
+        if callee(size) is not aten.sym_size:
             for argument in size.all_input_nodes:
                 yield from self._size_from(argument, cone, inside)
         elif (holder := self._holder(size, self.given)) is not None:
@@ -245,7 +247,7 @@ class _Cutter:
         holder = self._holder(node, list(copies))
         if holder is None:
             return graph.node_copy(node, copied)
-        made = graph.call_function(torch.ops.aten.sym_size.int, (copies[holder[0]], holder[1]))
+        made = graph.call_function(aten.sym_size.int, (copies[holder[0]], holder[1]))
         made.meta = copy.copy(node.meta)
         return made
 
@@ -259,12 +261,7 @@ def _order(block: BlockNodes) -> Order:
         if isinstance(node, fx.Node) and node in numbers and node is not block.add:
             met.append(numbers[node])
             return numbers[node]
-        if (
-            not isinstance(node, fx.Node)
-            or callee(node) is not torch.ops.aten.add
-            or len(node.args) != 2
-            or node.kwargs
-        ):
+        if not isinstance(node, fx.Node) or callee(node) is not aten.add or len(node.args) != 2 or node.kwargs:
             return None
         left, right = of(node.args[0]), of(node.args[1])
         return None if left is None or right is None else (left, right)
