@@ -10,7 +10,8 @@ from torch import Tensor, fx
 from operator_samples import Call, name_of, tensors, x
 from unbraid.errors import InexactError
 from unbraid.freeze import freeze
-from unbraid.graph import Attention, Frozen, Graph, Holds, Kind, Memory, Operator, Random, Segment, Stream, runnable
+from unbraid.graph import Graph, Segment, Stream, runnable
+from unbraid.graph.operators import Attention, Frozen, Holds, Kind, Memory, Operator, Random
 from unbraid.walk import run
 
 aten = torch.ops.aten

@@ -7,7 +7,8 @@ from torch import Tensor, fx, nn
 import unbraid
 from networks import F64, normal
 from unbraid.errors import InexactError
-from unbraid.graph import carrier, mixing, name_of, operator_of, random, shape_only
+from unbraid.graph import carrier, mixing, name_of, shape_only
+from unbraid.graph.operators import operator_of, random
 
 X = normal(3, 6)
 

@@ -15,7 +15,8 @@ from networks import F64, Chain, Does, Residual, error, lively, mlp, normal
 from unbraid.errors import InexactError
 from unbraid.form import trace
 from unbraid.freeze import freeze
-from unbraid.graph import Frozen, Graph, Segment, Stream
+from unbraid.graph import Graph, Segment, Stream
+from unbraid.graph.operators import Frozen
 from unbraid.walk import Cotangents, constants, record, run, walk
 
 X = normal(2, 6, seed=1)

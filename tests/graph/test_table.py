@@ -11,7 +11,8 @@ import torch
 from operator_samples import ON_A_GPU, name_of, sample
 from operator_traits import faults, frozen_faults
 from unbraid.freeze import _rules
-from unbraid.graph import TABLE, Attention, Frozen, Kind, Memory, Random, _table
+from unbraid.graph import _table
+from unbraid.graph.operators import TABLE, Attention, Frozen, Kind, Memory, Random
 
 aten = torch.ops.aten
 

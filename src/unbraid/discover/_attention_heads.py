@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from unbraid.graph import Attention, Graph, Holds, Segment, affine, callee, is_float, name_of, operator_of, shape_only
+from unbraid.graph import Graph, Segment, affine, is_float, name_of, shape_only
+from unbraid.graph.operators import Attention, Holds, callee, operator_of
 
 aten = torch.ops.aten
 _MERGES = (aten.view, aten.reshape, aten._unsafe_view, aten.flatten, aten._reshape_alias)

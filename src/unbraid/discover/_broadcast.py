@@ -12,7 +12,7 @@ from torch import SymInt, Tensor, fx
 from unbraid.discover._dataflow import Dataflow
 from unbraid.discover._graph_writer import Writer
 from unbraid.discover._summands import summands
-from unbraid.graph import callee
+from unbraid.graph.operators import callee
 
 aten = torch.ops.aten
 

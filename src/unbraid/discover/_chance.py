@@ -7,7 +7,8 @@ from torch import fx
 
 from unbraid.capture import where
 from unbraid.errors import ChanceError
-from unbraid.graph import Graph, Kind, Random, drop_rate, in_training, name_of, operator_of, random, switched_off
+from unbraid.graph import Graph, name_of
+from unbraid.graph.operators import Kind, Random, drop_rate, in_training, operator_of, random, switched_off
 
 _NOWHERE = "unknown file:0"  # a saved form keeps no lines of code
 

@@ -6,7 +6,8 @@ Three-dimensional streams exist in both kinds, and no rule about shapes can tell
 
 from torch import fx
 
-from unbraid.graph import Graph, operator_of
+from unbraid.graph import Graph
+from unbraid.graph.operators import operator_of
 
 
 def channel_dimension(graph: Graph, block: int) -> int:

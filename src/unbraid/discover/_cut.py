@@ -23,7 +23,8 @@ from torch import Tensor, fx
 from unbraid.capture import Capture, sizes
 from unbraid.discover._anatomy import Anatomy
 from unbraid.discover._block_nodes import BlockNodes
-from unbraid.graph import SKIP, Add, Graph, Order, Role, Segment, Step, Stream, callee, needed, runnable, values_read
+from unbraid.graph import SKIP, Add, Graph, Order, Role, Segment, Step, Stream, needed, runnable, values_read
+from unbraid.graph.operators import callee
 
 aten = torch.ops.aten
 

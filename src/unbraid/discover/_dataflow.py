@@ -26,7 +26,8 @@ from functools import cached_property
 import torch
 from torch import SymInt, Tensor, fx
 
-from unbraid.graph import callee, is_float, mixing, values_read
+from unbraid.graph import is_float, mixing, values_read
+from unbraid.graph.operators import callee
 
 _LOOKUPS = (torch.ops.aten.embedding, torch.ops.aten.embedding_bag)
 

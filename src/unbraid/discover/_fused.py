@@ -10,7 +10,7 @@ from torch import fx
 
 from unbraid.capture import call, scaled
 from unbraid.discover._dataflow import Dataflow
-from unbraid.graph import callee
+from unbraid.graph.operators import callee
 
 aten = torch.ops.aten
 

@@ -18,7 +18,7 @@ from unbraid.discover._element_maps import Constant, Elements, traced_size
 from unbraid.discover._graph_writer import Writer
 from unbraid.discover._join import read_once
 from unbraid.discover._summands import summands
-from unbraid.graph import BOTH, TABLE, Kind, callee, operator_of
+from unbraid.graph.operators import BOTH, TABLE, Kind, callee, operator_of
 
 aten = torch.ops.aten
 

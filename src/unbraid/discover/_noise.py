@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from unbraid.graph import Random, callee, operator_of, shape_only, values_read
+from unbraid.graph import shape_only, values_read
+from unbraid.graph.operators import Random, callee, operator_of
 
 aten = torch.ops.aten
 

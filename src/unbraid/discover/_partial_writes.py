@@ -17,7 +17,7 @@ from unbraid.discover._fused import accumulates
 from unbraid.discover._graph_writer import Writer
 from unbraid.discover._join import Join, Term
 from unbraid.discover._summands import Operand
-from unbraid.graph import callee, operator_of
+from unbraid.graph.operators import callee, operator_of
 
 aten = torch.ops.aten
 

@@ -5,7 +5,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, fx
 
-from unbraid.graph import callee, is_float
+from unbraid.graph import is_float
+from unbraid.graph.operators import callee
 
 aten = torch.ops.aten
 

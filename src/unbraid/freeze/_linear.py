@@ -8,7 +8,7 @@ from torch import fx
 
 from unbraid.freeze._freezer import Freezer
 from unbraid.freeze._norms import filled
-from unbraid.graph import callee
+from unbraid.graph.operators import callee
 
 aten = torch.ops.aten
 

@@ -6,7 +6,7 @@ import torch
 from torch import fx
 
 from unbraid.freeze._freezer import Freezer
-from unbraid.graph import operator_of, places_of, random
+from unbraid.graph.operators import operator_of, places_of, random
 
 aten = torch.ops.aten
 

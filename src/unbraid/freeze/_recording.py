@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from unbraid.graph import callee
+from unbraid.graph.operators import callee
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, fx
 
 from unbraid.form import ResidualForm
-from unbraid.graph import Add, Kind, Segment, callee, operator_of, shape_only
+from unbraid.graph import Add, Segment, shape_only
+from unbraid.graph.operators import Kind, callee, operator_of
 
 __all__ = ["Build"]
 

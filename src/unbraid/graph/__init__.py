@@ -6,26 +6,15 @@ It is immutable and does nothing by itself: `unbraid.walk` runs and differentiat
 from unbraid.graph._device import made_on, on_device
 from unbraid.graph._edits import Spared, coarsest, deleted, under_autocast, widened
 from unbraid.graph._modules import runnable
-from unbraid.graph._operator import BOTH, EITHER, Attention, Frozen, Holds, Kind, Memory, Operator, Random
-from unbraid.graph._operators import (
+from unbraid.graph._questions import (
     Carrier,
     affine,
-    argument_of,
-    callee,
     carrier,
-    drop_rate,
-    foreign,
-    in_training,
     is_float,
     jointly_affine,
-    linear_variant,
     mixing,
     name_of,
-    operator_of,
-    places_of,
-    random,
     shape_only,
-    switched_off,
     takes_all,
     values_read,
 )
@@ -41,7 +30,6 @@ from unbraid.graph._state import (
     resident,
     storage_key,
 )
-from unbraid.graph._table import TABLE
 from unbraid.graph._types import (
     SKIP,
     Add,
@@ -62,22 +50,12 @@ from unbraid.graph._types import (
 )
 
 __all__ = [
-    "BOTH",
-    "EITHER",
     "SKIP",
-    "TABLE",
     "Add",
-    "Attention",
     "BranchIndex",
     "Carrier",
-    "Frozen",
     "Graph",
-    "Holds",
-    "Kind",
-    "Memory",
-    "Operator",
     "Order",
-    "Random",
     "Removal",
     "Role",
     "Segment",
@@ -87,21 +65,15 @@ __all__ = [
     "Stream",
     "Streamed",
     "affine",
-    "argument_of",
-    "callee",
     "carrier",
     "coarsest",
     "deleted",
     "detached",
     "device_of",
     "differentiable",
-    "drop_rate",
-    "foreign",
-    "in_training",
     "is_float",
     "joined",
     "jointly_affine",
-    "linear_variant",
     "made_on",
     "makes",
     "meta_tensor",
@@ -110,9 +82,6 @@ __all__ = [
     "name_of",
     "needed",
     "on_device",
-    "operator_of",
-    "places_of",
-    "random",
     "reads",
     "rereading",
     "resident",
@@ -121,7 +90,6 @@ __all__ = [
     "shape_only",
     "storage_key",
     "subgraph",
-    "switched_off",
     "takes_all",
     "under_autocast",
     "values_read",

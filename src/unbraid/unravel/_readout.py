@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, fx
 
 from unbraid.form import ResidualForm, explained
-from unbraid.graph import Graph, Segment, Stream, callee, needed, runnable
+from unbraid.graph import Graph, Segment, Stream, needed, runnable
+from unbraid.graph.operators import callee
 from unbraid.results import Target, scalar
 
 

@@ -12,7 +12,8 @@ from itertools import chain
 import torch
 from torch import fx
 
-from unbraid.graph import Graph, Memory, Segment, State, Streamed, device_of, joined, operator_of
+from unbraid.graph import Graph, Segment, State, Streamed, device_of, joined
+from unbraid.graph.operators import Memory, operator_of
 
 
 def weights_channels_last(graph: Graph, state: State) -> State:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from unbraid.graph import Add, Graph, Kind, Segment, State, detached, differentiable, makes, operator_of, reads
+from unbraid.graph import Add, Graph, Segment, State, detached, differentiable, makes, reads
+from unbraid.graph.operators import Kind, operator_of
 from unbraid.walk._run import execute
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from unbraid.graph._operator import OPAQUE, Frozen, Holds, Kind, Operator
+from unbraid.graph._row import OPAQUE, Frozen, Holds, Kind, Operator
 from unbraid.graph._table import LATER, TABLE
 
 # The name spaces of torch's own operators. What others register may bear any name and compute anything.
