@@ -240,11 +240,7 @@ def sample(key: Any) -> Call:
         return Call(key, PYTHONS.get(name, args), {})
     bare = name.removeprefix("prims.")
     given = OPS.get(name) or OPS.get(bare)
-    tries = (
-        [given]
-        if given
-        else [guess for domain in (_whole, _inside, _above, _numbers) for guess in _guesses(key, domain)]
-    )
+    tries = [given] if given else _guesses()
     for arguments in tries:
         kwargs = dict(arguments[-1]) if isinstance(arguments[-1], With) else {}
         args = tuple(argument for argument in arguments if not isinstance(argument, With))
@@ -273,8 +269,12 @@ def _works(call: Call) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors(result))
 
 
-def _guesses(key: Any, domain: Any) -> list[tuple[Any, ...]]:
-    return [(domain(1),), (domain(1), domain(2))]
+def _guesses() -> list[tuple[Any, ...]]:
+    """One tensor or two, of all numbers, of those between 0 and 1, of those above 1, of whole ones."""
+    guesses = list[tuple[Any, ...]]()
+    for domain in (_whole, _inside, _above, _numbers):
+        guesses += [(domain(1),), (domain(1), domain(2))]
+    return guesses
 
 
 def _whole(seed: int) -> Tensor:

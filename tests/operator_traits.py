@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -38,7 +39,8 @@ _NO_MIX = {
     "outer",
     "ger",
     "kron",
-    *(f"{kind}{rank}d" for rank in (1, 2, 3) for kind in ("upsample_nearest", "_upsample_nearest_exact")),
+    *(f"upsample_nearest{rank}d" for rank in (1, 2, 3)),
+    *(f"_upsample_nearest_exact{rank}d" for rank in (1, 2)),
 }
 
 
@@ -48,7 +50,7 @@ def faults(key: Any, row: Operator, call: Call) -> list[str]:
         _affine, _not_affine, _moves, _pointwise, _mixes, _takes, _writes, _sizes, _random, _channels,
         _attention, _memory, _shifts,
     ]  # fmt: skip
-    return [fault for check in checks for fault in check(key, row, call)]
+    return list(chain.from_iterable(check(key, row, call) for check in checks))
 
 
 def _affine(key: Any, row: Operator, call: Call) -> Iterator[str]:
@@ -156,12 +158,14 @@ def _sizes(key: Any, row: Operator, call: Call) -> Iterator[str]:
         if not (_shapes(results[0]) == _shapes(results[1]) if empty else _same(*results)):
             yield "sizes_of"
     numbers = [p for p, v in enumerate(call.args) if type(v) is int or (isinstance(v, list) and type(v[0]) is int)]
-    if row.sized and numbers:
-        grown = [
-            call({p: [n + 1 for n in v] if isinstance(v, list) else v + 1}) for p in numbers for v in [call.args[p]]
-        ]
-        if all(_shapes(other) == _shapes(call()) for other in grown):
-            yield "sized"
+    if row.sized and numbers and all(_shapes(_grown(call, place)) == _shapes(call()) for place in numbers):
+        yield "sized"
+
+
+def _grown(call: Call, place: int) -> Any:
+    """The result where the numbers at a place are larger by one."""
+    number = call.args[place]
+    return call({place: [n + 1 for n in number] if isinstance(number, list) else number + 1})
 
 
 def _random(key: Any, row: Operator, call: Call) -> Iterator[str]:
@@ -255,7 +259,7 @@ def frozen_faults(key: Any, row: Operator, call: Call) -> list[str]:
             named = str(call.target) in str(error)
             refused.append(f"refused in {place}" if named else f"refused without a name in {place}")
     ruled = row.freeze is not None or (row.kind is Kind.POINTWISE and row.random is None)
-    first = [f"refused in {place}" for group in row.affine[:1] for place in group]
+    first = [f"refused in {place}" for place in (row.affine[0] if row.affine else ())]
     return found + ([fault for fault in refused if fault in first] if ruled else [])
 
 

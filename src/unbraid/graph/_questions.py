@@ -128,7 +128,11 @@ def places_of(node: fx.Node, data: Collection[fx.Node]) -> set[int]:
         arguments |= {places[name]: value for name, value in node.kwargs.items() if name in places}
     if row.listed is not None:  # the factors are places of their own
         arguments = dict(enumerate(_items(node.args[row.listed]), start=row.listed))
-    return {place for place, value in arguments.items() if any(item in data for item in _items(value))}
+    return {place for place, value in arguments.items() if not set(data).isdisjoint(_tensors(value))}
+
+
+def _tensors(value: Any) -> list[fx.Node]:
+    return [item for item in _items(value) if isinstance(item, fx.Node)]
 
 
 def _items(value: Any) -> list[Any]:
