@@ -14,7 +14,7 @@ from networks import F64, error, lively, normal
 from unbraid.errors import InexactError
 from unbraid.form import trace
 from unbraid.freeze import freeze
-from unbraid.graph import TABLE
+from unbraid.graph.operators import TABLE
 from unbraid.unravel import unravel
 from unbraid.walk import Cotangents, constants, record, run, walk
 
