@@ -7,7 +7,7 @@ from torch import nn
 import unbraid
 from networks import Chain, Residual, error, lively, mlp, normal
 from unbraid.errors import InexactError
-from unbraid.results import Examples, check_error, check_sum, sum_error, tolerance
+from unbraid.results import Examples, _exactness, check_error, check_sum, relative_error, sum_error, tolerance
 from unbraid.walk import Masks, PathStack, Polynomial, Polynomials
 
 
@@ -22,6 +22,48 @@ def test_by_hand():
     assert sum_error(torch.tensor([[1.0], [-0.5]]), torch.tensor([0.0])) == 0.5
     assert sum_error(torch.tensor([[torch.inf], [1.0]]), torch.tensor([1.0])) == torch.inf
     assert sum_error(torch.zeros(2, 0), torch.zeros(0)) == 0
+
+
+def whole_at_once(a, b):
+    """‖a − b‖∞ / ‖b‖∞ with copies in float64, over what is finite in both."""
+    x, y = a.to(torch.float64), b.to(torch.float64)
+    finite = x.isfinite() & y.isfinite()
+    if not finite.any() or not ((x == y) | (x.isnan() & y.isnan()) | finite).all():
+        return float("inf")
+    distance, size = (x - y)[finite].abs().max().item(), y[finite].abs().max().item()
+    return distance / size if size else distance
+
+
+@pytest.mark.parametrize("piece", [1, 4, 7, 100])
+@pytest.mark.parametrize(
+    "put",
+    [
+        (),
+        ((3, "inf", "inf"),),
+        ((3, "nan", "nan"), (19, "inf", "inf")),
+        ((3, "nan", "inf"),),
+        ((19, "nan", "0"),),
+        tuple((n, "nan", "nan") for n in range(20)),
+        tuple((n, "-inf", "-inf") for n in range(4)),
+    ],
+    ids=[
+        "finite",
+        "infinite alike",
+        "nan alike",
+        "nan and infinite",
+        "nan alone",
+        "nothing finite",
+        "a piece infinite",
+    ],
+)
+def test_the_error_is_that_of_the_whole_however_it_is_cut(piece, put, monkeypatch):
+    monkeypatch.setattr(_exactness, "_PIECE", piece)
+    a, b = normal(4, 5, dtype=torch.float32), normal(4, 5, seed=1, dtype=torch.float32)
+    for place, here, there in put:
+        a.view(-1)[place], b.view(-1)[place] = float(here), float(there)
+    assert relative_error(a, b) == whole_at_once(a, b)
+    assert relative_error(a.T, b.T) == whole_at_once(a, b)
+    assert relative_error(a, torch.zeros_like(a)) == whole_at_once(a, torch.zeros_like(a))
 
 
 @pytest.mark.parametrize("departure", [2e-10, float("inf"), float("nan")])

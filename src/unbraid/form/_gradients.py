@@ -10,7 +10,6 @@ not accumulated.
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 import torch
@@ -22,7 +21,6 @@ from unbraid.capture import (
     TensorSpec,
     as_call,
     leaves_of,
-    mapped_tensors,
 )
 from unbraid.discover import drawn
 from unbraid.form._core import Form
@@ -94,29 +92,6 @@ def gradients_against_model(
         return of_the_form(wide, model, leaves, args, kwargs, seeds or projected, draws.again(), torch.float64)[1]
 
     return compared(form, leaves, ours, theirs, exact)
-
-
-def few_examples(
-    form: Form, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The first two examples, where the batch is free and examples are separate: a gradient costs as much as a run."""
-    expected = [leaf for leaf in leaves_of(dict(form.signature.inputs)) if isinstance(leaf, TensorSpec)]
-    sizes = set(map(str, chain.from_iterable(leaf.sizes for leaf in expected)))
-    training = form.origin is not None and form.origin.model is not None and form.origin.model.training
-    if training or any("batch" in size and size != "batch" for size in sizes):
-        return args, dict(kwargs)
-    values = form.signature.bind(args, kwargs)
-    shorter = {id(values[leaf.stream]): leaf.sizes.index("batch") for leaf in expected if "batch" in leaf.sizes}
-
-    def cut(tensor: Tensor) -> Tensor:
-        return (
-            tensor.narrow(shorter[id(tensor)], 0, min(2, tensor.shape[shorter[id(tensor)]]))
-            if id(tensor) in shorter
-            else tensor
-        )
-
-    few: tuple[tuple[Any, ...], dict[str, Any]] = mapped_tensors(cut, (args, dict(kwargs)))
-    return few
 
 
 def _same_outputs(form: Form, here: list[Tensor], there: list[Tensor]) -> None:

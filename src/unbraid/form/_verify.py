@@ -25,9 +25,9 @@ from unbraid.discover import by_chance
 from unbraid.errors import InexactError, UnbraidError
 from unbraid.form._compared import apart, at_hand, both, comparable, distance, reference_runs, uncut
 from unbraid.form._core import Form
-from unbraid.form._gradients import few_examples, gradients_against_model
+from unbraid.form._gradients import gradients_against_model
 from unbraid.form._origin import Origin
-from unbraid.form._second_input import Grown, another, growing
+from unbraid.form._second_input import Grown, another, batched, few_examples, growing
 from unbraid.graph import joined
 from unbraid.results import relative_error, sum_error, tolerance
 from unbraid.walk import run
@@ -130,7 +130,8 @@ def _values(
     nested = unwarned("The PyTorch API of nested tensors")  # of which the fast path of nn.TransformerEncoder makes use
     with exclusive(), nested, reference_runs(form, origin, args, kwargs, graded=graded) as reference:
         outputs = distance(form, partial(at_hand, origin, reference), args, kwargs)
-        additions, ratios = _additions(form, origin, form.inputs(args, kwargs))
+        few, named = few_examples(form, args, kwargs)
+        additions, ratios = _additions(form, origin, form.inputs(few, named))
         other, alone_because = _elsewhere(form, reference, args, kwargs)
     errors = [outputs, *additions, *([] if math.isnan(other) else [other])]
     return Verification(max(errors), outputs, other, additions, ratios, bound, one_batch=alone_because)
@@ -207,17 +208,19 @@ def _cause(form: Form, checked: Verification) -> str:
 def _elsewhere(form: Form, reference: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, str]:
     """Form against model at another input of other sizes; or nan, and why there was none.
 
-    Which sizes vary together is what the exporter found: all dimensions of one symbol grow by one. Whether they may
-    vary at all the model itself tells, by running or not. A recorded run may hide a choice that the tracer did not see,
-    so it is compared at an input of its own sizes; where it is known that the model's code would go another way there,
-    that proves nothing.
+    Which sizes vary together is what the exporter found: a batch of many examples is cut to two, or all dimensions of
+    one symbol grow by one. Whether they may vary at all the model itself tells, by running or not. A recorded run may
+    hide a choice that the tracer did not see, so it is compared at an input of its own sizes; where it is known that
+    the model's code would go another way there, that proves nothing.
     """
     why = "every size is built into the graph"
-    sizes: list[Grown | None] = [*growing(form, args, kwargs)]
-    sizes = sizes or ([None] if form.tracer == "dispatch" else [])
+    sizes: list[tuple[Grown | None, int]] = [(grown, 1) for grown in growing(form, args, kwargs)]
+    if sizes and batched(form, args, kwargs):
+        sizes.insert(0, (sizes[0][0], -1))
+    sizes = sizes or ([(None, 0)] if form.tracer == "dispatch" else [])
     broken = None
-    for grown, gently in product(sizes, (False, True)):
-        other = another(args, kwargs, more=0 if grown is None else 1, grown=grown, gently=gently)
+    for (grown, more), gently in product(sizes, (False, True)):
+        other = another(args, kwargs, more=more, grown=grown, gently=gently)
         try:
             here, there = both(form, partial(_asked, reference), *other)
         except _RefusedError as refusal:

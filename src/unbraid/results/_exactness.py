@@ -15,6 +15,7 @@ _TOLERANCES = {
     "sum": {torch.float64: 1e-10, torch.float32: 1e-4},
 }
 _COARSE = {"forward": 2e-2, "sum": 5e-2}
+_PIECE = 2**20  # numbers that are compared at a time
 
 
 def tolerance(quantity: str, dtype: torch.dtype) -> float:
@@ -35,14 +36,29 @@ def relative_error(a: Shaped[Tensor, "*shape"], b: Shaped[Tensor, "*shape"]) -> 
     """
     if not a.numel():
         return 0.0
-    x, y = a.detach().to(_widest(a)), b.detach().to(_widest(b))
-    finite = torch.isfinite(x) & torch.isfinite(y)
-    if not bool(finite.any()) or not bool(((x == y) | (torch.isnan(x) & torch.isnan(y)) | finite).all()):
+    # Piece by piece: a language model's scores are its largest tensors, and each step would make one more in float64.
+    x, y = a.detach().reshape(-1), b.detach().reshape(-1)
+    measured = [_compare(x[first : first + _PIECE], y[first : first + _PIECE]) for first in range(0, len(x), _PIECE)]
+    if all(size is None for _, size in measured):  # nothing is finite
         return math.inf
-    zero = torch.zeros((), dtype=x.dtype, device=x.device)
-    distance = torch.where(finite, x - y, zero).abs().max().item()
-    size = torch.where(finite, y, zero).abs().max().item()
+    distance = max(distance for distance, _ in measured)
+    size = max(size for _, size in measured if size is not None)
     return distance / size if size else distance
+
+
+def _compare(a: Tensor, b: Tensor) -> tuple[float, float | None]:
+    """‖a − b‖∞ and ‖b‖∞ over the numbers that are finite in both; none of the latter where no number is."""
+    x, y = a.to(_widest(a)), b.to(_widest(b))
+    distance, size = (x - y).abs().max().item(), y.abs().max().item()
+    if math.isfinite(distance) and math.isfinite(size):  # then so are all of the numbers
+        return distance, size
+    finite = torch.isfinite(x) & torch.isfinite(y)
+    if not bool(((x == y) | (torch.isnan(x) & torch.isnan(y)) | finite).all()):
+        return math.inf, None
+    if not bool(finite.any()):
+        return 0.0, None
+    zero = torch.zeros((), dtype=x.dtype, device=x.device)
+    return torch.where(finite, x - y, zero).abs().max().item(), torch.where(finite, y, zero).abs().max().item()
 
 
 def sum_error(parts: Shaped[Tensor, "parts *shape"], whole: Shaped[Tensor, "*shape"]) -> float:
@@ -101,8 +117,11 @@ def check_sum(
 
 
 def _largest(tensor: Tensor) -> float:
+    if not tensor.numel():
+        return 0.0
     size = tensor.detach().abs()
-    return size.nan_to_num(0.0, 0.0, 0.0).max().item() if tensor.numel() else 0.0
+    largest = size.max().item()
+    return largest if math.isfinite(largest) else size.nan_to_num(0.0, 0.0, 0.0).max().item()
 
 
 def _widest(tensor: Tensor) -> torch.dtype:
