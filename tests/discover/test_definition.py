@@ -458,6 +458,23 @@ def test_a_tensor_that_every_layer_adds_begins_no_block(nested, place):
     assert error(form(x), model(x)) < 1e-12
 
 
+def test_a_learned_decay_that_is_added_at_each_step_begins_no_block():
+    """RWKV's soft-max over the past: of what is added to the decay only the decay itself is learned."""
+
+    def steps(net, x):
+        decay, state, outputs = -torch.exp(net.decay), torch.full_like(x[:, 0], -1e3), []
+        for t in range(x.shape[1]):
+            state = torch.maximum(state + decay, net.key(x)[:, t])
+            outputs.append(torch.exp(state))
+        return x + torch.stack(outputs, dim=1) @ net.out.weight
+
+    net = lively(Does(steps, decay=vector(), key=nn.Linear(6, 6), out=nn.Linear(6, 6)))
+    x = normal(2, 4, 6)
+    form = trace(net, x)
+    assert [(block.skip, block.nested) for block in form.blocks] == [("identity", ())]
+    assert error(form(x), net(x)) < 1e-12
+
+
 class EncoderDecoder(nn.Module):
     """Two trunks; every block of the decoder attends to the encoder's output."""
 

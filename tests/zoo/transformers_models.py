@@ -5,6 +5,7 @@ on: counted from the configuration and from each layer's source, never from a tr
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from zoo.entry import Entry, Known, Made, integers, lively, normal
@@ -284,6 +285,7 @@ MODELS = (
     _both("LongT5", local_radius=4, **T5),
     _both(
         "SwitchTransformers",
+        replace(ENCODER_DECODER, branches=ENCODER_DECODER.blocks + 1, how="and both experts of one layer are hit"),
         num_experts=2,
         num_sparse_encoder_layers=1,
         num_sparse_decoder_layers=1,

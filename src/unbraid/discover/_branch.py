@@ -4,6 +4,8 @@ An operand that is subtracted needs a matrix of parameters. Without this rule th
 PoolFormer's pooling without its input are branches; of a learned map the sign is a matter of its parameters.
 """
 
+from collections.abc import Collection
+
 import torch
 from torch import fx
 
@@ -71,7 +73,8 @@ class Judge:
             return NO_DATA
         if kind != "identity" and self.affine(fork, region, held=held):
             return AFFINE
-        if not any(mixing(node) or self._has_parameters(node) for node in region):
+        own = {fork, *region}  # a learned fork is none of the branch's parameters
+        if not any(mixing(node) or self._has_parameters(node, own) for node in region):
             return POINTWISE
         if kind == "identity" and self._carries_all(fork, branch):
             return COPY
@@ -182,5 +185,6 @@ class Judge:
             end = further
         return ELSEWHERE if passed and kind != "identity" else None
 
-    def _has_parameters(self, node: fx.Node) -> bool:
-        return not self.flow.parametric.isdisjoint(node.all_input_nodes)
+    def _has_parameters(self, node: fx.Node, own: Collection[fx.Node]) -> bool:
+        """Whether a node reads parameters that are not computed from the fork."""
+        return any(read in self.flow.parametric and read not in own for read in node.all_input_nodes)
