@@ -109,6 +109,21 @@ def test_private_files_are_private_to_their_room():
     assert [str(found) for found in all_imports() if private(found)] == []
 
 
+def test_no_two_files_import_each_other():
+    """Nor in a longer circle: what is left when files that import nothing of what is left are taken out."""
+    names = {
+        path: ".".join(("unbraid", *path.relative_to(SOURCE).with_suffix("").parts)) for path in SOURCE.rglob("*.py")
+    }
+    reads = {name: set[str]() for name in names.values()}
+    for found in all_imports():
+        if not found.lazy and found.module in reads:
+            reads[names[found.file]].add(found.module)
+    while free := [name for name, read in reads.items() if not read & reads.keys()]:
+        for name in free:
+            del reads[name]
+    assert sorted(reads) == []
+
+
 def test_these_tests_see_what_they_look_for(tmp_path):
     line = Import(SOURCE / "graph" / "_types.py", 1, "unbraid.form", False)
     assert upwards(line)

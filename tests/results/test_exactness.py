@@ -164,8 +164,9 @@ def test_an_error_beside_the_largest_part_is_seen_all_the_same(close, name, monk
         dot, calls = Examples.dot, []
 
         def wrong(self, stream, gradients, value):
-            calls.append(stream)  # the head's own come first; of the terms one is changed, or all alike
-            return dot(self, stream, gradients, value) * (1.01 if len(calls) == 4 - (name != "attribute") else 1)
+            calls.append(stream)  # where terms stream, those of the head come first; one term is changed, or all alike
+            changed = 4 if name == "attribute" else 1
+            return dot(self, stream, gradients, value) * (1.01 if len(calls) == changed else 1)
 
         monkeypatch.setattr(Examples, "dot", wrong)
     with pytest.raises(InexactError, match=r"must sum to the target to 0\.0001; they\s+depart by"):

@@ -1,24 +1,20 @@
 """Options that cannot go together, refused with what to write instead."""
 
-from typing import TYPE_CHECKING
-
 from unbraid.nn._choice import choose
 from unbraid.nn._init import INITS
 from unbraid.nn._layers import ACTIVATIONS, NORMS
+from unbraid.nn._recipe import Recipe
 from unbraid.nn._scales import StochasticDepth
 from unbraid.nn._shortcuts import SHORTCUTS
 
-if TYPE_CHECKING:
-    from unbraid.nn._recipe import Recipe
-
-__all__ = ["check"]
+__all__ = ["checked"]
 
 # φ(u) − φ(−u) is linear in u for these alone.
 LOOK_LINEAR = ("relu", "leaky_relu", "gelu", "silu")
 
 
-def check(recipe: "Recipe") -> None:
-    """Refuse a recipe that names what does not exist, or what cannot go together.
+def checked(recipe: Recipe) -> Recipe:
+    """The recipe itself, unless it names what does not exist, or what cannot go together.
 
     Raises:
         ValueError: with the first fault.
@@ -37,9 +33,10 @@ def check(recipe: "Recipe") -> None:
         _check_norm_free(recipe)
     if recipe.init == "looks_linear":
         _check_looks_linear(recipe)
+    return recipe
 
 
-def _check_tokens(recipe: "Recipe") -> None:
+def _check_tokens(recipe: Recipe) -> None:
     known = (*recipe.family.tokens, "norm", "act")
     refused = next((token for token in recipe.tokens if token not in known), None)
     if refused:
@@ -51,7 +48,7 @@ def _check_tokens(recipe: "Recipe") -> None:
         )
 
 
-def _check_start(recipe: "Recipe") -> None:
+def _check_start(recipe: Recipe) -> None:
     # ReLU's derivative at 0 is 0: a branch that ends in it and starts at 0 gets no gradient, ever.
     if recipe.scale in ("zero", "fixup") and recipe.activation == "relu" and recipe.order.before[-1] == "act":
         raise ValueError(
@@ -60,7 +57,7 @@ def _check_start(recipe: "Recipe") -> None:
         )
 
 
-def _check_attentive(recipe: "Recipe") -> None:
+def _check_attentive(recipe: Recipe) -> None:
     """What is derived for layers one after the other says nothing of attention."""
     if recipe.scale in ("fixup", "nf"):
         _refuse(recipe, f'scale="{recipe.scale}" is not derived for attention', 'scale="learned"')
@@ -68,7 +65,7 @@ def _check_attentive(recipe: "Recipe") -> None:
         _refuse(recipe, 'init="looks_linear" cannot make attention linear', 'init="orthogonal"')
 
 
-def _check_norm_free(recipe: "Recipe") -> None:
+def _check_norm_free(recipe: Recipe) -> None:
     """Fixup and NF-ResNets replace norms; β follows the variance through skips that keep it."""
     keep = ("identity", "pad", "projection") if recipe.scale == "fixup" else ("identity", "projection")
     if recipe.used_norm is not None:
@@ -81,7 +78,7 @@ def _check_norm_free(recipe: "Recipe") -> None:
         _refuse(recipe, why, f'order="{" ".join(recipe.order.before)} +"')
 
 
-def _check_looks_linear(recipe: "Recipe") -> None:
+def _check_looks_linear(recipe: Recipe) -> None:
     """Each layer of a branch must read φ of the pairs u, −u, and the sum must stay pairs."""
     choose('init="looks_linear": activation', recipe.activation, {name: name for name in LOOK_LINEAR})
     weight = recipe.family.tokens[0]
@@ -94,5 +91,5 @@ def _check_looks_linear(recipe: "Recipe") -> None:
         _refuse(recipe, f'init="looks_linear" needs a linear skip, but shortcut="{recipe.shortcut}"', "another")
 
 
-def _refuse(recipe: "Recipe", why: str, remedy: str) -> None:
+def _refuse(recipe: Recipe, why: str, remedy: str) -> None:
     raise ValueError(f"{recipe.constructor}: {why}\n  Use {remedy}.")

@@ -2,6 +2,7 @@
 
 import torch
 
+from unbraid.nn._checks import checked
 from unbraid.nn._choice import positive
 from unbraid.nn._families import Dense
 from unbraid.nn._finish import finished
@@ -70,18 +71,20 @@ def mlp(
         torch.Size([3, 10])
     """
     positive(inputs=inputs, classes=classes, width=width, depth=depth)
-    recipe = Recipe(
-        constructor="mlp",
-        family=Dense(),
-        blocks=depth,
-        order=Order(str(order)),
-        activation=activation,
-        norm=norm,
-        shortcut=shortcut,
-        scale=scale,
-        stochastic_depth=stochastic_depth,
-        bias=bias,
-        init=init,
+    recipe = checked(
+        Recipe(
+            constructor="mlp",
+            family=Dense(),
+            blocks=depth,
+            order=Order(str(order)),
+            activation=activation,
+            norm=norm,
+            shortcut=shortcut,
+            scale=scale,
+            stochastic_depth=stochastic_depth,
+            bias=bias,
+            init=init,
+        )
     )
     with torch.device("meta"):
         network = ResidualNetwork(

@@ -7,7 +7,6 @@ from typing import final
 from torch import nn
 
 from unbraid.nn._block import ResidualBlock
-from unbraid.nn._checks import check
 from unbraid.nn._families import Family
 from unbraid.nn._layers import make_norm, shifts
 from unbraid.nn._norm_free import predicted_variances
@@ -49,9 +48,6 @@ class Recipe:
     stochastic_depth: float
     bias: bool | None
     init: str
-
-    def __post_init__(self) -> None:
-        check(self)
 
     @property
     def scheme(self) -> Scheme:

@@ -5,6 +5,7 @@ from typing import final
 
 import torch
 
+from unbraid.nn._checks import checked
 from unbraid.nn._choice import positive
 from unbraid.nn._families import Convolutional
 from unbraid.nn._finish import finished
@@ -48,18 +49,20 @@ class Stages:
 
     def network(self, *, dims: int, generator: torch.Generator | None) -> ResidualNetwork:
         """Make the network for this number of position axes."""
-        recipe = Recipe(
-            constructor=self.constructor,
-            family=Convolutional(dims, self.bottleneck),
-            blocks=self.stages * self._blocks_per_stage(),
-            order=self.order,
-            activation=self.activation,
-            norm=self.norm,
-            shortcut=self.shortcut,
-            scale=self.scale,
-            stochastic_depth=self.stochastic_depth,
-            bias=self.bias,
-            init=self.init,
+        recipe = checked(
+            Recipe(
+                constructor=self.constructor,
+                family=Convolutional(dims, self.bottleneck),
+                blocks=self.stages * self._blocks_per_stage(),
+                order=self.order,
+                activation=self.activation,
+                norm=self.norm,
+                shortcut=self.shortcut,
+                scale=self.scale,
+                stochastic_depth=self.stochastic_depth,
+                bias=self.bias,
+                init=self.init,
+            )
         )
         with torch.device("meta"):
             network = ResidualNetwork(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from unbraid.nn._checks import checked
 from unbraid.nn._choice import choose, positive
 from unbraid.nn._families import Attentive
 from unbraid.nn._finish import finished
@@ -90,18 +91,20 @@ def transformer(
     patterns = [str(Order(str(order))) for order in orders]
     family = Attentive(heads, causal, expansion, vocabulary, positions, readout)
     recipes = [
-        Recipe(
-            constructor="transformer",
-            family=family,
-            blocks=depth * len(patterns),
-            order=Order(pattern.replace("mlp", "linear act linear")),
-            activation=activation,
-            norm=norm,
-            shortcut="identity",
-            scale=scale,
-            stochastic_depth=stochastic_depth,
-            bias=bias,
-            init=init,
+        checked(
+            Recipe(
+                constructor="transformer",
+                family=family,
+                blocks=depth * len(patterns),
+                order=Order(pattern.replace("mlp", "linear act linear")),
+                activation=activation,
+                norm=norm,
+                shortcut="identity",
+                scale=scale,
+                stochastic_depth=stochastic_depth,
+                bias=bias,
+                init=init,
+            )
         )
         for pattern in patterns
     ]
