@@ -108,6 +108,28 @@ def test_real_models_multiply_out_to_their_gradient(name):
     assert len(found.factors) == len(form.blocks) + 2
 
 
+def test_fused_attention_has_singular_values_without_its_jacobian():
+    """Its kernel has no second derivative, which J v takes; the written-out Jacobian is the oracle."""
+
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.out = nn.Linear(4, 12), nn.Linear(4, 4)
+
+        def forward(self, x):
+            queries, keys, values = self.inner(x).unflatten(-1, (3, 1, 4)).permute(2, 0, 3, 1, 4)
+            read = nn.functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+            return self.out(read.transpose(1, 2).flatten(2))
+
+    network, x = lively(Chain(Residual(Attention()), Residual(mlp(4)))), normal(2, 3, 4)
+    form = trace(network, x)
+    whole, without = derivative_chain(form, x), derivative_chain(form, x, small=1)
+    for written, krylov in zip(whole.factors, without.factors, strict=True):
+        assert krylov.jacobian is None
+        assert error(krylov.largest, written.largest) < 1e-8
+        assert error(krylov.smallest, written.smallest) < 1e-6
+
+
 def test_a_wrong_factor_is_seen(monkeypatch):
     network, x = lively(Chain(*(Residual(mlp(4)) for _ in range(3)))), normal(2, 4)
     pull = _chain._Link.pull

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
@@ -281,7 +282,8 @@ class _Link:
     def _maps(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
         """J v and J^T u; J v is the transpose of the linear map u -> J^T u."""
         leaf = _real(self.at).detach().requires_grad_()
-        with torch.enable_grad():
+        # J v takes a second derivative, which fused kernels of attention have none of.
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             made = self._by_parts(leaf)
             weights = torch.zeros_like(made).requires_grad_()
             (pulled,) = torch.autograd.grad(made, leaf, weights, create_graph=True, materialize_grads=True)

@@ -19,6 +19,8 @@ from unbraid.paths._place import place_of
 from unbraid.results import Result, Row, Target, as_rows, said_of
 from unbraid.walk import BlockSet, ThroughBlocks, walk
 
+_MOST = {"block": 1, "pair": 2}  # blocks of a set
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GradientParts(Result):
@@ -120,9 +122,11 @@ def gradient_parts(
         IndexError: there is no such block.
         InexactError: a sum departs from autograd by more than rounding.
     """
+    if by not in _MOST:
+        raise ValueError(f'gradient_parts: by is "block" or "pair"; {by!r} came.')
     form = form.explaining(output)
     linear = Linearised.at(form, args, kwargs, target, nested=nested)
-    algebra = ThroughBlocks(linear.graph, linear.tape, linear.lengths, {"block": 1, "pair": 2}[by], chunk)
+    algebra = ThroughBlocks(linear.graph, linear.tape, linear.lengths, _MOST[by], chunk)
     place = place_of(linear.form, at)
     through = walk(linear.graph, algebra, {TARGET: algebra.seed(linear.seed)}, [place]).get(place)
     nothing = torch.zeros_like(linear.tape.values[place])
