@@ -1,6 +1,7 @@
 """What "exact" means: errors relative in the largest norm, never a cosine, against one table of tolerances."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Shaped
@@ -93,7 +94,14 @@ def check_error(error: float, bound: float, message: str, *, where: str) -> None
 
 
 def check_sum(
-    error: float, rule: str, *, precision: torch.dtype, graph: Graph, where: str, departs: str = "they depart"
+    error: float,
+    rule: str,
+    *,
+    precision: torch.dtype,
+    graph: Graph,
+    where: str,
+    departs: str = "they depart",
+    first: Callable[[], str] | None = None,
 ) -> None:
     """Refuse parts that do not sum to the whole; where the graph draws random numbers, the message says so.
 
@@ -106,13 +114,16 @@ def check_sum(
         graph: what was run.
         where: the stream at which the sum is taken.
         departs: the subject of the departure, and its verb.
+        first: finds the place at which the sum departs first; called where it does.
 
     Raises:
-        InexactError: "<rule> to <bound>; <departs> by <error>."
+        InexactError: "<rule> to <bound>; <departs> by <error>", and where first.
     """
     bound = tolerance("sum", precision)
     if not error <= bound:
-        said = f"{rule} to {bound:g}; {departs} by {error:.2e}.{by_chance(graph)}"
+        where = first() if first is not None else where
+        place = f", first at {where}" if first is not None else ""
+        said = f"{rule} to {bound:g}; {departs} by {error:.2e}{place}.{by_chance(graph)}"
         raise InexactError(said, where=where, error=error)
 
 

@@ -12,11 +12,10 @@ from torch import Tensor
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid._renamed import gone
-from unbraid.discover import Block, BlockLike, by_chance, index_of
-from unbraid.errors import InexactError
+from unbraid.discover import Block, BlockLike, index_of
 from unbraid.form import ResidualForm
 from unbraid.graph import Add, subgraph
-from unbraid.results import Brief, Result, Row, Target, as_rows, numbered, sum_error, tolerance
+from unbraid.results import Brief, Result, Row, Target, as_rows, check_sum, numbered, sum_error, tolerance
 from unbraid.unravel._attribution import Attribution, attributed
 from unbraid.unravel._head import frozen_head
 from unbraid.unravel._lens import Lens, lens
@@ -243,8 +242,14 @@ def _terms(trunk: FrozenTrunk, stream: str) -> Terms:
     writers: tuple[Writer, ...] = (INPUT, *blocks, *constants)
     values = torch.stack([first, *(terms[writer] for writer in writers[1:])])
     error = sum_error(values, whole)
-    if not error <= tolerance("sum", trunk.form.precision):
-        raise _departs(trunk, stream, error)
+    check_sum(
+        error,
+        "unravel: the terms must sum to the stream",
+        precision=trunk.form.precision,
+        graph=trunk.form.graph,
+        where=stream,
+        first=lambda: _first_departure(trunk, stream),
+    )
     return Terms(names_of(trunk.form, writers), values, whole, error, writers, trunk, stream)
 
 
@@ -255,21 +260,15 @@ def _block_and_branch(writer: Writer) -> tuple[int | None, int | None]:
     return (None, None) if isinstance(writer, str) else (writer, None)
 
 
-def _departs(trunk: FrozenTrunk, stream: str, error: float) -> InexactError:
+def _first_departure(trunk: FrozenTrunk, stream: str) -> str:
+    """The first block whose sum is not that of its terms; the stream where all of them are."""
     bound = tolerance("sum", trunk.form.precision)
-    where = stream
     for add in trunk.form.adds:
         known = add.block < len(trunk.form.blocks) and add.output in trunk.values
         terms = list(trunk.terms(add.output).values()) if known else []
         if terms and not sum_error(torch.stack(terms), trunk.values[add.output]) <= bound:
-            where = f"block {add.block} ({trunk.form.blocks[add.block].name!r})"
-            break
-    return InexactError(
-        f"unravel: the terms must sum to the stream to {bound:g}; they depart by {error:.2e}, first at {where}."
-        f"{by_chance(trunk.form.graph)}",
-        where=where,
-        error=error,
-    )
+            return f"block {add.block} ({trunk.form.blocks[add.block].name!r})"
+    return stream
 
 
 def _add(trunk: FrozenTrunk, block: int) -> Add:
