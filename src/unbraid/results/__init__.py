@@ -3,7 +3,7 @@
 from unbraid.results._exactness import check_error, check_sum, relative_error, sum_error, tolerance
 from unbraid.results._examples import Examples, examples, said_of
 from unbraid.results._result import Brief, Result, ScalarWriter, finite
-from unbraid.results._rows import Row, as_html, as_rows, fill, numbered, plain
+from unbraid.results._rows import Row, as_rows, fill, numbered, plain
 from unbraid.results._target import (
     Target,
     classification_loss,
@@ -22,7 +22,6 @@ __all__ = [
     "Row",
     "ScalarWriter",
     "Target",
-    "as_html",
     "as_rows",
     "check_error",
     "check_sum",
