@@ -15,7 +15,7 @@ from torch import Tensor, fx
 
 from unbraid.capture._functional import pure
 from unbraid.capture._inlined import Flat
-from unbraid.graph import name_of
+from unbraid.graph.questions import name_of
 
 aten = torch.ops.aten
 

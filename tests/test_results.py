@@ -17,10 +17,10 @@ from draw._geometry import assert_readable
 from networks import Chain, Residual, lively, mlp, normal
 from unbraid import data, gradients, paths, train
 from unbraid.errors import UnbraidError
-from unbraid.prune import angular_distance, pruning
-from unbraid.results import Result, as_rows, fill
-from unbraid.results._rows import as_html
-from unbraid.unravel import Terms
+from unbraid.pruning import angular_distance, pruning
+from unbraid.results import Result
+from unbraid.results.rows import as_html, as_rows, fill
+from unbraid.terms import Terms
 
 F32 = torch.float32
 

@@ -25,11 +25,11 @@ ORDER = (
     ("results",),
     ("form",),
     ("sweep",),
-    ("unravel", "paths", "lesion", "prune", "gradients"),
+    ("terms", "paths", "lesions", "pruning", "gradients"),
     ("data",),
     ("train",),
     ("draw",),
-    ("report",),
+    ("reports",),
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}

@@ -24,7 +24,7 @@ from unbraid import _folder, data, draw, nn, trace, train
 from unbraid.data import _files
 from unbraid.errors import CheckpointError, DataError
 from unbraid.form import load
-from unbraid.report import Page, write
+from unbraid.reports import Page, write
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -1,8 +1,6 @@
 """Build residual networks, find the residual connections in any PyTorch model, and take the model apart, exactly."""
 
-import sys
 from importlib import import_module
-from types import ModuleType
 
 from unbraid._turns import turn
 
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     )
     from unbraid.form import ResidualForm, chain, load, trace
     from unbraid.gradients import DerivativeChain, Diagnosis, Signal, derivative_chain, diagnose, signal
-    from unbraid.lesion import LesionStudy, ReorderStudy, SubsetStudy, lesion, reorderings, subsets
+    from unbraid.lesions import LesionStudy, ReorderStudy, SubsetStudy, lesion, reorderings, subsets
     from unbraid.paths import (
         GradientParts,
         GradientSpectrum,
@@ -40,9 +38,9 @@ if TYPE_CHECKING:
         top_paths,
         value_spectrum,
     )
-    from unbraid.prune import Pruning, Ranking, prune, rank
-    from unbraid.report import report
-    from unbraid.unravel import Terms, attribute, unravel
+    from unbraid.pruning import Pruning, Ranking, prune, rank
+    from unbraid.reports import report
+    from unbraid.terms import Terms, attribute, unravel
 
     __version__: str
 
@@ -112,34 +110,24 @@ _NAMES = {
     "unbraid.discover": "Block",
     "unbraid.form": "ResidualForm chain load trace",
     "unbraid.gradients": "DerivativeChain Diagnosis Signal derivative_chain diagnose signal",
-    "unbraid.lesion": "LesionStudy ReorderStudy SubsetStudy lesion reorderings subsets",
+    "unbraid.lesions": "LesionStudy ReorderStudy SubsetStudy lesion reorderings subsets",
     "unbraid.paths": """
         GradientParts GradientSpectrum MeanSpectrum Paths ValueSpectrum all_paths gradient_parts
         gradient_spectrum mean_spectrum sample_paths top_paths value_spectrum
     """,
-    "unbraid.prune": "Pruning Ranking prune rank",
-    "unbraid.report": "report",
-    "unbraid.unravel": "Terms attribute unravel",
+    "unbraid.pruning": "Pruning Ranking prune rank",
+    "unbraid.reports": "report",
+    "unbraid.terms": "Terms attribute unravel",
 }
 _HOME: dict[str, str] = {}
 for _package, _names in _NAMES.items():
     _HOME |= dict.fromkeys(_names.split(), _package)
 _PACKAGES = frozenset(
     """
-    capture cli data discover draw errors form freeze gradients graph nn paths ranks results saved sweep train walk
+    capture cli data discover draw errors form freeze gradients graph lesions nn paths pruning ranks reports results
+    saved sweep terms train walk
     """.split()
 )
-
-
-class _Root(ModuleType):
-    """A function and a package share some names (`unbraid.lesion`); the function wins, whichever is imported first."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Root
 
 
 def __getattr__(name: str) -> object:

@@ -9,7 +9,7 @@ import torch
 import unbraid
 from marks import slow
 from unbraid import nn
-from unbraid.report import Page, Section, Subject, Text, page, write
+from unbraid.reports import Page, Section, Subject, Text, page, write
 
 HOSTILE = "</script><img src=x onerror=\"document.title='taken'\">"
 

@@ -7,7 +7,7 @@ import pytest
 from cli._run import invoke
 from unbraid import data
 from unbraid.cli._experiment import compare
-from unbraid.report import sections
+from unbraid.reports import sections
 from unbraid.train import Recipe
 
 TITLES = [

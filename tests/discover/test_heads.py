@@ -16,7 +16,7 @@ from unbraid.paths import (
     top_paths,
     value_spectrum,
 )
-from unbraid.unravel._route import taken_by
+from unbraid.terms._route import taken_by
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -51,7 +51,7 @@ def test_values_are_readable():
 
 
 def test_a_section_on_paths_says_the_interval_and_the_error():
-    from unbraid.report import sections
+    from unbraid.reports import sections
 
     facts = sections.PathFacts("net", "class 3", [1, 2, 1], [4.0, 2.0, 2.0], [0.5, 0.25, 0.25], (0, 2), 1e-7, 8)
     found = sections.paths(facts)

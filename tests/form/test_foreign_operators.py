@@ -7,8 +7,8 @@ from torch import Tensor, fx, nn
 import unbraid
 from networks import F64, normal
 from unbraid.errors import InexactError
-from unbraid.graph import carrier, mixing, name_of, shape_only
 from unbraid.graph.operators import operator_of, random
+from unbraid.graph.questions import carrier, mixing, name_of, shape_only
 
 X = normal(3, 6)
 

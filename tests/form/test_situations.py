@@ -18,7 +18,7 @@ from networks import Chain, Does, Residual, error, lively, mlp, normal
 from unbraid import gradients
 from unbraid.errors import ChanceError, DataError, InexactError, TargetError, TraceError, UnbraidError
 from unbraid.form import ResidualForm, load
-from unbraid.prune import angular_distance
+from unbraid.pruning import angular_distance
 
 X, LABELS = normal(4, 6), torch.tensor([0, 2, 1, 0])
 BATCHES = [(X, LABELS), (X.flip(0), LABELS.flip(0))]

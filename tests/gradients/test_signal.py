@@ -7,9 +7,9 @@ from torch import nn
 import unbraid.nn as unn
 from networks import F64, Chain, Residual, error, lively, mlp, normal
 from unbraid import chain, trace
-from unbraid.discover import channel_dimension
 from unbraid.errors import DataError
 from unbraid.gradients import signal
+from unbraid.graph import channel_dimension
 
 
 def split(x, labels, *sizes):

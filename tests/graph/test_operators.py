@@ -5,7 +5,7 @@ import torch
 from torch import fx
 
 from networks import normal
-from unbraid.graph import Carrier, affine, carrier, is_float, jointly_affine, mixing, name_of, shape_only
+from unbraid.graph.questions import Carrier, affine, carrier, is_float, jointly_affine, mixing, name_of, shape_only
 
 aten = torch.ops.aten
 W = normal(6, 6, seed=1)

@@ -12,7 +12,7 @@ import unbraid
 from networks import Chain, Residual, error, lively, mlp, normal
 from unbraid import paths
 from unbraid.errors import TargetError, UnbraidError
-from unbraid.unravel import Terms
+from unbraid.terms import Terms
 
 TOKENS = normal(3, 4, 6)
 ROWS = normal(3, 6)

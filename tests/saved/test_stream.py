@@ -18,7 +18,7 @@ from networks import lively, normal
 from unbraid import all_paths, attribute, gradient_spectrum, lesion, rank, trace, unravel, value_spectrum
 from unbraid.errors import CheckpointError, TraceError
 from unbraid.form import load
-from unbraid.graph import Streamed
+from unbraid.graph.state import Streamed
 from unbraid.saved import _tensors
 
 pytest.importorskip("torchvision_stub")

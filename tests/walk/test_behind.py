@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from unbraid import trace
-from unbraid.sweep import lesioned
-from unbraid.walk import Room, merge, run, run_variants, schedule, used
+from unbraid.sweep import Room, lesioned, merge, run_variants, schedule, used
+from unbraid.walk import run
 
 DEPTH, MIXES = 4, 3
 

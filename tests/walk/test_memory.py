@@ -10,7 +10,7 @@ import torch
 
 from marks import slow
 from unbraid import lesion, nn, trace
-from unbraid.walk import _kept_memory as _memory
+from unbraid.sweep import _kept_memory as _memory
 
 resource = pytest.importorskip("resource")
 HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")

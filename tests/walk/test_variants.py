@@ -18,8 +18,8 @@ from networks import Chain, Residual, error, lively, mlp, normal
 from properties.test_form import built, plans
 from unbraid import trace
 from unbraid.graph import Add, Segment, Stream, reads, rewired
-from unbraid.sweep import lesioned
-from unbraid.walk import NONE, Room, dimension, merge, run, run_variants, schedule, used
+from unbraid.sweep import NONE, Room, dimension, lesioned, merge, run_variants, schedule, used
+from unbraid.walk import run
 
 
 def room(merged, runs, live=None):

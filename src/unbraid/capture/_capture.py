@@ -22,10 +22,10 @@ from unbraid.capture._functional import functional
 from unbraid.capture._gradient_regions import written_out
 from unbraid.capture._recorder import record
 from unbraid.capture._side_run import Draws, seeding
-from unbraid.capture._signature import Number, Signature, TensorSpec, positions, sizes
 from unbraid.capture._silenced import unwarned
-from unbraid.capture._trees import tensors_in
 from unbraid.capture._untouched import untouched
+from unbraid.capture.signature import Number, Signature, TensorSpec, positions, sizes
+from unbraid.capture.trees import tensors_in
 from unbraid.errors import TraceError
 
 Tracer: TypeAlias = Literal["auto", "export", "dispatch"]

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unbraid.capture._signature import positions
-from unbraid.capture._trees import Structure, flatten, holds_tensors, titled
+from unbraid.capture.signature import positions
+from unbraid.capture.trees import Structure, flatten, holds_tensors, titled
 from unbraid.errors import TraceError
 
 _INSIDE = "_unbraid_model"

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from unbraid.capture._trees import tensors_in
 from unbraid.capture._unwrap import untraceable
+from unbraid.capture.trees import tensors_in
 from unbraid.errors import TraceError
 
 _DISPATCH = "tracer='dispatch' records one real run instead."

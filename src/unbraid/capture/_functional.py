@@ -15,8 +15,8 @@ from unbraid.capture._in_place import without_writes
 from unbraid.capture._inlined import Flat, attribute, detach_ungraded, flattened, marked
 from unbraid.capture._silenced import unwarned
 from unbraid.capture._spelling import spell_out
-from unbraid.graph import name_of, shape_only, takes_all
 from unbraid.graph.operators import Frozen, callee, operator_of
+from unbraid.graph.questions import name_of, shape_only, takes_all
 
 # A line of the code that torch generates for the body of a wrapper: it assigns to the name of the node.
 _GENERATED = re.compile(r'File "<eval_with_key>[^"]*", line \d+, in forward\n\s*(?P<name>\w+) =')

@@ -29,10 +29,10 @@ from torch.fx.node import map_arg
 from unbraid.capture._functional_twins import defaults, mutates, twin, written
 from unbraid.capture._inlined import Flat
 from unbraid.capture._shared_memory import Unknown, same_object, shares, tried
-from unbraid.capture._signature import sizes
 from unbraid.capture._view_inverses import inverse
+from unbraid.capture.signature import sizes
 from unbraid.errors import TraceError
-from unbraid.graph import is_float, name_of, values_read
+from unbraid.graph.questions import is_float, name_of, values_read
 
 aten = torch.ops.aten
 

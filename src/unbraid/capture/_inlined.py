@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from torch.fx.node import map_arg
 
 from unbraid.capture._exportable import own_stack
-from unbraid.graph import is_float, name_of
+from unbraid.graph.questions import is_float, name_of
 
 # Checks on metadata that the exporter adds: they compute nothing.
 _CHECKS = {

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from unbraid.capture._state_names import tensors_of
-from unbraid.capture._trees import mapped_tensors
+from unbraid.capture.trees import mapped_tensors
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from unbraid.capture._signature import TensorSpec
-from unbraid.capture._trees import parts_of
+from unbraid.capture.signature import TensorSpec
+from unbraid.capture.trees import parts_of
 from unbraid.errors import TargetError
 
 

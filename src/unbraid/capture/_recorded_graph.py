@@ -13,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from unbraid.capture._functional import pure
 from unbraid.capture._gradient_regions import written_out
 from unbraid.capture._inlined import marked
-from unbraid.graph import name_of
+from unbraid.graph.questions import name_of
 
 # The sizes of what these give depend on values.
 _SIZED_BY_VALUES = {"nonzero", "nonzero_numpy", "masked_select", "unique", "_unique2", "unique_dim", "bincount"}

@@ -18,9 +18,9 @@ from unbraid.capture._call_lines import noting_lines
 from unbraid.capture._exportable import titles
 from unbraid.capture._recorded_graph import results, written_down
 from unbraid.capture._side_run import Draws
-from unbraid.capture._signature import Guard, Signature, TensorSpec, positions, sizes
-from unbraid.capture._trees import flatten, holds_tensors, mapped, tensors_in
 from unbraid.capture._untouched import untouched
+from unbraid.capture.signature import Guard, Signature, TensorSpec, positions, sizes
+from unbraid.capture.trees import flatten, holds_tensors, mapped, tensors_in
 from unbraid.errors import TraceError
 
 # By these Python code learns a value that a tensor holds.

@@ -13,7 +13,7 @@ import torch
 from torch import SymInt, Tensor, fx
 
 from unbraid.capture._new_nodes import call, scaled
-from unbraid.graph import name_of
+from unbraid.graph.questions import name_of
 
 aten = torch.ops.aten
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from unbraid.graph import name_of
+from unbraid.graph.questions import name_of
 
 aten = torch.ops.aten
 

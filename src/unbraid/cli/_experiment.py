@@ -12,7 +12,7 @@ from unbraid import nn
 from unbraid.cli._threads import one_thread
 from unbraid.data import Dataset
 from unbraid.draw import DepthCurve
-from unbraid.report import sections
+from unbraid.reports import sections
 from unbraid.train import Recipe, Run, fit
 
 __all__ = ["Comparison", "compare", "run_facts"]

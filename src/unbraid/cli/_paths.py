@@ -16,7 +16,7 @@ from unbraid.cli._trace import Model, Pretrained, Shape, Weights
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unbraid.report.sections import PathFacts
+    from unbraid.reports.sections._paths import PathFacts
     from unbraid.results import Target
 
 __all__ = ["paths"]
@@ -113,7 +113,7 @@ def _on(loaded: Loaded, data: str, size: str | None, examples: int) -> "tuple[Lo
 
 
 def _table(found: "PathFacts") -> Table:
-    from unbraid.report.sections import overstated
+    from unbraid.reports.sections._paths import overstated
 
     low, high = found.effective
     caption = (

@@ -134,7 +134,7 @@ def _prune(
     examples: int,
 ) -> Done:
     import unbraid
-    from unbraid.prune import layers, pruning
+    from unbraid.pruning import layers, pruning
 
     loaded = task.loaded
     form = unbraid.trace(loaded.model, loaded.args, loaded.kwargs)

@@ -20,7 +20,7 @@ from unbraid.cli._sizes import check_takes, examples_of
 from unbraid.data import Dataset
 from unbraid.errors import CheckpointError, NotResidualError, TraceError
 from unbraid.nn import PlainNetwork, ResidualNetwork
-from unbraid.prune import is_pretrained
+from unbraid.pruning import is_pretrained
 from unbraid.train import Recipe, Run, fit, save
 from unbraid.train import load as load_run
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from unbraid.cli._experiment import Comparison
-    from unbraid.report import Page, Section
+    from unbraid.reports import Page, Section
 
 __all__ = ["report"]
 
@@ -53,7 +53,7 @@ def report(
     Without MODEL: generate MNIST-1D, train plain and residual networks of the same layers at several depths, compare
     them and take the deepest residual one apart.
     """
-    from unbraid.report import check_path, to_dict, write
+    from unbraid.reports import check_path, to_dict, write
 
     check_path(output)  # known before the training, not after it
     left_out = [name.strip() for name in skip.split(",") if name.strip()]
@@ -88,7 +88,7 @@ def _compare(depths: list[int], epochs: int, seeds: int) -> "Comparison":
 def _default_page(done: "Comparison", examples: int, skip: "Collection[str]") -> "Page":
     from unbraid import trace
     from unbraid.data import Examples, batches
-    from unbraid.report import NAMES, Subject, page, sections
+    from unbraid.reports import NAMES, Subject, page, sections
 
     trial = done.deepest
     test = Examples(done.data.test.inputs[:examples], done.data.test.labels[:examples])
@@ -108,7 +108,7 @@ def _default_page(done: "Comparison", examples: int, skip: "Collection[str]") ->
 def _model_page(spec: str, loaded: Loaded, data: str | None, examples: int, skip: "Collection[str]") -> "Page":
     from unbraid import trace
     from unbraid.cli._examples import examples_of
-    from unbraid.report import NAMES, Subject, page
+    from unbraid.reports import NAMES, Subject, page
 
     on = examples_of(spec, loaded, data, examples)
     form = trace(loaded.model, loaded.args, loaded.kwargs)
@@ -130,7 +130,7 @@ def _training(folder: str, depth: int) -> "Section":
 
     from unbraid import draw
     from unbraid.cli._experiment import run_facts
-    from unbraid.report import Picture, sections
+    from unbraid.reports import Picture, sections
     from unbraid.train import load as load_run
 
     run = load_run(folder)

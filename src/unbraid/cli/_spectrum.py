@@ -6,7 +6,7 @@ from unbraid.cli._model import Loaded
 
 if TYPE_CHECKING:
     from unbraid import ResidualForm
-    from unbraid.report.sections import PathFacts
+    from unbraid.reports.sections._paths import PathFacts
     from unbraid.results import Target
 
 __all__ = ["LARGEST", "path_facts"]
@@ -17,7 +17,7 @@ LARGEST = "the largest output"
 def path_facts(loaded: Loaded, form: "ResidualForm", target: "Target", said: str, per_length: int) -> "PathFacts":
     """The spectrum of a target, and the norms of `per_length` random paths of each length where that is not 0."""
     from unbraid.paths import gradient_spectrum, sample_paths
-    from unbraid.report.sections import PathFacts
+    from unbraid.reports.sections._paths import PathFacts
 
     found = gradient_spectrum(form, loaded.args, loaded.kwargs, target=target)
     sampled = None

@@ -8,7 +8,6 @@ from unbraid.discover._block import Block, every_block
 from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._block_parameters import parameters
 from unbraid.discover._chance import by_chance, drawn, refuse_stateful
-from unbraid.discover._channels import channel_dimension
 from unbraid.discover._cut import cut
 from unbraid.discover._dataflow import Dataflow
 from unbraid.discover._equation import Equation, equation
@@ -30,7 +29,6 @@ __all__ = [
     "branch_of",
     "by_chance",
     "by_heads",
-    "channel_dimension",
     "cut",
     "drawn",
     "equation",

@@ -9,11 +9,12 @@ from functools import cached_property
 
 from torch import fx
 
-from unbraid.capture import scope
+from unbraid.capture.provenance import scope
 from unbraid.discover._block_names import Names
 from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._dataflow import Dataflow
-from unbraid.graph import SKIP, BranchIndex, name_of, shape_only, values_read
+from unbraid.graph import SKIP, BranchIndex
+from unbraid.graph.questions import name_of, shape_only, values_read
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from unbraid.graph import Graph, Segment, affine, is_float, name_of, shape_only
+from unbraid.graph import Graph, Segment
 from unbraid.graph.operators import Attention, Holds, callee, operator_of
+from unbraid.graph.questions import affine, is_float, name_of, shape_only
 
 aten = torch.ops.aten
 _MERGES = (aten.view, aten.reshape, aten._unsafe_view, aten.flatten, aten._reshape_alias)

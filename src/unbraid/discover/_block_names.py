@@ -19,10 +19,11 @@ from itertools import zip_longest
 
 from torch import fx
 
-from unbraid.capture import Path, common, printable, scope, scopes
+from unbraid.capture.provenance import Path, common, printable, scope, scopes
 from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._dataflow import Dataflow
-from unbraid.graph import BranchIndex, mixing, name_of
+from unbraid.graph import BranchIndex
+from unbraid.graph.questions import mixing, name_of
 
 __all__ = ["Names"]
 

@@ -16,8 +16,8 @@ from unbraid.discover._element_maps import Constant, Elements, unmoved
 from unbraid.discover._noise import is_noise
 from unbraid.discover._routes import way_up
 from unbraid.discover._summands import summands
-from unbraid.graph import Carrier, carrier, jointly_affine, mixing
 from unbraid.graph.operators import callee
+from unbraid.graph.questions import Carrier, carrier, jointly_affine, mixing
 
 aten = torch.ops.aten
 

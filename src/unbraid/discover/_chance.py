@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import torch
 from torch import fx
 
-from unbraid.capture import where
+from unbraid.capture.provenance import where
 from unbraid.errors import ChanceError
-from unbraid.graph import Graph, name_of
+from unbraid.graph import Graph
 from unbraid.graph.operators import Kind, Random, drop_rate, in_training, operator_of, random, switched_off
+from unbraid.graph.questions import name_of
 
 _NOWHERE = "unknown file:0"  # a saved form keeps no lines of code
 

@@ -20,11 +20,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx
 
-from unbraid.capture import Capture, sizes
+from unbraid.capture import Capture
+from unbraid.capture.signature import sizes
 from unbraid.discover._anatomy import Anatomy
 from unbraid.discover._block_nodes import BlockNodes
-from unbraid.graph import SKIP, Add, Graph, Order, Role, Segment, Step, Stream, needed, runnable, values_read
+from unbraid.graph import SKIP, Add, Graph, Order, Role, Segment, Step, Stream, needed, runnable
 from unbraid.graph.operators import callee
+from unbraid.graph.questions import values_read
 
 aten = torch.ops.aten
 

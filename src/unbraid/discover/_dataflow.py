@@ -26,8 +26,8 @@ from functools import cached_property
 import torch
 from torch import SymInt, Tensor, fx
 
-from unbraid.graph import is_float, mixing, values_read
 from unbraid.graph.operators import callee
+from unbraid.graph.questions import is_float, mixing, values_read
 
 _LOOKUPS = (torch.ops.aten.embedding, torch.ops.aten.embedding_bag)
 

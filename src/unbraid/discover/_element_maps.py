@@ -19,8 +19,8 @@ from torch import SymInt, Tensor, fx
 from torch.fx.node import map_arg
 
 from unbraid.discover._dataflow import Dataflow
-from unbraid.graph import is_float, shape_only
 from unbraid.graph.operators import Frozen, operator_of, random
+from unbraid.graph.questions import is_float, shape_only
 
 _LARGEST = 2**24  # elements to number; a larger tensor counts as read whole
 

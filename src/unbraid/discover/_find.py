@@ -25,7 +25,7 @@ from itertools import chain, product
 
 from torch import fx
 
-from unbraid.capture import where
+from unbraid.capture.provenance import where
 from unbraid.discover._block import Skip
 from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._branch import AFFINE, COPY, Judge
@@ -40,7 +40,7 @@ from unbraid.discover._partial_writes import Written
 from unbraid.discover._regroup import Group, Regrouping
 from unbraid.discover._routes import Step, met, way_up
 from unbraid.errors import Refusal
-from unbraid.graph import Carrier, is_float
+from unbraid.graph.questions import Carrier, is_float
 
 NEITHER = "neither operand reaches, by shape-only or affine operations, a tensor from which the other is computed"
 SPREAD = "its operands have different sizes: one is spread over the other"

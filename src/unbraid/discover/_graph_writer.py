@@ -10,7 +10,7 @@ from torch import fx
 
 from unbraid.discover._dataflow import Dataflow
 from unbraid.discover._summands import Operand
-from unbraid.graph import values_read
+from unbraid.graph.questions import values_read
 
 aten = torch.ops.aten
 

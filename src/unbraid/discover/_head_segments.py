@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from unbraid.capture import Sizes, sizes
+from unbraid.capture.signature import Sizes, sizes
 from unbraid.discover._attention_heads import Heads
-from unbraid.graph import Graph, Segment, Stream, is_float, runnable
+from unbraid.graph import Graph, Segment, Stream, runnable
+from unbraid.graph.questions import is_float
 
 _SYMBOL = re.compile(r"\b[A-Za-z]+\d*\b")
 

@@ -16,7 +16,7 @@ from torch import fx
 
 from unbraid.discover._dataflow import same_shape
 from unbraid.discover._summands import Operand, summands
-from unbraid.graph import values_read
+from unbraid.graph.questions import values_read
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from torch import fx
 
 from unbraid.discover._block import Block
-from unbraid.graph import Add, Graph, Segment, makes, name_of, reads, shape_only
+from unbraid.graph import Add, Graph, Segment, makes, reads
+from unbraid.graph.questions import name_of, shape_only
 
 
 @dataclass(frozen=True)

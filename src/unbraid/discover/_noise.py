@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from unbraid.graph import shape_only, values_read
 from unbraid.graph.operators import Random, callee, operator_of
+from unbraid.graph.questions import shape_only, values_read
 
 aten = torch.ops.aten
 

@@ -7,7 +7,7 @@ from torch import fx
 
 from unbraid.discover._broadcast import spreads
 from unbraid.discover._dataflow import Dataflow
-from unbraid.graph import Carrier, carrier, values_read
+from unbraid.graph.questions import Carrier, carrier, values_read
 
 
 @dataclass(frozen=True)

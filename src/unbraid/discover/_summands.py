@@ -5,8 +5,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, fx
 
-from unbraid.graph import is_float
 from unbraid.graph.operators import callee
+from unbraid.graph.questions import is_float
 
 aten = torch.ops.aten
 

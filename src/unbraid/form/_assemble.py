@@ -7,22 +7,15 @@ from dataclasses import replace
 import torch
 from torch import fx, nn
 
-from unbraid.capture import (
-    Capture,
-    Sizes,
-    plain_names,
-    printable,
-    scope,
-    sizes,
-    source,
-    tied,
-)
+from unbraid.capture import Capture, tied
+from unbraid.capture.provenance import printable, scope, source
+from unbraid.capture.signature import Sizes, plain_names, sizes
 from unbraid.discover import Anatomy, Block, BlockNodes, Dataflow, anatomy, cut, find, parameters
 from unbraid.errors import NotResidualError, Refusal, TraceError
 from unbraid.form._form import ResidualForm
 from unbraid.form._gradient_sources import modes
 from unbraid.form._origin import Origin
-from unbraid.graph import meta_tensor
+from unbraid.graph.state import meta_tensor
 
 
 def assemble(

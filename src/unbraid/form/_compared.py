@@ -13,14 +13,8 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
-from unbraid.capture import (
-    Draws,
-    Run,
-    drawing,
-    leaves_of,
-    plain_checkpoints,
-    runs,
-)
+from unbraid.capture import Draws, Run, drawing, plain_checkpoints, runs
+from unbraid.capture.trees import leaves_of
 from unbraid.errors import InexactError, TraceError, UnbraidError
 from unbraid.form._core import Form
 from unbraid.form._origin import Origin

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unbraid._modes import outside_modes
-from unbraid.capture import Signature, as_call
+from unbraid.capture.signature import Signature, as_call
 from unbraid.discover import (
     Block,
     every_block,
@@ -17,19 +17,9 @@ from unbraid.discover import (
 from unbraid.errors import Refusal
 from unbraid.form._empty import on_meta, refuse_empty_inputs, refuse_empty_weights
 from unbraid.form._origin import Origin
-from unbraid.graph import (
-    Add,
-    Graph,
-    Removal,
-    Segment,
-    State,
-    Stream,
-    coarsest,
-    device_of,
-    differentiable,
-    meta_tensor,
-    under_autocast,
-)
+from unbraid.graph import Add, Graph, Removal, Segment, Stream, differentiable
+from unbraid.graph.edits import coarsest, under_autocast
+from unbraid.graph.state import State, device_of, meta_tensor
 from unbraid.results import Result
 from unbraid.walk import Lengths, Tape, path_counts, record, run
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from unbraid.errors import DataError, TraceError
-from unbraid.graph import State, Streamed
+from unbraid.graph.state import State, Streamed
 
 
 def refuse_empty_weights(state: State) -> None:

@@ -26,13 +26,9 @@ from unbraid.discover import (
 from unbraid.form._core import Form
 from unbraid.form._show import block_row, form_rows, form_table, form_text, form_tree
 from unbraid.form._verify import Verification, verify
-from unbraid.graph import (
-    deleted,
-    made_on,
-    moved,
-    on_device,
-    widened,
-)
+from unbraid.graph import made_on, on_device
+from unbraid.graph.edits import deleted, widened
+from unbraid.graph.state import moved
 from unbraid.results import finite
 from unbraid.saved import Facts, save, state_from
 

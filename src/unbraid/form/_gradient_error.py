@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unbraid.capture import (
-    tensors_in,
-)
+from unbraid.capture.trees import tensors_in
 from unbraid.discover import drawn
 from unbraid.errors import InexactError
 from unbraid.form._core import Form
 from unbraid.form._gradient_sources import ROOM, Leaves
-from unbraid.graph import coarsest, device_of, meta_tensor, under_autocast
+from unbraid.graph.edits import coarsest, under_autocast
+from unbraid.graph.state import device_of, meta_tensor
 from unbraid.results import tolerance
 
 # A gradient that is zero by symmetry (of the bias of keys, of a bias before a norm) is rounding alone: an error is

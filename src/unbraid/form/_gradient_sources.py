@@ -12,19 +12,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from unbraid.capture import (
-    Draws,
-    drawing,
-    exclusive,
-    mapped_tensors,
-    plain_checkpoints,
-    tensors_in,
-    titles,
-    untouched,
-)
+from unbraid.capture import Draws, drawing, exclusive, plain_checkpoints, titles, untouched
+from unbraid.capture.trees import mapped_tensors, tensors_in
 from unbraid.errors import InexactError
 from unbraid.form._core import Form
-from unbraid.graph import Streamed, joined
+from unbraid.graph.state import Streamed, joined
 from unbraid.walk import run
 
 # Of parameters as many numbers as this are compared, small tensors first: every bias and norm, and matrices while there

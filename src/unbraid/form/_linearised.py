@@ -27,7 +27,8 @@ from torch import Tensor
 
 from unbraid.form._form import ResidualForm
 from unbraid.form._target_segment import TARGET, Function, append_target, explained, freeze_what_is_read
-from unbraid.graph import Graph, State
+from unbraid.graph import Graph
+from unbraid.graph.state import State
 from unbraid.results import Examples, Target, check_sum, examples
 from unbraid.walk import Cotangents, Lengths, Tape, constants, record, run, walk
 

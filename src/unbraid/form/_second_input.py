@@ -12,12 +12,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from unbraid.capture import (
-    TensorSpec,
-    flatten,
-    leaves_of,
-    mapped_tensors,
-)
+from unbraid.capture.signature import TensorSpec
+from unbraid.capture.trees import flatten, leaves_of, mapped_tensors
 from unbraid.form._core import Form
 
 FEW = 2  # examples; a batch of one is another matter to many models

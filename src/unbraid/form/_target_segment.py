@@ -11,7 +11,8 @@ from unbraid.capture import named_outputs
 from unbraid.errors import InexactError, TargetError
 from unbraid.form._core import Form
 from unbraid.freeze import freeze
-from unbraid.graph import Graph, Segment, State, Stream, subgraph
+from unbraid.graph import Graph, Segment, Stream, subgraph
+from unbraid.graph.state import State
 from unbraid.results import Target, constant, target_of
 from unbraid.walk import Tape, run
 

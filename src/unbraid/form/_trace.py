@@ -12,18 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from unbraid._modes import off_meta, outside_autograd_modes
-from unbraid.capture import (
-    Tracer,
-    as_call,
-    bare,
-    capture,
-    computed,
-    exclusive,
-    on_meta,
-    plain_checkpoints,
-    tensors_in,
-    without_cache,
-)
+from unbraid.capture import Tracer, bare, capture, computed, exclusive, on_meta, plain_checkpoints, without_cache
+from unbraid.capture.signature import as_call
+from unbraid.capture.trees import tensors_in
 from unbraid.errors import TraceError
 from unbraid.form._assemble import assemble
 from unbraid.form._form import ResidualForm

@@ -13,14 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.capture import (
-    Draws,
-    Run,
-    as_call,
-    drawing,
-    exclusive,
-    unwarned,
-)
+from unbraid.capture import Draws, Run, drawing, exclusive, unwarned
+from unbraid.capture.signature import as_call
 from unbraid.discover import by_chance
 from unbraid.errors import InexactError, UnbraidError
 from unbraid.form._compared import apart, at_hand, both, comparable, distance, reference_runs, uncut
@@ -28,7 +22,7 @@ from unbraid.form._core import Form
 from unbraid.form._gradients import gradients_against_model
 from unbraid.form._origin import Origin
 from unbraid.form._second_input import Grown, another, batched, few_examples, growing
-from unbraid.graph import joined
+from unbraid.graph.state import joined
 from unbraid.results import relative_error, sum_error, tolerance
 from unbraid.walk import run
 

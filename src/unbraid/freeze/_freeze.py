@@ -14,7 +14,8 @@ from torch import Tensor, fx
 from unbraid.freeze._freezer import Freezer
 from unbraid.freeze._recording import Recorder
 from unbraid.freeze._rules import RULES
-from unbraid.graph import Add, Graph, Segment, State, joined, makes, reads, runnable
+from unbraid.graph import Add, Graph, Segment, makes, reads, runnable
+from unbraid.graph.state import State, joined
 from unbraid.walk import execute
 
 

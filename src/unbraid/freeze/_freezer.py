@@ -20,8 +20,8 @@ from torch.fx.node import map_arg
 from unbraid.errors import InexactError
 from unbraid.freeze._activations import evaluate, gate
 from unbraid.freeze._recording import Recording, has_data, several
-from unbraid.graph import jointly_affine
 from unbraid.graph.operators import EITHER, Frozen, Kind, callee, foreign, operator_of, random
+from unbraid.graph.questions import jointly_affine
 
 aten = torch.ops.aten
 _CASTS = (aten.to, aten._to_copy, aten.type_as)

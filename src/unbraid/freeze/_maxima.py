@@ -7,8 +7,8 @@ from torch import Tensor, fx
 
 from unbraid.freeze._freezer import Freezer
 from unbraid.freeze._norms import filled
-from unbraid.graph import name_of
 from unbraid.graph.operators import Frozen, argument_of, operator_of
+from unbraid.graph.questions import name_of
 
 aten = torch.ops.aten
 

@@ -18,8 +18,8 @@ from unbraid.freeze._norms import (
     rms_norm,
 )
 from unbraid.freeze._products import attention, division, dropout, lerp, log_softmax, product
-from unbraid.graph import jointly_affine
 from unbraid.graph.operators import Frozen
+from unbraid.graph.questions import jointly_affine
 
 Rule: TypeAlias = Callable[[Freezer, fx.Node], Any]
 

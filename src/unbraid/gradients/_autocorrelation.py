@@ -16,7 +16,8 @@ from torch import Tensor
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
-from unbraid.results import Result, Row, as_rows
+from unbraid.results import Result
+from unbraid.results.rows import Row, as_rows
 
 _ROUNDING = 1000.0  # how many units of rounding a derivative through a deep network may carry, relative
 

@@ -24,8 +24,10 @@ from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid.form import Linearised, ResidualForm, gradient_error
 from unbraid.gradients._lanczos import extreme_singular_values
-from unbraid.graph import Graph, Segment, detached, makes, reads, subgraph
-from unbraid.results import Brief, Examples, Result, Row, as_rows, check_sum, relative_error
+from unbraid.graph import Graph, Segment, makes, reads, subgraph
+from unbraid.graph.state import detached
+from unbraid.results import Brief, Examples, Result, check_sum, relative_error
+from unbraid.results.rows import Row, as_rows
 from unbraid.walk import run
 
 _SMALL = 512  # elements of one example's stream up to which its Jacobian is written out

@@ -21,7 +21,8 @@ from unbraid.gradients._coherence import Coherence, example_coherence
 from unbraid.gradients._neighbours import neighbours
 from unbraid.gradients._remedies import Build
 from unbraid.gradients._signal import Signal, signal
-from unbraid.results import Result, Row, classification_loss, plain
+from unbraid.results import Result, classification_loss
+from unbraid.results.rows import Row, plain
 from unbraid.sweep import Batches, each_batch
 
 # Beyond these a number is a finding. Each is a rule of thumb, printed with the number that passes it.

@@ -5,7 +5,7 @@ from typing import final
 
 from unbraid._figures import Axes, Figure
 from unbraid.gradients._diagnose import Diagnosis, diagnose
-from unbraid.results import Row
+from unbraid.results.rows import Row
 from unbraid.sweep import Log
 
 

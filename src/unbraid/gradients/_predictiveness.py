@@ -14,7 +14,8 @@ from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
 from unbraid.form import ResidualForm
 from unbraid.gradients._by_example import EPS, Loss, cosines_of, gradients_of, norms_of, rows_of
-from unbraid.results import Result, Row, as_rows, classification_loss
+from unbraid.results import Result, classification_loss
+from unbraid.results.rows import Row, as_rows
 from unbraid.sweep import Batches, each_batch
 
 

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.discover import channel_dimension
 from unbraid.form import Linearised, ResidualForm, explained
-from unbraid.graph import Add, Segment, makes, reads
+from unbraid.graph import Add, Segment, channel_dimension, makes, reads
 from unbraid.ranks import Row
 from unbraid.results import loss_target
 from unbraid.sweep import Batch

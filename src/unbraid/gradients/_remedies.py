@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, fx
 
 from unbraid.form import ResidualForm
-from unbraid.graph import Add, Segment, shape_only
+from unbraid.graph import Add, Segment
 from unbraid.graph.operators import Kind, callee, operator_of
+from unbraid.graph.questions import shape_only
 
 __all__ = ["Build"]
 

@@ -19,7 +19,8 @@ from unbraid._progress import how_many, progress
 from unbraid._renamed import keep_before
 from unbraid.form import ResidualForm
 from unbraid.gradients._propagated import BRANCH, PRODUCT, SKIP, SOURCE, SUM, NotFinite, Propagated
-from unbraid.results import Brief, Result, Row, as_rows, classification_loss, finite, numbered
+from unbraid.results import Brief, Result, classification_loss, finite
+from unbraid.results.rows import Row, as_rows, numbered
 from unbraid.sweep import Batches, Resume, each_row
 
 

@@ -4,7 +4,9 @@
 operator does to the data that flow through it, whether it moves, mixes or carries them, `unbraid.graph` answers itself.
 """
 
-from unbraid.graph._questions import (
+from unbraid.graph._row import BOTH, EITHER, Attention, Frozen, Holds, Kind, Memory, Operator, Random
+from unbraid.graph._table import TABLE
+from unbraid.graph.questions import (
     argument_of,
     callee,
     drop_rate,
@@ -15,8 +17,6 @@ from unbraid.graph._questions import (
     random,
     switched_off,
 )
-from unbraid.graph._row import BOTH, EITHER, Attention, Frozen, Holds, Kind, Memory, Operator, Random
-from unbraid.graph._table import TABLE
 
 __all__ = [
     "BOTH",

@@ -5,7 +5,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from unbraid._figures import Axes, Figure
-from unbraid.results import Examples, Result, Row, as_rows
+from unbraid.results import Examples, Result
+from unbraid.results.rows import Row, as_rows
 
 
 class ByLength(Result):

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from unbraid.form import TARGET, Linearised, ResidualForm, explained
-from unbraid.graph import Add, Graph, Segment, Step, Stream, detached, subgraph
+from unbraid.graph import Add, Graph, Segment, Step, Stream, subgraph
+from unbraid.graph.state import detached
 from unbraid.results import Target, relative_error, sum_error
 from unbraid.walk import BlockSet, Lengths, Polynomial, run
 

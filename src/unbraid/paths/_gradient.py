@@ -12,7 +12,8 @@ from unbraid._modes import outside_modes
 from unbraid._renamed import split_before
 from unbraid.discover import BlockLike
 from unbraid.form import TARGET, Linearised, ResidualForm, gradient_error
-from unbraid.graph import Graph, joined, subgraph
+from unbraid.graph import Graph, subgraph
+from unbraid.graph.state import joined
 from unbraid.paths._by_length import ByLength, per_example
 from unbraid.paths._check import largest_of, model_error, spectrum_error
 from unbraid.paths._place import add_of, block_of, place_of

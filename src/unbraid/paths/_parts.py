@@ -16,7 +16,8 @@ from unbraid.form import TARGET, Linearised, ResidualForm, gradient_error
 from unbraid.paths._by_length import per_example
 from unbraid.paths._check import largest_of, parts_error
 from unbraid.paths._place import place_of
-from unbraid.results import Result, Row, Target, as_rows, said_of
+from unbraid.results import Result, Target, said_of
+from unbraid.results.rows import Row, as_rows
 from unbraid.walk import BlockSet, ThroughBlocks, walk
 
 _MOST = {"block": 1, "pair": 2}  # blocks of a set

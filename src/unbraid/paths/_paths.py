@@ -13,7 +13,8 @@ from torch import Tensor
 from unbraid._figures import Axes, Figure
 from unbraid.form import Linearised
 from unbraid.graph import SKIP
-from unbraid.results import Result, Row, as_rows, said_of
+from unbraid.results import Result, said_of
+from unbraid.results.rows import Row, as_rows
 from unbraid.walk import NOT_MET
 
 _DRAWN = 64

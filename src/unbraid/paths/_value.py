@@ -12,7 +12,8 @@ from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid._renamed import split_before
 from unbraid.form import TARGET, Linearised, ResidualForm
-from unbraid.results import Result, Row, Target, as_rows, said_of, sum_error
+from unbraid.results import Result, Target, said_of, sum_error
+from unbraid.results.rows import Row, as_rows
 from unbraid.walk import Polynomials, path_counts, walk
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from unbraid._figures import Axes, Figure
 from unbraid.errors import UnbraidError
-from unbraid.results._rows import Column, Row, as_html, fill, plain
+from unbraid.results.rows import Column, Row, as_html, fill, plain
 
 if TYPE_CHECKING:
     from pandas import DataFrame

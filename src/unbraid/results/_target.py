@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from unbraid.capture import leaves_of
+from unbraid.capture.trees import leaves_of
 from unbraid.errors import TargetError
 from unbraid.results._entries import described, picked
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from unbraid import _folder
 from unbraid._folder import Generation
-from unbraid.capture import Number, TensorSpec, parts_of
+from unbraid.capture.signature import Number, TensorSpec
+from unbraid.capture.trees import parts_of
 from unbraid.errors import CheckpointError, TraceError
 from unbraid.saved._names import FILE, FORM, UNCHECKED, VERSION, WEIGHTS
 

@@ -18,9 +18,10 @@ from torch.export.graph_signature import ConstantArgument, InputKind
 from unbraid import _folder
 from unbraid._folder import Generation
 from unbraid._openfile import OpenFile
-from unbraid.capture import Capture, Signature, exclusive, functional, own
+from unbraid.capture import Capture, exclusive, functional, own
+from unbraid.capture.signature import Signature
 from unbraid.errors import CheckpointError, UnbraidError
-from unbraid.graph import State, Streamed
+from unbraid.graph.state import State, Streamed
 from unbraid.saved._archive import harmless
 from unbraid.saved._facts import Facts, files_of_weights, first_line, parse_facts, read_facts, unpack
 from unbraid.saved._layout import PLAIN, Layout

@@ -19,9 +19,9 @@ from torch.utils import _pytree as pytree
 
 from unbraid import _folder
 from unbraid._claim import claimed
-from unbraid.capture import Signature
+from unbraid.capture.signature import Signature
 from unbraid.errors import CheckpointError, TraceError
-from unbraid.graph import State, Streamed, meta_tensor
+from unbraid.graph.state import State, Streamed, meta_tensor
 from unbraid.saved._facts import Facts, pack
 from unbraid.saved._layout import PLAIN, Layout
 from unbraid.saved._names import FILE, FORM, GRAPH, NUMBERED, VERSION, WEIGHTS

@@ -13,7 +13,7 @@ from torch import Tensor
 from unbraid._folder import Generation
 from unbraid._openfile import OpenFile
 from unbraid.errors import CheckpointError
-from unbraid.graph import State, Streamed, meta_tensor
+from unbraid.graph.state import State, Streamed, meta_tensor
 from unbraid.saved._read import in_one_generation, weights_of
 from unbraid.saved._tensors import Stored, given_as, stored
 

@@ -11,7 +11,8 @@ from torch.utils import _pytree as pytree
 from unbraid._modes import ordinary
 from unbraid.errors import DataError
 from unbraid.form import ResidualForm, refuse_empty_weights
-from unbraid.graph import device_of, reads
+from unbraid.graph import reads
+from unbraid.graph.state import device_of
 from unbraid.ranks import Row, Share, fingerprint, in_order
 from unbraid.results import Brief
 from unbraid.sweep._finished_rows import finished_rows

@@ -13,11 +13,14 @@ from torch import Tensor
 
 from unbraid._progress import how_many, progress
 from unbraid.form import ResidualForm
-from unbraid.graph import BranchIndex, Graph, Removal, Spared, Step, Stream, device_of, reads
+from unbraid.graph import BranchIndex, Graph, Removal, Step, Stream, reads
+from unbraid.graph.edits import Spared
+from unbraid.graph.state import device_of
 from unbraid.ranks import Row, Share, world
 from unbraid.sweep._batches import NOWHERE, Batch, Batches, Metric, Resume, each_share
+from unbraid.sweep._kept_memory import memory_kept
 from unbraid.sweep._variant_group import VariantGroup
-from unbraid.walk import memory_kept, weights_channels_last
+from unbraid.walk import weights_channels_last
 
 # Values for streams that variants read and the form has not, by their names: means of branches, say.
 Feed: TypeAlias = Callable[[Batch], Mapping[str, Tensor]]

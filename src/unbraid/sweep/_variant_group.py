@@ -19,24 +19,14 @@ import numpy as np
 from torch import Tensor
 
 from unbraid.form import ResidualForm
-from unbraid.graph import Graph, State, Step, device_of, differentiable, resident
+from unbraid.graph import Graph, Step, differentiable
+from unbraid.graph.state import State, device_of, resident
 from unbraid.results import relative_error, tolerance
-from unbraid.walk import (
-    ALONE,
-    Budget,
-    Room,
-    Schedule,
-    Size,
-    by_step,
-    dimension,
-    measure,
-    merge,
-    probe_variants,
-    run_variants,
-    schedule,
-    stacked_kinds,
-    used,
-)
+from unbraid.sweep._memory_budget import Budget, Size, by_step, measure
+from unbraid.sweep._merge import ALONE, dimension, merge
+from unbraid.sweep._probe_variants import probe_variants, stacked_kinds, used
+from unbraid.sweep._schedule import Room, Schedule, schedule
+from unbraid.sweep._variants import run_variants
 
 _FEW = 1  # example that is run by itself to check that a larger batch changes it by rounding alone
 # Bytes that stacks may take where the model itself takes less, and their share of what the model takes: one plain run

@@ -11,7 +11,8 @@ from rich.text import Text
 from torch import nn
 
 from unbraid._figures import Axes, Figure
-from unbraid.results import Result, Row, fill, finite
+from unbraid.results import Result, finite
+from unbraid.results.rows import Row, fill
 from unbraid.train._recipe import Recipe
 
 if TYPE_CHECKING:

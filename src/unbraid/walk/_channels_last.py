@@ -12,8 +12,9 @@ from itertools import chain
 import torch
 from torch import fx
 
-from unbraid.graph import Graph, Segment, State, Streamed, device_of, joined
+from unbraid.graph import Graph, Segment
 from unbraid.graph.operators import Memory, operator_of
+from unbraid.graph.state import State, Streamed, device_of, joined
 
 
 def weights_channels_last(graph: Graph, state: State) -> State:

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.graph import Add, Graph, Segment, State, reads
+from unbraid.graph import Add, Graph, Segment, reads
+from unbraid.graph.state import State
 from unbraid.walk._run import execute
 
 

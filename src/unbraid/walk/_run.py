@@ -6,7 +6,8 @@ from itertools import chain
 from operator import add
 from typing import Any
 
-from unbraid.graph import Add, Graph, Order, State, Step, makes, reads, rereading
+from unbraid.graph import Add, Graph, Order, Step, makes, reads
+from unbraid.graph.state import State, rereading
 
 
 def run(graph: Graph, state: State, inputs: Mapping[str, Any], *, keep: Iterable[str] = ()) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from unbraid.graph import Add, Graph, Segment, State, detached, differentiable, makes, reads
+from unbraid.graph import Add, Graph, Segment, differentiable, makes, reads
 from unbraid.graph.operators import Kind, operator_of
+from unbraid.graph.state import State, detached
 from unbraid.walk._run import execute
 
 

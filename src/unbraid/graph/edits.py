@@ -1,0 +1,157 @@
+"""Edits of a graph: branches deleted, and narrow casts widened. Each gives another graph and shares the steps."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.node import map_aggregate
+
+from unbraid.errors import ShapeError
+from unbraid.graph._types import Add, BranchIndex, Graph, Removal, Segment, Step, differentiable, rewired
+from unbraid.graph.state import State, meta_tensor, retyped
+
+_NARROW = frozenset({torch.float16, torch.bfloat16, torch.float32})
+
+
+def deleted(graph: Graph, which: tuple[Removal, ...], branches: Mapping[int, int]) -> Graph:
+    """The graph with branches deleted, and with them whatever only they needed; see `Spared`."""
+    return rewired(graph, Spared(graph, branches).steps(which))
+
+
+class Spared:
+    """The steps of a graph, each at its place, with branches left out of the additions.
+
+    Args:
+        graph: the graph.
+        branches: how many branches each block has or had: what an earlier deletion took along may be deleted again.
+        instead: the stream that takes the place of each (block, branch), if any.
+    """
+
+    def __init__(
+        self, graph: Graph, branches: Mapping[int, int], instead: Mapping[BranchIndex, str] | None = None
+    ) -> None:
+        self._graph, self._branches, self._instead = graph, branches, instead or {}
+        self._places = {step.block: place for place, step in enumerate(graph.steps) if isinstance(step, Add)}
+        self._made: dict[tuple[int, tuple[int, ...]], Add] = {}
+
+    def steps(self, which: Iterable[Removal]) -> tuple[Step, ...]:
+        """The steps without some branches; equal edits give the same addition, not an equal one.
+
+        Raises:
+            IndexError: there is no such block or branch.
+            ShapeError: a plain layer changes the size, so that no identity can take its place.
+        """
+        gone: dict[int, set[int]] = {}
+        for part in which:
+            block, branches = self._known(part)
+            gone.setdefault(block, set()).update(branches)
+        steps = list(self._graph.steps)
+        for block, branches in gone.items():
+            if block in self._places:
+                steps[self._places[block]] = self._add(block, tuple(sorted(branches)))
+        return tuple(steps)
+
+    def _known(self, part: Removal) -> tuple[int, Iterable[int]]:
+        block, branch = part if isinstance(part, tuple) else (part, None)
+        if block not in self._branches:
+            known = _range(sorted(self._branches))
+            raise IndexError(f"without: there is no block {block}; blocks are numbered {known}.")
+        count = self._branches[block]
+        if branch is not None and not 0 <= branch < count:
+            raise IndexError(
+                f"without: block {block} has no branch {branch}; branches are numbered {_range([*range(count)])}."
+            )
+        return block, range(count) if branch is None else [branch]
+
+    def _add(self, block: int, gone: tuple[int, ...]) -> Add:
+        if (block, gone) not in self._made:
+            add = self._graph.steps[self._places[block]]
+            assert isinstance(add, Add)
+            branches = tuple(
+                self._instead.get((block, j)) if j in gone and stream is not None else stream
+                for j, stream in enumerate(add.branches)
+            )
+            self._made[block, gone] = _spared(self._graph, add, branches)
+        return self._made[block, gone]
+
+
+def widened(graph: Graph, state: State) -> tuple[Graph, State]:
+    """A float64 graph with its casts to narrower types widened, so that sums over paths are exact to float64.
+
+    Llama's norm, say, computes in float32 whatever the type of the model.
+    """
+    steps = tuple(_widened(step) for step in graph.steps)
+    streams = {
+        name: replace(stream, dtype=torch.float64) if stream.dtype in _NARROW else stream
+        for name, stream in graph.streams.items()
+    }
+    same = all(new is old for new, old in zip(steps, graph.steps, strict=True))
+    if same and streams == dict(graph.streams) and not any(meta_tensor(state, name).dtype in _NARROW for name in state):
+        return graph, state
+    return replace(graph, streams=streams, steps=steps), retyped(state, dict.fromkeys(_NARROW, torch.float64))
+
+
+def coarsest(graph: Graph, dtype: torch.dtype) -> torch.dtype:
+    """The type of fewest digits among those in which data are computed, and the given one."""
+    found = {dtype, *(graph.streams[stream].dtype for stream in graph.carried)}
+    for segment in graph.segments:
+        if any(graph.data(segment)) and isinstance(segment.code, fx.GraphModule):
+            values = (node.meta.get("val") for node in segment.code.graph.nodes)
+            found.update(value.dtype for value in values if isinstance(value, Tensor))
+    return max((dtype.to_real() for dtype in found if differentiable(dtype)), key=lambda t: torch.finfo(t).eps)
+
+
+def under_autocast(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The type, or that of autocast where it is switched on and computes in fewer digits."""
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):
+        return dtype
+    return max((dtype, torch.get_autocast_dtype(device.type)), key=lambda t: torch.finfo(t).eps)
+
+
+def _widened(step: Step) -> Step:
+    if not isinstance(step, Segment) or not isinstance(step.code, fx.GraphModule):
+        return step
+    arguments = ((*node.args, *node.kwargs.values()) for node in step.code.graph.nodes)
+    if not any(map(_narrow, chain.from_iterable(arguments))):
+        return step
+    graph = copy.deepcopy(step.code.graph)
+    for node in graph.nodes:
+        node.args = map_aggregate(node.args, _widen)
+        node.kwargs = map_aggregate(node.kwargs, _widen)
+    return replace(step, code=fx.GraphModule(step.code, graph, class_name=f"wide_{step.id}"))
+
+
+def _narrow(value: Any) -> bool:
+    return isinstance(value, torch.dtype) and value in _NARROW
+
+
+def _widen(value: Any) -> Any:
+    return torch.float64 if _narrow(value) else value
+
+
+def _spared(graph: Graph, add: Add, branches: tuple[str | None, ...]) -> Add:
+    """An addition with other branches; where neither skip nor branch is left, the identity takes their place."""
+    if add.skip is not None or any(branches):
+        return replace(add, branches=branches)
+    fork, output = graph.streams[add.fork], graph.streams[add.output]
+    if fork.shape != output.shape:
+        raise ShapeError(
+            f"without: layer {add.block} has no skip, and the identity cannot take its place: it changes the size.\n"
+            f"  in   {list(fork.shape)}\n  out  {list(output.shape)}\n"
+            "  Keep this layer, or delete one that keeps the size.",
+            block=str(add.block),
+            shapes={"in": _known(fork.shape), "out": _known(output.shape)},
+        )
+    return replace(add, skip=add.fork, branches=branches)
+
+
+def _known(shape: tuple[int | str, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if isinstance(size, int))
+
+
+def _range(numbers: list[int]) -> str:
+    return f"{numbers[0]} to {numbers[-1]}" if numbers else "nothing: there are none"

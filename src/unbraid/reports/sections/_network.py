@@ -1,0 +1,93 @@
+"""The network as it was found: its blocks, its equation, and how well the two agree."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from unbraid.reports._content import Braid, Cell, Code, Column, Equation, Part, Section, Table, finite
+from unbraid.reports._content import count as count_of
+
+__all__ = ["BlockFacts", "NetworkFacts", "network"]
+
+
+@runtime_checkable
+class BlockFacts(Protocol):
+    """What the table shows of a block; `unbraid.Block` has it."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def skip(self) -> str: ...
+    @property
+    def branches(self) -> tuple[str, ...]: ...
+    @property
+    def after(self) -> tuple[str, ...]: ...
+    @property
+    def parameters(self) -> int: ...
+    @property
+    def where(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """A traced network.
+
+    Attributes:
+        name: what to call it.
+        blocks: its top-level blocks in order of execution.
+        paths: how many paths lead from the input to the output.
+        error: the largest relative error measured between form and model, ‖a − b‖∞ / ‖b‖∞.
+        dtype: the type in which that was measured, such as "float32".
+        equation: in plain characters, and `latex`.
+        python: code that gives the same.
+        braid: the drawing that can be picked apart; None leaves it out.
+        worth: what each block is worth, one column each: title, unit, one number per block.
+    """
+
+    name: str
+    blocks: Sequence[BlockFacts]
+    paths: int
+    error: float
+    dtype: str
+    equation: str
+    latex: str
+    python: str = ""
+    braid: Braid | None = None
+    worth: Sequence[tuple[str, str, Sequence[float]]] = ()
+
+
+def network(found: NetworkFacts) -> Section:
+    """The section on the network: blocks, equation, verification."""
+    blocks = "1 residual block" if len(found.blocks) == 1 else f"{len(found.blocks)} residual blocks"
+    finding = (
+        f"{blocks} and {count_of(found.paths)} paths from input to output were found in {found.name}; put together "
+        f"again, they give its output to a relative error of {found.error:.1e} in {found.dtype}."
+    )
+    columns = (
+        Column("Block"),
+        Column("Name"),
+        Column("Skip"),
+        Column("Branches"),
+        Column("After the addition"),
+        Column("Parameters", format=","),
+        *(Column(title, unit, ".4g") for title, unit, _ in found.worth),
+        Column("Added at"),
+    )
+    rows: list[tuple[Cell, ...]] = []
+    for place, block in enumerate(found.blocks):
+        branches, after = ", ".join(block.branches), ", ".join(block.after)
+        worth = [finite(values[place]) for _, _, values in found.worth]
+        rows.append((block.index, block.name, block.skip, branches, after, block.parameters, *worth, block.where))
+    measured = Table(
+        (Column("Check"), Column("Relative error", format=".2e")),
+        [("form against model", found.error)],
+        "‖form − model‖∞ / ‖model‖∞ at the traced input.",
+    )
+    parts: list[Part] = [] if found.braid is None else [found.braid]
+    parts.append(Table(columns, rows, "The blocks in order of execution."))
+    parts += [Equation(found.equation, found.latex), measured]
+    if found.python:
+        parts.append(Code(found.python))
+    return Section("The network", finding, parts)
