@@ -91,7 +91,8 @@ def kinds(parent):
 
 
 def test_all_results_are_among_these():
-    for package in ("lesions", "pruning", "terms"):  # which are imported when first used, and this test may be the first
+    # Packages are imported when first used, and this test may be the first.
+    for package in ("lesions", "pruning", "terms"):
         importlib.import_module(f"unbraid.{package}")
     assert {kind.__name__ for kind in kinds(Result)} == set(MAKE)
 
