@@ -23,8 +23,8 @@ from unbraid.paths import (
     top_paths,
     value_spectrum,
 )
-from unbraid.paths._all import beam_search
-from unbraid.paths._by_length import effective
+from unbraid.paths._all_paths import beam_search
+from unbraid.paths._length_statistics import effective
 from unbraid.walk import Lengths, Polynomial, Polynomials
 
 
@@ -446,11 +446,13 @@ def test_a_gate_left_live_is_seen(monkeypatch):
 
 
 def test_a_path_left_out_is_seen(monkeypatch):
-    from unbraid.paths import _all
+    from unbraid.paths import _all_paths
 
     _, x, form = made(chain(3))
-    explore = _all._explore
-    monkeypatch.setattr(_all, "_explore", lambda *args: [tuple(part[:-1] for part in ends) for ends in explore(*args)])
+    explore = _all_paths._explore
+    monkeypatch.setattr(
+        _all_paths, "_explore", lambda *args: [tuple(part[:-1] for part in ends) for ends in explore(*args)]
+    )
     with pytest.raises(InexactError, match="the 7 paths and the constants must sum to the target"):
         all_paths(form, x, target=1)
 

@@ -12,7 +12,7 @@ from networks import error, lively, normal
 from pruning._models import LAYERS, first, inputs, made
 from unbraid.errors import CheckpointError
 from unbraid.pruning import layers, pruning
-from unbraid.pruning._facts import trials
+from unbraid.pruning._config_entries import trials
 from unbraid.pruning._surgery import Cut
 
 COUNTS = {

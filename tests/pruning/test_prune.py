@@ -12,9 +12,9 @@ from networks import Chain, Does, Residual, error, mlp, normal
 from pruning._models import LAYERS, first, inputs, made, state
 from unbraid.errors import InexactError
 from unbraid.pruning import layers, pruning
-from unbraid.pruning._module import FormModule
-from unbraid.pruning._nothing import Nothing
+from unbraid.pruning._form_module import FormModule
 from unbraid.pruning._surgery import index_attributes
+from unbraid.pruning._zero_module import Nothing
 
 TIGHT = 1e-12
 

@@ -13,7 +13,7 @@ from book_networks import Reader, batch, features
 from networks import Chain, Does, Residual, lively, mlp, normal
 from pruning._models import made
 from unbraid.pruning import angular_distance, layers, rank
-from unbraid.pruning._measure import cosine
+from unbraid.pruning._stream_readings import cosine
 
 F64 = torch.float64
 

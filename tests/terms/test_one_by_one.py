@@ -9,7 +9,7 @@ from networks import Residual, error, lively, mlp, normal
 from real_models import TEXT, real
 from unbraid import attribute, chain, trace, unravel
 from unbraid.errors import InexactError
-from unbraid.terms._readout import _scores, readout
+from unbraid.terms._last_linear_map import _scores, readout
 from unbraid.terms._spill_file import SpillFile
 
 

@@ -15,7 +15,7 @@ from networks import F64, Chain, Does, Residual, error, lively, mlp, normal
 from unbraid.errors import InexactError
 from unbraid.form import chain, trace
 from unbraid.graph import Add, makes
-from unbraid.terms import _push, unravel
+from unbraid.terms import _push_terms, unravel
 from unbraid.walk import run
 
 NETWORKS = {
@@ -212,7 +212,7 @@ def test_many_blocks_do_not_exhaust_the_stack():
     network = lively(Does(forward, block=Residual(nn.Linear(2, 2))), scale=0.01)
     x = normal(2, 2).abs()
     form = trace(network, x)
-    trunk = _push.FrozenTrunk.of(form, form.inputs(x))
+    trunk = _push_terms.FrozenTrunk.of(form, form.inputs(x))
     assert len(trunk.graph.steps) > 240
     limit = sys.getrecursionlimit()
     try:
@@ -226,7 +226,7 @@ def test_many_blocks_do_not_exhaust_the_stack():
 
 def test_terms_are_let_go_of_after_their_last_reader(monkeypatch):
     """Along a chain of gates the terms of two streams are alive at a time, not those of all."""
-    real, made, alive = _push.push, [], []
+    real, made, alive = _push_terms.push, [], []
 
     def watched(*arguments):
         found = real(*arguments)
@@ -234,7 +234,7 @@ def test_terms_are_let_go_of_after_their_last_reader(monkeypatch):
         alive.append(sum(reference() is not None for reference in made))
         return found
 
-    monkeypatch.setattr(_push, "push", watched)
+    monkeypatch.setattr(_push_terms, "push", watched)
     network = features(order=LINEAR[3], depth=8)
     unravel(trace(network, batch(network)), batch(network))
     assert len(made) == sum(range(2, 10))
@@ -261,12 +261,12 @@ def test_norms_and_table_say_how_large_each_term_is():
 
 def test_the_check_sees_a_lost_term(monkeypatch):
     """Drop the second block's branch from the sum: unravel must refuse, and name the block."""
-    real = _push.FrozenTrunk._sum
+    real = _push_terms.FrozenTrunk._sum
 
     def lossy(self, add, skip):
         return skip if add.block == 1 else real(self, add, skip)
 
-    monkeypatch.setattr(_push.FrozenTrunk, "_sum", lossy)
+    monkeypatch.setattr(_push_terms.FrozenTrunk, "_sum", lossy)
     network = features()
     with pytest.raises(InexactError, match=r"depart by .*, first at block 1 \('blocks\.1'\)") as caught:
         unravel(trace(network, batch(network)), batch(network))
@@ -281,7 +281,7 @@ def test_the_check_sees_a_gate_left_live(monkeypatch):
             seen(stream, value)
         return graph, state
 
-    monkeypatch.setattr(_push, "freeze", live)
+    monkeypatch.setattr(_push_terms, "freeze", live)
     network = features(order=LINEAR[3])
     with pytest.raises(InexactError, match=r"the terms must sum to the stream to 1e-10; they depart by .* at block 1"):
         unravel(trace(network, batch(network)), batch(network))

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unbraid.capture._restore import Undo, generator_undo, tensor_undo
+from unbraid.capture._undo import Undo, generator_undo, tensor_undo
 
 _ABSENT: Any = object()
 _CONSTANTS = (type(None), bool, int, float, complex, str, bytes, CodeType, torch.dtype, torch.device, torch.Size)

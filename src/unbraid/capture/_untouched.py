@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from unbraid.capture._restore import process_undo, versions_undo
 from unbraid.capture._side_run import Aside, Draws
 from unbraid.capture._silenced import unwarned
 from unbraid.capture._snapshot import Held
+from unbraid.capture._undo import process_undo, versions_undo
 from unbraid.capture.trees import mapped_tensors, tensors_in
 
 Run: TypeAlias = Callable[[tuple[Any, ...], Mapping[str, Any], Draws], Any]

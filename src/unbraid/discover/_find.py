@@ -1,9 +1,10 @@
 """Every residual connection of a graph, by its data flow alone.
 
-A *join* is a sum, flattened (`_join`). Each of its operands is followed up the way that carries it (`_routes`): by
-movements alone (identity), or by what is affine as well (projection). It is a candidate for the skip where it meets a
-tensor, the *fork*, from which other operands are computed. Candidates are tried from the strongest to the weakest, and
-of equals the one with the nearest fork first, so that what hangs together closely is a block of its own:
+A *join* is a sum, flattened (`_flattened_sums`). Each of its operands is followed up the way that carries it
+(`_routes`): by movements alone (identity), or by what is affine as well (projection). It is a candidate for the skip
+where it meets a tensor, the *fork*, from which other operands are computed. Candidates are tried from the strongest to
+the weakest, and of equals the one with the nearest fork first, so that what hangs together closely is a block of its
+own:
 
     x + (y + f(y)) = (x + f(y)) + y, y = g(x):     a block over y, inside the branch of a block over x
 
@@ -30,12 +31,12 @@ from unbraid.discover._block import Skip
 from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._branch import AFFINE, COPY, Judge
 from unbraid.discover._broadcast import spread_out, spreads
-from unbraid.discover._crossing import crossing
+from unbraid.discover._crossing_blocks import crossing
 from unbraid.discover._dataflow import Dataflow, same_shape
 from unbraid.discover._element_maps import Constant, no_constant
+from unbraid.discover._flattened_sums import Join, Term, joins
 from unbraid.discover._fused import unfuse
-from unbraid.discover._join import Join, Term, joins
-from unbraid.discover._movements import move_aside
+from unbraid.discover._moves_aside import move_aside
 from unbraid.discover._partial_writes import Written
 from unbraid.discover._regroup import Group, Regrouping
 from unbraid.discover._routes import Step, met, way_up

@@ -10,8 +10,8 @@ from dataclasses import replace
 from itertools import chain, pairwise
 
 from unbraid.discover._block import Block
-from unbraid.discover._lookup import BlockLike, index_of
-from unbraid.discover._movable import Unit, units
+from unbraid.discover._movable_units import Unit, units
+from unbraid.discover._which_block import BlockLike, index_of
 from unbraid.errors import ShapeError
 from unbraid.graph import Add, Graph, Step, makes, reads
 

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 from torch import fx
 
 from unbraid.freeze._freezer import Freezer
-from unbraid.freeze._linear import cosine, glu, linear_in, mean_beside, scattered
+from unbraid.freeze._linear_in_one import cosine, glu, linear_in, mean_beside, scattered
 from unbraid.freeze._maxima import both_ends, copied, maximum, maximum_along, picked, pooled, pooled_at_random, result
 from unbraid.freeze._norms import (
     batch_norm,
@@ -17,7 +17,7 @@ from unbraid.freeze._norms import (
     native_group_norm,
     rms_norm,
 )
-from unbraid.freeze._products import attention, division, dropout, lerp, log_softmax, product
+from unbraid.freeze._products_of_data import attention, division, dropout, lerp, log_softmax, product
 from unbraid.graph.operators import Frozen
 from unbraid.graph.questions import jointly_affine
 

@@ -9,14 +9,14 @@
 """
 
 from unbraid.gradients import theory
-from unbraid.gradients._autocorrelation import Autocorrelation, input_autocorrelation, line
-from unbraid.gradients._chain import DerivativeChain, Factor, derivative_chain
-from unbraid.gradients._coherence import Coherence, example_coherence
+from unbraid.gradients._derivative_chain import DerivativeChain, Factor, derivative_chain
 from unbraid.gradients._diagnose import Diagnosis, Finding, diagnose
-from unbraid.gradients._log import DiagnosisLog
-from unbraid.gradients._predictiveness import Predictiveness, update_predictiveness
-from unbraid.gradients._propagated import NotFinite
+from unbraid.gradients._diagnosis_log import DiagnosisLog
+from unbraid.gradients._example_coherence import Coherence, example_coherence
+from unbraid.gradients._input_autocorrelation import Autocorrelation, input_autocorrelation, line
 from unbraid.gradients._signal import Moments, Signal, signal
+from unbraid.gradients._signal_batch import NotFinite
+from unbraid.gradients._update_predictiveness import Predictiveness, update_predictiveness
 
 __all__ = [
     "Autocorrelation",

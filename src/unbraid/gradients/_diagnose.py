@@ -16,9 +16,9 @@ from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid.errors import InexactError
 from unbraid.form import ResidualForm, trace
-from unbraid.gradients._autocorrelation import Autocorrelation
-from unbraid.gradients._coherence import Coherence, example_coherence
-from unbraid.gradients._neighbours import neighbours
+from unbraid.gradients._example_coherence import Coherence, example_coherence
+from unbraid.gradients._input_autocorrelation import Autocorrelation
+from unbraid.gradients._neighbouring_blocks import neighbours
 from unbraid.gradients._remedies import Build
 from unbraid.gradients._signal import Signal, signal
 from unbraid.results import Result, classification_loss

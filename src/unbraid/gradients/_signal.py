@@ -1,6 +1,6 @@
 """Signal propagation plots (Brock, De and Smith 2021) of any traced model.
 
-`_propagated` adds up, batch by batch and in float64, what means and variances per channel need, at each block's skip,
+`_signal_batch` adds up, batch by batch and in float64, what means and variances per channel need, at each block's skip,
 branch and sum; here the sums of all batches become moments.
 """
 
@@ -18,7 +18,7 @@ from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
 from unbraid._renamed import keep_before
 from unbraid.form import ResidualForm
-from unbraid.gradients._propagated import BRANCH, PRODUCT, SKIP, SOURCE, SUM, NotFinite, Propagated
+from unbraid.gradients._signal_batch import BRANCH, PRODUCT, SKIP, SOURCE, SUM, NotFinite, Propagated
 from unbraid.results import Brief, Result, classification_loss, finite
 from unbraid.results.rows import Row, as_rows, numbered
 from unbraid.sweep import Batches, Resume, each_row

@@ -18,7 +18,7 @@ from unbraid._renamed import keep_and_stateful_before
 from unbraid.discover import refuse_stateful
 from unbraid.form import ResidualForm
 from unbraid.graph import BranchIndex, Removal
-from unbraid.lesions._names import LesionSet, Sets, the_names, the_sets
+from unbraid.lesions._lesion_sets import LesionSet, Sets, the_names, the_sets
 from unbraid.lesions._replace import NOTHING, Replacement, means, others
 from unbraid.results import Result
 from unbraid.results.rows import Row, as_rows

@@ -8,16 +8,16 @@
   gradients.
 """
 
-from unbraid.paths._all import all_paths, top_paths
-from unbraid.paths._by_length import effective
-from unbraid.paths._chosen import chosen_paths
-from unbraid.paths._gradient import GradientSpectrum, gradient_spectrum
-from unbraid.paths._log import SpectrumLog
-from unbraid.paths._mean import MeanSpectrum, mean_spectrum
-from unbraid.paths._parts import GradientParts, gradient_parts
-from unbraid.paths._paths import Paths
-from unbraid.paths._sample import sample_paths
-from unbraid.paths._value import ValueSpectrum, value_spectrum
+from unbraid.paths._all_paths import all_paths, top_paths
+from unbraid.paths._chosen_paths import chosen_paths
+from unbraid.paths._gradient_parts import GradientParts, gradient_parts
+from unbraid.paths._gradient_spectrum import GradientSpectrum, gradient_spectrum
+from unbraid.paths._length_statistics import effective
+from unbraid.paths._mean_spectrum import MeanSpectrum, mean_spectrum
+from unbraid.paths._sampled_paths import sample_paths
+from unbraid.paths._single_paths import Paths
+from unbraid.paths._spectrum_log import SpectrumLog
+from unbraid.paths._value_spectrum import ValueSpectrum, value_spectrum
 
 __all__ = [
     "GradientParts",

@@ -5,7 +5,7 @@
 """
 
 from unbraid.graph import Removal
-from unbraid.pruning._angular import AngularDistances, angular_distance
+from unbraid.pruning._angular_distance import AngularDistances, angular_distance
 from unbraid.pruning._pretrained import is_pretrained
 from unbraid.pruning._prune import layers, prune, pruning
 from unbraid.pruning._pruning import Pruning

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from unbraid.capture import Draws, drawing, run_untouched
-from unbraid.pruning._call import distance, outputs
-from unbraid.pruning._facts import lists, trials
+from unbraid.pruning._config_entries import lists, trials
+from unbraid.pruning._model_calls import distance, outputs
 from unbraid.pruning._surgery import Cut
 from unbraid.results import tolerance
 

@@ -1,4 +1,4 @@
-"""A smaller model: try the ways of `_ways`, the plainest first, and take the first whose outputs are right.
+"""A smaller model: try the ways of `_surgery_attempts`, the plainest first, and take the first whose outputs are right.
 
 No way is trusted, and none is chosen by the name of a class: each candidate is a copy, run on the example and compared
 with form.without(...). What was tried in vain is kept with its reason.
@@ -17,12 +17,12 @@ from unbraid.capture.signature import as_call
 from unbraid.discover import BranchLike, removal_of
 from unbraid.errors import InexactError
 from unbraid.form import ResidualForm
-from unbraid.pruning._call import flops, outputs
+from unbraid.pruning._model_calls import flops, outputs
 from unbraid.pruning._pruning import Pruning
 from unbraid.pruning._surgery import alike
+from unbraid.pruning._surgery_attempts import Task, ways
 from unbraid.pruning._unsaveable import forbid_saving
-from unbraid.pruning._ways import Task, ways
-from unbraid.pruning._work import Path, homes, members, work
+from unbraid.pruning._unused_modules import Path, homes, members, work
 
 
 def prune(

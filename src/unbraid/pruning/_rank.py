@@ -18,8 +18,18 @@ from unbraid.errors import TargetError
 from unbraid.form import ResidualForm
 from unbraid.graph import Removal, differentiable
 from unbraid.graph.state import detached
-from unbraid.pruning._measure import Over, Reading, before_and_after, branches_of, cosine, gated, read, summed, vectors
 from unbraid.pruning._ranking import By, Ranking
+from unbraid.pruning._stream_readings import (
+    Over,
+    Reading,
+    before_and_after,
+    branches_of,
+    cosine,
+    gated,
+    read,
+    summed,
+    vectors,
+)
 from unbraid.sweep import Batches, Metric, each_batch, lesioned, sweep
 from unbraid.walk import run
 

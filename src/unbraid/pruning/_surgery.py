@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from unbraid.pruning._call import called
-from unbraid.pruning._nothing import Nothing
-from unbraid.pruning._work import Path, Work, members, path_of
+from unbraid.pruning._model_calls import called
+from unbraid.pruning._unused_modules import Path, Work, members, path_of
+from unbraid.pruning._zero_module import Nothing
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from torch import nn
 
 from unbraid.errors import CheckpointError
 from unbraid.form import ResidualForm
-from unbraid.pruning._nothing import Nothing
 from unbraid.pruning._pretrained import described, is_pretrained
+from unbraid.pruning._zero_module import Nothing
 
 __all__ = ["forbid_saving"]
 

@@ -21,7 +21,7 @@ from unbraid.graph import Add, Graph, Segment, Step, makes, reads, subgraph
 from unbraid.graph.state import State
 from unbraid.results import Examples, Target
 from unbraid.terms._attribution import Attribution, attributed
-from unbraid.terms._head import frozen_head
+from unbraid.terms._frozen_head import frozen_head
 from unbraid.terms._route import CONSTANTS, INPUT, By, Route, Writer, in_order, names_of, parts_of, taken_by
 from unbraid.terms._spill_file import SpillFile
 

@@ -13,7 +13,7 @@ from unbraid.freeze import freeze
 from unbraid.graph import subgraph
 from unbraid.results import Result
 from unbraid.results.rows import Row, as_rows
-from unbraid.terms._push import FrozenTrunk
+from unbraid.terms._push_terms import FrozenTrunk
 from unbraid.walk import run
 
 

@@ -18,9 +18,9 @@ from unbraid.graph import Add, subgraph
 from unbraid.results import Brief, Result, Target, check_sum, sum_error, tolerance
 from unbraid.results.rows import Row, as_rows, numbered
 from unbraid.terms._attribution import Attribution, attributed
-from unbraid.terms._head import frozen_head
+from unbraid.terms._frozen_head import frozen_head
 from unbraid.terms._lens import Lens, lens
-from unbraid.terms._push import FrozenTrunk
+from unbraid.terms._push_terms import FrozenTrunk
 from unbraid.terms._route import CONSTANTS, INPUT, By, Writer, in_order, names_of, taken_by
 from unbraid.walk import run
 

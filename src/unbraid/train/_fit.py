@@ -13,14 +13,14 @@ from unbraid.data import Dataset, batches
 from unbraid.errors import CheckpointError
 from unbraid.ranks import agreed, connected, from_first, together
 from unbraid.train import _checkpoint
+from unbraid.train._checks_before import check_data, check_shapes, checkpointed, device_of
 from unbraid.train._claim import claimed
 from unbraid.train._description import check_same, describe
 from unbraid.train._draws import Draws
 from unbraid.train._loop import evaluate, train_pass
-from unbraid.train._ready import check_data, check_shapes, checkpointed, device_of
+from unbraid.train._rank_shares import check_shares, shared
 from unbraid.train._recipe import STANDARD, Recipe
 from unbraid.train._run import Epoch, Run
-from unbraid.train._shares import check_shares, shared
 
 __all__ = ["fit"]
 

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from unbraid.data import Batches
 from unbraid.ranks import total, world
-from unbraid.train._shares import part, weight
+from unbraid.train._rank_shares import part, weight
 
 __all__ = ["Pass", "evaluate", "finite", "train_pass"]
 

@@ -13,11 +13,11 @@ from unbraid.data import Dataset
 from unbraid.errors import CheckpointError
 from unbraid.ranks import world
 from unbraid.train import _checkpoint
-from unbraid.train._alike import differing_constants
+from unbraid.train._checks_before import check_data, check_shapes, device_of
 from unbraid.train._claim import claimed
-from unbraid.train._ready import check_data, check_shapes, device_of
 from unbraid.train._recipe import STANDARD, Recipe
 from unbraid.train._run import Epoch, Run
+from unbraid.train._same_architecture import differing_constants
 from unbraid.train._side_by_side import SideBySide, Trainee
 
 __all__ = ["train_many"]

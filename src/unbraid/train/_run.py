@@ -108,7 +108,7 @@ class Run(Result):
         Raises:
             DataError: they are not there, or are not the same by their checksum.
         """
-        from unbraid.train._again import read_again  # which reads data sets: a run is told apart from them
+        from unbraid.train._data_of_run import read_again  # which reads data sets: a run is told apart from them
 
         return read_again(self)
 

@@ -18,7 +18,7 @@ from unbraid.train._draws import Draws
 from unbraid.train._loop import STEPS_BETWEEN_CHECKS, STEPS_BETWEEN_CHECKS_ELSEWHERE
 from unbraid.train._recipe import Recipe
 from unbraid.train._run import Epoch, Run
-from unbraid.train._stack import Member, Stack
+from unbraid.train._stacked_networks import Member, Stack
 
 __all__ = ["SideBySide", "Trainee"]
 

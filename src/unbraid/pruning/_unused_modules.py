@@ -2,7 +2,7 @@
 
 What a module works for is read from the graph: operators that vanish in `form.without` are compared with those left, by
 the module that called them. A member of a list can go when it makes the deleted addition and has no work left. What
-this proposes the check of `_ways` decides on, not the class's name.
+this proposes the check of `_surgery_attempts` decides on, not the class's name.
 
 A *path* is a module's name as a tuple: ("layers", "0", "attn").
 """

@@ -15,9 +15,9 @@ from unbraid._progress import how_many, progress
 from unbraid._renamed import keep_before, split_before
 from unbraid.discover import BlockLike
 from unbraid.form import ResidualForm
-from unbraid.paths._by_length import ByLength
-from unbraid.paths._gradient import GradientSpectrum, counts_of, gradient_spectrum
-from unbraid.paths._place import block_of, place_of
+from unbraid.paths._gradient_spectrum import GradientSpectrum, counts_of, gradient_spectrum
+from unbraid.paths._length_statistics import ByLength
+from unbraid.paths._spectrum_place import block_of, place_of
 from unbraid.ranks import Row
 from unbraid.results import classification_loss, loss_target, said_of
 from unbraid.sweep import Batch, Batches, Resume, each_row

@@ -11,7 +11,7 @@ from torch import Tensor
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid.form import ResidualForm
-from unbraid.pruning._measure import Reading, before_and_after, cosine, follows, read, summed
+from unbraid.pruning._stream_readings import Reading, before_and_after, cosine, follows, read, summed
 from unbraid.results import Result
 from unbraid.results.rows import Row, as_rows
 from unbraid.sweep import Batches

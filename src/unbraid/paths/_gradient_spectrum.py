@@ -14,9 +14,9 @@ from unbraid.discover import BlockLike
 from unbraid.form import TARGET, Linearised, ResidualForm, gradient_error
 from unbraid.graph import Graph, subgraph
 from unbraid.graph.state import joined
-from unbraid.paths._by_length import ByLength, per_example
-from unbraid.paths._check import largest_of, model_error, spectrum_error
-from unbraid.paths._place import add_of, block_of, place_of
+from unbraid.paths._length_statistics import ByLength, per_example
+from unbraid.paths._spectrum_place import add_of, block_of, place_of
+from unbraid.paths._sum_checks import largest_of, model_error, spectrum_error
 from unbraid.results import Target, said_of
 from unbraid.walk import Lengths, Polynomial, Polynomials, path_counts, run, walk
 

@@ -15,7 +15,7 @@ from unbraid._progress import progress
 from unbraid._renamed import split_before
 from unbraid.form import TARGET, Linearised, ResidualForm
 from unbraid.graph import Step, makes
-from unbraid.paths._paths import Paths, paths_of
+from unbraid.paths._single_paths import Paths, paths_of
 from unbraid.results import Target, sum_error
 from unbraid.walk import Masks, PathStack, distinct, pass_back, path_counts
 

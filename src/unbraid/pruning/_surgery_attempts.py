@@ -14,12 +14,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from unbraid.form import ResidualForm
-from unbraid.pruning._call import distance, outputs
-from unbraid.pruning._module import FormModule
+from unbraid.pruning._form_module import FormModule
+from unbraid.pruning._model_calls import distance, outputs
 from unbraid.pruning._pretrained import cached_error, is_pretrained, mend, uniform
 from unbraid.pruning._pruning import How
 from unbraid.pruning._surgery import counters, idle_members, renumber_rest, substitutes, take_out
-from unbraid.pruning._work import Path, Work, beginnings, members
+from unbraid.pruning._unused_modules import Path, Work, beginnings, members
 from unbraid.results import check_error, tolerance
 
 

@@ -5,7 +5,7 @@ from typing import final
 
 from unbraid._figures import Axes, Figure
 from unbraid.discover import BlockLike
-from unbraid.paths._mean import MeanSpectrum, mean_spectrum
+from unbraid.paths._mean_spectrum import MeanSpectrum, mean_spectrum
 from unbraid.results.rows import Row
 from unbraid.sweep import Log
 

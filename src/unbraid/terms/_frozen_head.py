@@ -10,7 +10,7 @@ from torch import Tensor
 from unbraid.form import Linearised, ResidualForm, explained
 from unbraid.graph import subgraph
 from unbraid.results import Target
-from unbraid.terms._readout import readout
+from unbraid.terms._last_linear_map import readout
 from unbraid.walk import run
 
 

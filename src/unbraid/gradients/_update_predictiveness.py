@@ -13,7 +13,7 @@ from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid._progress import how_many, progress
 from unbraid.form import ResidualForm
-from unbraid.gradients._by_example import EPS, Loss, cosines_of, gradients_of, norms_of, rows_of
+from unbraid.gradients._example_gradients import EPS, Loss, cosines_of, gradients_of, norms_of, rows_of
 from unbraid.results import Result, classification_loss
 from unbraid.results.rows import Row, as_rows
 from unbraid.sweep import Batches, each_batch

@@ -13,9 +13,9 @@ from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid.discover import BlockLike
 from unbraid.form import TARGET, Linearised, ResidualForm, gradient_error
-from unbraid.paths._by_length import per_example
-from unbraid.paths._check import largest_of, parts_error
-from unbraid.paths._place import place_of
+from unbraid.paths._length_statistics import per_example
+from unbraid.paths._spectrum_place import place_of
+from unbraid.paths._sum_checks import largest_of, parts_error
 from unbraid.results import Result, Target, said_of
 from unbraid.results.rows import Row, as_rows
 from unbraid.walk import BlockSet, ThroughBlocks, walk

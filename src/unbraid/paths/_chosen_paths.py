@@ -13,7 +13,7 @@ from unbraid._renamed import split_before
 from unbraid.discover import BlockLike, branch_of, index_of
 from unbraid.form import TARGET, Linearised, ResidualForm
 from unbraid.graph import SKIP
-from unbraid.paths._paths import Paths, counted, paths_of
+from unbraid.paths._single_paths import Paths, counted, paths_of
 from unbraid.results import Target
 from unbraid.walk import NOT_MET, Chosen, walk
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from unbraid.errors import UnbraidError
 from unbraid.form import ResidualForm
-from unbraid.gradients._autocorrelation import Autocorrelation, input_autocorrelation, line
+from unbraid.gradients._input_autocorrelation import Autocorrelation, input_autocorrelation, line
 from unbraid.results import first_float
 from unbraid.sweep import Batches, each_batch
 

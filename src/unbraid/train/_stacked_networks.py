@@ -18,8 +18,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from unbraid.train._alike import Constants
 from unbraid.train._recipe import Recipe
+from unbraid.train._same_architecture import Constants
 
 __all__ = ["Member", "Stack"]
 

@@ -13,8 +13,8 @@ from unbraid._modes import outside_modes
 from unbraid._renamed import split_before
 from unbraid.form import TARGET, Linearised, ResidualForm
 from unbraid.graph import SKIP
-from unbraid.paths._chosen import followed
-from unbraid.paths._paths import Paths
+from unbraid.paths._chosen_paths import followed
+from unbraid.paths._single_paths import Paths
 from unbraid.results import Target
 from unbraid.walk import NOT_MET, Choice, Counts, Tally, walk
 
