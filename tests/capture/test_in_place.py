@@ -10,8 +10,8 @@ from networks import error, lively, normal
 from unbraid.capture import _functional
 from unbraid.capture._capture import capture
 from unbraid.capture._functional_twins import mutates, twin, written
-from unbraid.capture._in_place import without_writes
 from unbraid.capture._inlined import Flat
+from unbraid.capture._without_writes import without_writes
 from unbraid.errors import TraceError
 from unbraid.form import trace
 

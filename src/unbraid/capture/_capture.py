@@ -15,11 +15,11 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram, _trace
 from torch.export.graph_signature import InputKind, OutputKind
 
-from unbraid.capture._call_lines import noting_lines
 from unbraid.capture._exportable import Handed, computed, own
 from unbraid.capture._failures import exported_not, fixed_sizes, one_run, said, uncaptured
 from unbraid.capture._functional import functional
 from unbraid.capture._gradient_regions import written_out
+from unbraid.capture._operator_lines import noting_lines
 from unbraid.capture._recorder import record
 from unbraid.capture._side_run import Draws, seeding
 from unbraid.capture._silenced import unwarned

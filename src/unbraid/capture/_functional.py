@@ -11,10 +11,10 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from unbraid.capture._in_place import without_writes
 from unbraid.capture._inlined import Flat, attribute, detach_ungraded, flattened, marked
 from unbraid.capture._silenced import unwarned
 from unbraid.capture._spelling import spell_out
+from unbraid.capture._without_writes import without_writes
 from unbraid.graph.operators import Frozen, callee, operator_of
 from unbraid.graph.questions import name_of, shape_only, takes_all
 

@@ -14,8 +14,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from unbraid.capture._call_lines import noting_lines
 from unbraid.capture._exportable import titles
+from unbraid.capture._operator_lines import noting_lines
 from unbraid.capture._recorded_graph import results, written_down
 from unbraid.capture._side_run import Draws
 from unbraid.capture._untouched import untouched

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from torch import fx
 
-from unbraid.capture._call_lines import is_model_code
+from unbraid.capture._operator_lines import is_model_code
 
 Path: TypeAlias = tuple[str, ...]  # of a module, or of a parameter: ("layers", "0", "attn")
 

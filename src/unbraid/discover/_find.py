@@ -9,7 +9,7 @@ own:
     x + (y + f(y)) = (x + f(y)) + y, y = g(x):     a block over y, inside the branch of a block over x
 
 Operands that are the skip once more, scaled by numbers or parameters, are collected into it; beside a projection, what
-is affine in the fork as well. Of the others those that stand the tests of `_branch` are branches. What is constant goes
+is affine in the fork as well. Of the others those that stand the tests of `_branch_rules` are branches. What is constant goes
 with a branch, as a bias does. The rest stays in the sum, in which the block is now one operand, and so on.
 
 Norms may lie on a projection's skip: with batch norm alone, shortcuts with group norm would be refused although their
@@ -29,7 +29,7 @@ from torch import fx
 from unbraid.capture.provenance import where
 from unbraid.discover._block import Skip
 from unbraid.discover._block_nodes import BlockNodes
-from unbraid.discover._branch import AFFINE, COPY, Judge
+from unbraid.discover._branch_rules import AFFINE, COPY, Judge
 from unbraid.discover._broadcast import spread_out, spreads
 from unbraid.discover._crossing_blocks import crossing
 from unbraid.discover._dataflow import Dataflow, same_shape

@@ -21,7 +21,7 @@ from unbraid.capture.signature import TensorSpec, as_call
 from unbraid.capture.trees import leaves_of
 from unbraid.discover import drawn
 from unbraid.form._core import Form
-from unbraid.form._gradient_error import GradientCheck, compared
+from unbraid.form._gradient_distance import GradientCheck, compared
 from unbraid.form._gradient_sources import Loss, NotAtHand, model_at_hand, of_the_form, of_the_model, projected
 from unbraid.form._target_segment import explained
 from unbraid.graph.edits import widened

@@ -4,8 +4,8 @@
 operator does to the data that flow through it, whether it moves, mixes or carries them, `unbraid.graph` answers itself.
 """
 
-from unbraid.graph._row import BOTH, EITHER, Attention, Frozen, Holds, Kind, Memory, Operator, Random
-from unbraid.graph._table import TABLE
+from unbraid.graph._operator_row import BOTH, EITHER, Attention, Frozen, Holds, Kind, Memory, Operator, Random
+from unbraid.graph._operator_table import TABLE
 from unbraid.graph.questions import (
     argument_of,
     callee,

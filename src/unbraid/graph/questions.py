@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from unbraid.graph._row import OPAQUE, Frozen, Holds, Kind, Operator
-from unbraid.graph._table import LATER, TABLE
+from unbraid.graph._operator_row import OPAQUE, Frozen, Holds, Kind, Operator
+from unbraid.graph._operator_table import LATER, TABLE
 
 # The name spaces of torch's own operators. What others register may bear any name and compute anything.
 _TORCHS_OWN = frozenset(

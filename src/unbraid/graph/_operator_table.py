@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from unbraid.graph._row import (
+from unbraid.graph._operator_row import (
     BASE_AND_EITHER,
     BOTH,
     EITHER,

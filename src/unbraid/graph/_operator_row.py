@@ -4,7 +4,7 @@
     affine      in which groups of operands, all of a group at once and the others held
     freeze      by which rule of `freeze` it becomes affine at a given input; a name, for the rules lie above this room
 
-`graph/_table.py` has the rows, `graph/_questions.py` the questions that are asked of a node's row.
+`graph/_operator_table.py` has the rows, `graph/_questions.py` the questions that are asked of a node's row.
 """
 
 from collections.abc import Callable, Sequence

@@ -11,7 +11,7 @@ import torch
 from operator_samples import ON_A_GPU, name_of, sample
 from operator_traits import faults, frozen_faults
 from unbraid.freeze import _rules
-from unbraid.graph import _table
+from unbraid.graph import _operator_table
 from unbraid.graph.operators import TABLE, Attention, Frozen, Kind, Memory, Random
 
 aten = torch.ops.aten
@@ -98,17 +98,17 @@ def test_each_trait_is_had_by_some_row():
 
 def test_the_newest_torch_has_every_operator_and_another_may_lack_some(monkeypatch):
     if torch.__version__ >= "2.13":
-        assert set() == _table.ABSENT
-    monkeypatch.setattr(_table, "ABSENT", set())
+        assert set() == _operator_table.ABSENT
+    monkeypatch.setattr(_operator_table, "ABSENT", set())
     before = {**TABLE}
-    _table._rows(TABLE[aten.add], "of_no_version")
-    assert {"of_no_version"} == _table.ABSENT
+    _operator_table._rows(TABLE[aten.add], "of_no_version")
+    assert {"of_no_version"} == _operator_table.ABSENT
     assert before == TABLE
 
 
 def test_an_operator_has_one_row():
     with pytest.raises(AssertionError, match="two rows for add"):
-        _table._rows(TABLE[aten.mul], "add")
+        _operator_table._rows(TABLE[aten.mul], "add")
 
 
 def test_an_operator_without_a_sample_fails():
