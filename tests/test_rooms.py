@@ -5,6 +5,7 @@ itself by importing it when a figure is wanted.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -103,6 +104,15 @@ def test_every_room_has_a_place_in_the_order():
 
 def test_imports_point_downwards_only():
     assert [str(found) for found in all_imports() if upwards(found)] == []
+
+
+def test_the_picture_in_the_architecture_shows_this_order():
+    picture = (SOURCE.parents[1] / "ARCHITECTURE.md").read_text().split("```text")[1].split("```")[0].splitlines()
+    line = {room: n for n, text in enumerate(picture) for room in re.findall(r"(?:^ | {6,})([a-z]+)(?= {2,})", text)}
+    assert line.keys() == LEVEL.keys() - {"errors"}
+    shown = sorted(line, key=line.__getitem__)
+    lower = [(above, below) for n, above in enumerate(shown) for below in shown[n + 1 :] if LEVEL[below] > LEVEL[above]]
+    assert [pair for pair in lower if line[pair[0]] != line[pair[1]]] == []
 
 
 def test_private_files_are_private_to_their_room():

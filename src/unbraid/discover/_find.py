@@ -10,7 +10,8 @@ own:
 
 Operands that are the skip once more, scaled by numbers or parameters, are collected into it; beside a projection, what
 is affine in the fork as well. Of the others those that stand the tests of `_branch_rules` are branches. What is
-constant goes with a branch, as a bias does. The rest stays in the sum, in which the block is now one operand, and so on.
+constant goes with a branch, as a bias does. The rest stays in the sum, in which the block is now one operand, and so
+on.
 
 Norms may lie on a projection's skip: with batch norm alone, shortcuts with group norm would be refused although their
 scale is one factor like any other, and the frozen form holds it. Skip and branch must read overlapping parts of the
