@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from cli._run import invoke
-from unbraid.cli._model import KINDS, Wish, load, parse_shape
+from unbraid.cli.models._model import KINDS, Wish, load, parse_shape
 from waiting import HANGS, until
 
 VERBS = ["report", "train", "sweep", "trace", "unravel", "paths", "lesion", "prune", "figure"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from unbraid.cli._weights import load_weights
+from unbraid.cli.models._weights import load_weights
 from unbraid.errors import CheckpointError
 
 LINEAR = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.tensor([7.0, 8.0])}

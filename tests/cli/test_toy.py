@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli._run import invoke
-from unbraid.cli._toy import TOY, Toy
+from unbraid.cli.models._toy import TOY, Toy
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "toy.py"
 

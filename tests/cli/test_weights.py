@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from unbraid import nn
-from unbraid.cli._weights import load_weights
+from unbraid.cli.models._weights import load_weights
 from unbraid.errors import CheckpointError
 
 

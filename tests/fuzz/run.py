@@ -56,7 +56,7 @@ def _fuzz(target: str, cases: int) -> None:
 
         import unbraid.cli
         import unbraid.cli._grid
-        import unbraid.cli._model
+        import unbraid.cli.models._model
         import unbraid.data
         import unbraid.form
         import unbraid.train  # noqa: F401

@@ -36,7 +36,7 @@ def _warm() -> None:
     """Import what the libraries import when first used: they open libraries and caches of their own."""
     from huggingface_hub import constants
 
-    from unbraid.cli._model import Wish, load
+    from unbraid.cli.models._model import Wish, load
 
     constants.HF_HUB_OFFLINE = True  # another test may have imported it before the environment said so
     with TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
@@ -48,7 +48,7 @@ def _warm() -> None:
 
 
 def case(source: Source, folder: Path):
-    from unbraid.cli._model import Wish, load, parse_shape
+    from unbraid.cli.models._model import Wish, load, parse_shape
 
     _warm()
     for name, text in FACTORIES.items():

@@ -39,7 +39,7 @@ def pickles() -> tuple[bytes, ...]:
 
 
 def case(source: Source, folder: Path):
-    from unbraid.cli._weights import load_weights
+    from unbraid.cli.models._weights import load_weights
 
     if often(source):
         path = folder / "weights.safetensors"

@@ -10,7 +10,7 @@ from torch import nn
 
 from sums import signed
 from unbraid import data, trace
-from unbraid.cli._weights import load_weights
+from unbraid.cli.models._weights import load_weights
 from unbraid.errors import CheckpointError, DataError
 from unbraid.form import load
 from unbraid.saved import read_tensors

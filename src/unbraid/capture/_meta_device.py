@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from unbraid.capture._state_names import tensors_of
 from unbraid.capture.trees import mapped_tensors
 
 
@@ -79,3 +78,16 @@ def _attribute(model: nn.Module, name: str, traced: Tensor) -> Tensor:
     except AttributeError:
         return traced
     return value if isinstance(value, Tensor) else traced
+
+
+def tied(model: nn.Module | None) -> tuple[tuple[str, ...], ...]:
+    """Groups of names of one tensor."""
+    groups: dict[int, list[str]] = {}
+    for name, tensor in tensors_of(model) if model is not None else ():
+        groups.setdefault(id(tensor), []).append(name)
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+
+def tensors_of(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers under all their names."""
+    return [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from unbraid.cli._loaded import Loaded
 from unbraid.cli._pruned import Task
+from unbraid.cli.models._loaded import Loaded
 from unbraid.data import tokens
 from unbraid.errors import DataError
 

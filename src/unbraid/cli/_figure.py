@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unbraid.cli._console import JSON, show
-from unbraid.cli._toy import TOY
+from unbraid.cli.models._toy import TOY
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

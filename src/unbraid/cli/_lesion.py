@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unbraid.cli._console import JSON, show, tell
-from unbraid.cli._model import Loaded, Wish, explain, load, parse_shape
 from unbraid.cli._resume import with_resume_file
 from unbraid.cli._size import Size
 from unbraid.cli._trace import Model, Pretrained, Shape, Weights
+from unbraid.cli.models._model import Loaded, Wish, explain, load, parse_shape
 
 if TYPE_CHECKING:
     from torch import Tensor

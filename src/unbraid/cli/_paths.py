@@ -9,9 +9,9 @@ from rich import box
 from rich.table import Table
 
 from unbraid.cli._console import JSON, show, tell
-from unbraid.cli._model import Loaded, Wish, explain, load, parse_shape
 from unbraid.cli._size import Size
 from unbraid.cli._trace import Model, Pretrained, Shape, Weights
+from unbraid.cli.models._model import Loaded, Wish, explain, load, parse_shape
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,9 +12,9 @@ from rich.text import Text
 
 from unbraid.cli._console import JSON, progress, show, tell
 from unbraid.cli._filling import filling, require_new
-from unbraid.cli._model import Wish, explain, load, parse_shape
 from unbraid.cli._size import Size
 from unbraid.cli._trace import Model, Pretrained, Shape, Weights
+from unbraid.cli.models._model import Wish, explain, load, parse_shape
 
 if TYPE_CHECKING:
     from unbraid import Pruning, Ranking, ResidualForm

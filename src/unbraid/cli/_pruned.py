@@ -15,8 +15,8 @@ from torch.nn.functional import cross_entropy
 
 from unbraid import Pruning, ResidualForm, _folder, trace
 from unbraid._claim import claimed
-from unbraid.cli._loaded import Loaded
 from unbraid.cli._sizes import check_takes, examples_of
+from unbraid.cli.models._loaded import Loaded
 from unbraid.data import Dataset
 from unbraid.errors import CheckpointError, NotResidualError, TraceError
 from unbraid.nn import PlainNetwork, ResidualNetwork

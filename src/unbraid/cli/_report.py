@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unbraid.cli._console import JSON, progress, show
-from unbraid.cli._model import Loaded, Wish, load, parse_shape
 from unbraid.cli._trace import Model, Pretrained, Shape, Weights
+from unbraid.cli.models._model import Loaded, Wish, load, parse_shape
 
 if TYPE_CHECKING:
     from collections.abc import Collection

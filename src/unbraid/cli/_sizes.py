@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from unbraid.cli._loaded import Loaded
+from unbraid.cli.models._loaded import Loaded
 from unbraid.data import Dataset, by_name
 
 __all__ = ["check_takes", "examples_of"]

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from unbraid.cli._model import Loaded
+from unbraid.cli.models._model import Loaded
 
 if TYPE_CHECKING:
     from unbraid import ResidualForm

@@ -8,7 +8,7 @@ import typer
 
 from unbraid.cli._complete import models
 from unbraid.cli._console import JSON, show, tell
-from unbraid.cli._model import Wish, explain, load, parse_shape
+from unbraid.cli.models._model import Wish, explain, load, parse_shape
 
 __all__ = ["Model", "Pretrained", "Shape", "Weights", "trace"]
 

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from unbraid.cli._console import JSON, show, tell
-from unbraid.cli._model import Wish, explain, load, parse_shape
 from unbraid.cli._trace import Model, Pretrained, Shape, Weights
+from unbraid.cli.models._model import Wish, explain, load, parse_shape
 
 __all__ = ["unravel"]
 

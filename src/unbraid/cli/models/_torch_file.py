@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unbraid._openfile import OpenFile
-from unbraid.cli._pickled import MoreThanTensorsError, Storage, described
+from unbraid.cli.models._pickled import MoreThanTensorsError, Storage, described
 from unbraid.errors import CheckpointError
 
 if TYPE_CHECKING:

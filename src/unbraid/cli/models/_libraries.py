@@ -8,7 +8,7 @@ from importlib import import_module, util
 from pathlib import Path
 from typing import Any
 
-from unbraid.cli._loaded import SEED, Loaded, Wish, normal, seeded
+from unbraid.cli.models._loaded import SEED, Loaded, Wish, normal, seeded
 from unbraid.errors import UnbraidError
 
 __all__ = ["LIBRARIES"]

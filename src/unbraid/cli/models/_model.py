@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unbraid.cli._console import tell
-from unbraid.cli._libraries import LIBRARIES
-from unbraid.cli._loaded import Loaded, Wish, normal, seeded
-from unbraid.cli._weights import load_weights
+from unbraid.cli.models._libraries import LIBRARIES
+from unbraid.cli.models._loaded import Loaded, Wish, normal, seeded
+from unbraid.cli.models._weights import load_weights
 from unbraid.errors import DataError
 
 if TYPE_CHECKING:

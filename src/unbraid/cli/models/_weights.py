@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unbraid.cli._torch_file import read_torch_file
+from unbraid.cli.models._torch_file import read_torch_file
 from unbraid.errors import CheckpointError
 
 if TYPE_CHECKING:
