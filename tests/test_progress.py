@@ -93,6 +93,24 @@ def test_a_bar_goes_away_when_the_work_fails(terminal):
     assert "again" in drawn(terminal, "again", 1, steps=1)
 
 
+def test_a_trace_says_what_it_is_at(terminal):
+    """The model waits until the bar has said so: when it is captured, and when it is run."""
+
+    class Waits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.f = torch.nn.Linear(3, 3)
+
+        def forward(self, x):
+            stage = "capturing" if torch.compiler.is_compiling() else "checking"
+            until(lambda: stage in terminal.getvalue())
+            return x + torch.tanh(self.f(x))
+
+    with redirect_stderr(terminal):
+        unbraid.trace(Waits(), torch.randn(2, 3))
+    assert "1/3" in terminal.getvalue() or "2/3" in terminal.getvalue()
+
+
 def test_a_process_that_another_has_started_draws_nothing(terminal, monkeypatch):
     monkeypatch.setattr(multiprocessing, "parent_process", lambda: object())
     assert drawn(terminal, "worker", 1, steps=1, comes=False) == ""

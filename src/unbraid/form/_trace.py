@@ -6,18 +6,24 @@ expressions of free image sizes grow, and the exporter takes minutes or does not
 
 import difflib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from unbraid._modes import off_meta, outside_autograd_modes
+from unbraid._progress import Step, progress
 from unbraid.capture import Tracer, bare, capture, computed, exclusive, on_meta, plain_checkpoints, without_cache
 from unbraid.capture.signature import as_call
 from unbraid.capture.trees import tensors_in
 from unbraid.errors import TraceError
 from unbraid.form._assemble import assemble
 from unbraid.form._form import ResidualForm
+
+_CAPTURING = "trace: capturing the model's operators"
+_FINDING = "trace: finding the blocks"
+_CHECKING = "trace: checking the form against the model"
 
 
 @outside_autograd_modes
@@ -61,15 +67,19 @@ def trace(
         raise ValueError(f'trace: device is "meta", or None for where the model is; {device!r} came. See form.to(...).')
     model, taken_off = bare(model)
     keywords, passed = without_cache(model, positional, keywords)
-    with exclusive(), plain_checkpoints(), off_meta(*_tensors(model, positional, keywords)):
+    with _stages() as stage, exclusive(), plain_checkpoints(), off_meta(*_tensors(model, positional, keywords)):
         if device is None:
             captured = capture(model, positional, keywords, tracer)
         else:
             captured = capture(*on_meta(model, positional, keywords), tracer, free=True)
             captured = replace(captured, state=computed(model, captured.state))
+        stage(text=_FINDING)
         form = assemble(captured, model, _learned(model))
         form = replace(form, tolerance=tolerance, notes=(*form.notes, *taken_off, *passed))
-        return _checked(form, positional, keywords)
+        stage(text=_CHECKING)
+        form = _checked(form, positional, keywords)
+        stage()
+        return form
 
 
 @outside_autograd_modes
@@ -94,9 +104,19 @@ def chain(
     model, taken_off = bare(model)
     names = _children(model, layers)
     keywords, passed = without_cache(model, positional, keywords)
-    with exclusive(), plain_checkpoints(), off_meta(*_tensors(model, positional, keywords)):
-        form = assemble(capture(model, positional, keywords), model, _learned(model), names)
-        return _checked(replace(form, notes=(*form.notes, *taken_off, *passed)), positional, keywords)
+    with _stages() as stage, exclusive(), plain_checkpoints(), off_meta(*_tensors(model, positional, keywords)):
+        captured = capture(model, positional, keywords)
+        stage(text=_FINDING)
+        form = assemble(captured, model, _learned(model), names)
+        stage(text=_CHECKING)
+        form = _checked(replace(form, notes=(*form.notes, *taken_off, *passed)), positional, keywords)
+        stage()
+        return form
+
+
+def _stages() -> AbstractContextManager[Step]:
+    """A bar on a terminal, where a trace takes more than two seconds."""
+    return progress(_CAPTURING, 3)
 
 
 def _checked(form: ResidualForm, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ResidualForm:
