@@ -18,9 +18,9 @@ import torch
 import unbraid
 from cli._run import invoke
 from sums import signed
-from unbraid import ResidualForm, _folder, data, nn, train
+from unbraid import _folder, data, nn, train
 from unbraid.errors import CheckpointError
-from unbraid.saved import load
+from unbraid.form import load
 
 LETTER = "precious"
 
@@ -97,7 +97,7 @@ def test_content_that_a_link_shows_is_not_told(form, run, letter, tmp_path):
         (folder / name).unlink()
         (folder / name).symlink_to(letter)
         with pytest.raises(CheckpointError) as raised:
-            (ResidualForm.load if made is form else train.load)(signed(folder))
+            (load if made is form else train.load)(signed(folder))
         assert LETTER not in str(raised.value)
 
 

@@ -124,7 +124,7 @@ def test_the_oracle_sees_a_wrong_structure(wrong):
 def test_the_oracle_sees_a_block_that_was_missed(monkeypatch):
     """The finder forgets one: every sum still agrees, and the lengths do not."""
     from unbraid.discover._find import find
-    from unbraid.form import _trace
+    from unbraid.form import _assemble
 
     model = headed(*(Residual(mlp(WIDTH)) for _ in range(3)))
     assert agreement(model, branches(model)) < EXACT
@@ -133,7 +133,7 @@ def test_the_oracle_sees_a_block_that_was_missed(monkeypatch):
         finding = find(*args)
         return replace(finding, blocks=finding.blocks[:-1])
 
-    monkeypatch.setattr(_trace, "find", forgetful)
+    monkeypatch.setattr(_assemble, "find", forgetful)
     assert agreement(model, branches(model)) > 1e-3
 
 

@@ -61,6 +61,7 @@ def test_generate_round_trip_and_cache(name, tmp_path):
     assert torch.equal(generated(again, True, name), generated(smaller, True, name))
 
 
+@pytest.mark.slow
 def test_the_entries_of_a_list_go_with_their_layers():
     model, _, _, form = made("Gemma2")
     smaller = pruning(model, form, layers(model, form)[1])
@@ -70,6 +71,7 @@ def test_the_entries_of_a_list_go_with_their_layers():
     assert smaller.configuration == ("layer_types: 3 of 4 entries", "num_hidden_layers: 4 -> 3")
 
 
+@pytest.mark.slow
 def test_a_decoder_with_a_configuration_of_its_own():
     model, _, _, form = made("T5")
     group = layers(model, form)[3]

@@ -82,6 +82,8 @@ def verify(form: Form, args: Any, kwargs: Mapping[str, Any] | None = None) -> Ve
         raise _inexact(form, checked, _departure(form, form.origin, form.inputs(positional, keywords), bound))
     with exclusive():
         gradients = gradients_against_model(form, *few_examples(form, positional, keywords))
+        if gradients.unchecked is not None and batched(form, positional, keywords):  # two may be too few for the model
+            gradients = gradients_against_model(form, positional, keywords)
     return replace(checked, gradients=gradients.error, unchecked=gradients.unchecked)
 
 
@@ -124,11 +126,21 @@ def _values(
     nested = unwarned("The PyTorch API of nested tensors")  # of which the fast path of nn.TransformerEncoder makes use
     with exclusive(), nested, reference_runs(form, origin, args, kwargs, graded=graded) as reference:
         outputs = distance(form, partial(at_hand, origin, reference), args, kwargs)
-        few, named = few_examples(form, args, kwargs)
-        additions, ratios = _additions(form, origin, form.inputs(few, named))
+        additions, ratios = _of_few(form, origin, args, kwargs)
         other, alone_because = _elsewhere(form, reference, args, kwargs)
     errors = [outputs, *additions, *([] if math.isnan(other) else [other])]
     return Verification(max(errors), outputs, other, additions, ratios, bound, one_batch=alone_because)
+
+
+def _of_few(
+    form: Form, origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The additions at two examples; at all of them where the model counts on more, as on a row that it names."""
+    few, named = few_examples(form, args, kwargs)
+    try:
+        return _additions(form, origin, form.inputs(few, named))
+    except (RuntimeError, IndexError):
+        return _additions(form, origin, form.inputs(args, kwargs))
 
 
 def _additions(form: Form, origin: Origin, inputs: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:

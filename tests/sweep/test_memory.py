@@ -25,7 +25,7 @@ PROGRAM = """
 import resource, sys
 from pathlib import Path
 import torch
-from unbraid.walk import memory_kept
+from unbraid.sweep._kept_memory import memory_kept
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
