@@ -475,6 +475,26 @@ def test_a_learned_decay_that_is_added_at_each_step_begins_no_block():
     assert error(form(x), net(x)) < 1e-12
 
 
+@pytest.mark.parametrize("pick", ["index", "embedding", "one-hot"])
+def test_a_bias_that_a_choice_picks_is_no_branch_beside_a_projection(pick):
+    """A router's: W x + b[expert]; with the expert held nothing is left but affine maps."""
+
+    def forward(net, x):
+        expert = net.router(x).argmax(-1)
+        bias = {
+            "index": lambda: net.table.weight[expert],
+            "embedding": lambda: net.table(expert),
+            "one-hot": lambda: nn.functional.one_hot(expert, 6).to(x) @ net.table.weight,
+        }[pick]()
+        return x + torch.tanh(net.w(x) + bias)
+
+    net = lively(Does(forward, router=nn.Linear(6, 6), w=nn.Linear(6, 6), table=nn.Embedding(6, 6)))
+    form = trace(net, normal(4, 6))
+    assert [(block.skip, block.nested) for block in form.blocks] == [("identity", ())]
+    assert len(form.refusals) == 1
+    assert error(form(normal(4, 6)), net(normal(4, 6))) < 1e-12
+
+
 class EncoderDecoder(nn.Module):
     """Two trunks; every block of the decoder attends to the encoder's output."""
 

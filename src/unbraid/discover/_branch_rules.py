@@ -71,7 +71,7 @@ class Judge:
         region = self.flow.region(fork, branch)
         if branch not in self.flow.carries:
             return NO_DATA
-        if kind != "identity" and self.affine(fork, region, held=held):
+        if kind != "identity" and (self.affine(fork, region, held=held) or not self._reads(fork, branch)):
             return AFFINE
         own = {fork, *region}  # a learned fork is none of the branch's parameters
         if not any(mixing(node) or self._has_parameters(node, own) for node in region):
@@ -184,6 +184,18 @@ class Judge:
                 return MERGED if end is not branch and end not in region else None
             end = further
         return ELSEWHERE if passed and kind != "identity" else None
+
+    def _reads(self, fork: fx.Node, branch: fx.Node) -> bool:
+        """Whether an operand depends on a fork by more than a choice, such as which expert's bias is added."""
+        lowest, seen, stack = self.flow.order[fork], {branch}, [branch]
+        while stack:
+            for read in self.flow.data(stack.pop()):
+                if read is fork:
+                    return True
+                if read not in seen and self.flow.order[read] > lowest:
+                    seen.add(read)
+                    stack.append(read)
+        return False
 
     def _has_parameters(self, node: fx.Node, own: Collection[fx.Node]) -> bool:
         """Whether a node reads parameters that are not computed from the fork."""
