@@ -41,7 +41,7 @@ def batched(form: Form, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> boo
     """Whether each input is a batch of more than two examples, along its first dimension alone."""
     tensors = [leaf for leaf in leaves_of((args, dict(kwargs))) if isinstance(leaf, Tensor)]
     shapes = [sizes for sizes in _sizes(form, args, kwargs) if sizes]
-    if len(shapes) != len(tensors) or not isinstance(shapes[0][0], str):
+    if not shapes or len(shapes) != len(tensors) or not isinstance(shapes[0][0], str):
         return False
     batch = shapes[0][0]
     return len(tensors[0]) > FEW and all(sizes[0] == batch and batch not in sizes[1:] for sizes in shapes)

@@ -43,8 +43,9 @@ class Verification:
         other_batch: the same at an input of another batch size; nan where there is none: the graph has every size built
             in, or the model itself does not take another.
             For one recorded run: at another input of its sizes; nan where the model's code goes another way there.
-        additions: for each block ‖skip + Σ branches − sum‖∞ in the captured graph, relative to the largest of them all.
-        ratios: for each block ‖branches‖∞ / ‖skip‖∞, the smallest of its branches.
+        additions: for each block ‖skip + Σ branches − sum‖∞ in the captured graph, relative to the largest of them all;
+            at the first two examples, where each input is a batch of more and the model takes two.
+        ratios: for each block ‖branches‖∞ / ‖skip‖∞ there, the smallest of its branches.
         tolerance: the largest error that is rounding alone.
         one_batch: why `other_batch` is nan; empty where it is not.
         gradients: ‖∂form − ∂model‖∞ / ‖∂model‖∞ of a random projection of the outputs, the largest over the inputs and

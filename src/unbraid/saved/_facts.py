@@ -86,6 +86,11 @@ def _printable(note: object) -> str:
 
 
 def read_facts(generation: Generation) -> dict[str, Any]:
+    """What form.json says, its version and the kind of each entry checked.
+
+    Raises:
+        CheckpointError: it is no description of a form, or of another version, or lacks its checksums.
+    """
     path = generation.folder / FORM
     try:
         facts: dict[str, Any] = json.loads(generation.open(FORM).read(most=_LONGEST).decode("utf-8"))
@@ -124,6 +129,7 @@ def pack(value: Any) -> Any:
 
 
 def unpack(packed: Mapping[str, Any]) -> Any:
+    """The tree that `pack` wrote."""
     ((kind, value),) = packed.items()
     if kind == "tensor":
         return TensorSpec(value["stream"], tuple(value["sizes"]), value["dtype"])
@@ -137,4 +143,5 @@ def unpack(packed: Mapping[str, Any]) -> Any:
 
 
 def first_line(error: Exception) -> str:
+    """The first line of a foreign message that says something, or the kind of the error."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
