@@ -247,15 +247,18 @@ def test_few_open_files(form, tmp_path):
 
 
 def test_little_memory_is_one_line(tmp_path, monkeypatch):
-    """A file with more numbers than there is memory for, by a limit on address space."""
+    """A file with more numbers than there is memory for, by a limit on address space.
+
+    Each is larger than the 256 MiB that earlier sweeps may have left free in this process.
+    """
     if not os.path.isfile("/proc/self/statm"):
         pytest.skip("the address space taken so far is read from /proc")
     from safetensors.torch import save_file
 
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "model.py").write_text(MODULE.replace("20", "3000"))
-    save_file({"linear.weight": torch.zeros(3000, 3000), "linear.bias": torch.zeros(3000)}, "w.safetensors")
-    np.savez("d.npz", x=np.zeros((3 * 10**6, 1), dtype=np.float32), y=np.zeros(3 * 10**6, dtype=np.int8))
+    (tmp_path / "model.py").write_text(MODULE.replace("20", "8500"))
+    save_file({"linear.weight": torch.zeros(8500, 8500), "linear.bias": torch.zeros(8500)}, "w.safetensors")
+    np.savez("d.npz", x=np.zeros((7 * 10**7, 1), dtype=np.float32), y=np.zeros(7 * 10**7, dtype=np.int8))
     commands = [
         ["trace", "model.py:network", "--weights", "w.safetensors"],
         ["train", "new", "--data", "d.npz", "--depth", "1", "--epochs", "1"],
