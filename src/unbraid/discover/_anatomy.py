@@ -13,7 +13,9 @@ from unbraid.capture.provenance import scope
 from unbraid.discover._block_names import Names
 from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._dataflow import Dataflow
-from unbraid.graph import SKIP, BranchIndex
+from unbraid.discover._nesting import nesting, regions
+from unbraid.discover._post_dominators import PostDominators
+from unbraid.graph import BranchIndex
 from unbraid.graph.questions import name_of, shape_only, values_read
 
 
@@ -34,7 +36,7 @@ class Anatomy:
     @cached_property
     def regions(self) -> dict[BranchIndex, list[fx.Node]]:
         """The nodes of each operand: (block, −1) is the skip, (block, j) is branch j."""
-        return regions(self.flow, self.blocks)
+        return regions(self.flow, self.blocks, PostDominators(self.flow.graph))
 
     @property
     def top_level(self) -> range:
@@ -107,13 +109,7 @@ class Anatomy:
 def anatomy(flow: Dataflow, found: tuple[BlockNodes, ...]) -> Anatomy:
     """Order the blocks and find out which lie inside which."""
     blocks = sorted(found, key=lambda block: flow.order[block.add])
-    adds = {block.add: number for number, block in enumerate(blocks)}
-    parents: dict[int, BranchIndex] = {}
-    around = regions(flow, tuple(blocks))
-    for (block, operand), nodes in sorted(around.items(), key=lambda item: -len(item[1])):
-        for node in nodes:
-            if operand != SKIP and node in adds:
-                parents[adds[node]] = (block, operand)
+    parents = nesting(flow, blocks, PostDominators(flow.graph)).parents
     order = sorted(range(len(blocks)), key=lambda number: (number in parents, number))
     place = {number: position for position, number in enumerate(order)}
     return Anatomy(
@@ -121,12 +117,3 @@ def anatomy(flow: Dataflow, found: tuple[BlockNodes, ...]) -> Anatomy:
         tuple(blocks[number] for number in order),
         {place[inner]: (place[outer], operand) for inner, (outer, operand) in parents.items()},
     )
-
-
-def regions(flow: Dataflow, blocks: tuple[BlockNodes, ...]) -> dict[BranchIndex, list[fx.Node]]:
-    """The nodes between the fork and each operand of each block."""
-    found = {}
-    for number, block in enumerate(blocks):
-        for operand, end in block.operands:
-            found[number, operand] = flow.region(block.fork, end)
-    return found

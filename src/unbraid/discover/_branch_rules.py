@@ -14,8 +14,10 @@ from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._dataflow import Dataflow, same_shape
 from unbraid.discover._element_maps import Constant, Elements, unmoved
 from unbraid.discover._noise import is_noise
+from unbraid.discover._flattened_sums import read_once
 from unbraid.discover._routes import way_up
 from unbraid.discover._summands import summands
+from unbraid.discover._trunk_reached import leaves_by, only_first_begins_at, reads_trunk, trunk_way
 from unbraid.graph.operators import callee
 from unbraid.graph.questions import Carrier, carrier, jointly_affine, mixing
 
@@ -82,7 +84,7 @@ class Judge:
             return TAKEN_OFF
         if is_noise(branch):
             return NOISE
-        if objection := self._trunk(fork, region, branch, kind):
+        if objection := self._trunk(fork, skip, region, branch, kind):
             return objection
         return APART if self._apart(fork, skip, branch) else None
 
@@ -164,26 +166,27 @@ class Judge:
             self._known_apart[fork, skip, branch] = self.elements(fork).apart(skip, branch)
         return self._known_apart[fork, skip, branch]
 
-    def _trunk(self, fork: fx.Node, region: list[fx.Node], branch: fx.Node, kind: Skip) -> str | None:
+    def _trunk(self, fork: fx.Node, skip: fx.Node, region: list[fx.Node], branch: fx.Node, kind: Skip) -> str | None:
         """What is wrong where an operand is a trunk, or an affine map of one: its way up passes the skips of blocks.
 
-        A trunk that ends beside what the fork reaches is another one. One that begins at the fork is that of the skip:
-        beside a projection it was read at another depth, beside an identity it is the skip over whole blocks.
+        A trunk that ends beside what the fork reaches is another one. One that leads to the fork is that of the skip,
+        at another depth: beside the fork itself it is the skip over whole blocks, if they serve this sum alone.
         """
-        end, weakest, passed = branch, Carrier.SHAPE if kind == "identity" else Carrier.MIXING, False
-        while end is not fork:
-            further: fx.Node | None = None
-            if end in self.blocks:
-                further, passed = self.blocks[end].skip, True
-                weakest = min(weakest, Carrier.SCALED)
-            elif end.op == "call_function":
-                data = self.flow.data(end)
-                carried = carrier(end, data) if len(data) == 1 else None
-                further = data[0] if carried is not None and carried <= weakest else None
-            if further is None:
-                return MERGED if end is not branch and end not in region else None
-            end = further
-        return ELSEWHERE if passed and kind != "identity" else None
+        weakest = Carrier.SCALED if kind == "identity" else Carrier.MIXING
+        way = trunk_way(self.flow, self.blocks, branch, weakest, fork)
+        if way.end is not fork and way.carried and way.end not in region:
+            return MERGED
+        if way.end is fork and way.blocks and kind == "identity" and unmoved(skip) is unmoved(fork):
+            inside = all(leaves_by(self.flow, total, branch) for total in way.blocks)
+            if inside and read_once(branch) and only_first_begins_at(self.blocks, way.blocks, fork):
+                return None
+        itself = (way.end is fork and way.blocks) or reads_trunk(self.flow, self.blocks, branch, Carrier.SCALED, fork)
+        return ELSEWHERE if itself else None
+
+    def merges(self, fork: fx.Node, node: fx.Node, kind: Skip) -> bool:
+        """Whether a tensor is the state of a trunk that began before a fork, or beside it."""
+        way = trunk_way(self.flow, self.blocks, node, Carrier.SCALED if kind == "identity" else Carrier.MIXING, fork)
+        return way.carried and way.end is not fork and way.end not in self.flow.region(fork, node)
 
     def _reads(self, fork: fx.Node, branch: fx.Node) -> bool:
         """Whether an operand depends on a fork by more than a choice, such as which expert's bias is added."""

@@ -21,7 +21,7 @@ A block's node must hold the plain sum of its operands: where the model has no s
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 
@@ -32,22 +32,24 @@ from unbraid.discover._block import Skip
 from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._branch_rules import AFFINE, COPY, Judge
 from unbraid.discover._broadcast import spread_out, spreads
-from unbraid.discover._crossing_blocks import crossing
 from unbraid.discover._dataflow import Dataflow, same_shape
 from unbraid.discover._element_maps import Constant, no_constant
 from unbraid.discover._flattened_sums import Join, Term, joins
 from unbraid.discover._fused import unfuse
 from unbraid.discover._moves_aside import move_aside
+from unbraid.discover._nesting import nesting
 from unbraid.discover._partial_writes import Written
+from unbraid.discover._post_dominators import PostDominators
 from unbraid.discover._regroup import Group, Regrouping
 from unbraid.discover._routes import Step, met, way_up
+from unbraid.discover._trunk_reached import trunk_way
 from unbraid.errors import Refusal
 from unbraid.graph.questions import Carrier, is_float
 
 NEITHER = "neither operand reaches, by shape-only or affine operations, a tensor from which the other is computed"
 SPREAD = "its operands have different sizes: one is spread over the other"
 NOTHING = "the copies of the tensor that both operands carry cancel: nothing is left of the skip"
-CROSSING = "its skip and branch cross those of a block that begins earlier"
+OFFSET = "an offset inside another block's branch: what it is added to depends on it only around that branch"
 NEGATIVE = "what carries the tensor that both share is subtracted: a negative multiple is no skip"
 
 
@@ -85,11 +87,13 @@ def find(flow: Dataflow, constant: Constant = no_constant) -> SearchResult:
         if join.head in flow.carries:
             finder.visit(join)
     flow = _tidied(flow)
-    crossed = dict.fromkeys(crossing(flow, finder.blocks.values()))
-    crossed_lines = chain.from_iterable(map(finder.lines.__getitem__, crossed))
-    refusals = [Refusal(line, CROSSING) for line in crossed_lines]
-    blocks = tuple(block for add, block in finder.blocks.items() if add not in crossed)
-    return SearchResult(blocks, (*finder.refusals, *refusals), flow)
+    through, blocks = PostDominators(flow.graph), list(finder.blocks.values())
+    refusals = finder.refusals
+    while offsets := nesting(flow, blocks, through).offsets:
+        lines = chain.from_iterable(finder.lines[blocks[number].add] for number in offsets)
+        refusals += [Refusal(line, OFFSET) for line in lines]
+        blocks = [block for number, block in enumerate(blocks) if number not in offsets]
+    return SearchResult(tuple(blocks), tuple(refusals), flow)
 
 
 def _tidied(flow: Dataflow) -> Dataflow:
@@ -129,7 +133,12 @@ class _Finder:
         self.refusals: list[Refusal] = []
 
     def visit(self, join: Join) -> None:
-        regrouping = Regrouping(self.flow, join)
+        closed = set[fx.Node]()
+        for inner, terms in join.inner:
+            if inner not in closed and self._stands_alone(inner, terms, join.terms, closed):
+                self.visit(Join(inner, closed))
+                closed.add(inner)
+        regrouping = Regrouping(self.flow, Join(join.head, closed) if closed else join)
         while True:
             group = self._group(join, regrouping.terms)
             if not isinstance(group, Group):
@@ -139,6 +148,17 @@ class _Finder:
             self.blocks[block.add], self.lines[block.add] = block, lines
         regrouping.finish()
         self.refusals += [Refusal(where(node), group) for node in regrouping.meetings(regrouping.with_data)]
+
+    def _stands_alone(self, inner: fx.Node, terms: Sequence[Term], all_terms: Sequence[Term], closed: Collection[fx.Node]) -> bool:
+        """Whether a sum inside another is a block by itself, and what is added to it the state of another trunk."""
+        places = frozenset[int]().union(*(term.places for term in terms))
+        others = [t for t in all_terms if t.places.isdisjoint(places) and t.node in self.flow.carries and _like(t, inner)]
+        moving = [t for t in others if trunk_way(self.flow, self.blocks, _tensor(t), Carrier.SCALED).carried]
+        if not moving:
+            return False
+        inside = Join(inner, closed)
+        group = self._group(inside, inside.terms)
+        return isinstance(group, Group) and any(self.judge.merges(group.fork, _tensor(t), group.kind) for t in moving)
 
     def _group(self, join: Join, terms: Sequence[Term]) -> Group | str:
         """The operands that make up a block, or why there is none."""

@@ -49,14 +49,18 @@ class _Part:
 class Join:
     """A sum with its operands.
 
+    Args:
+        head: the node that holds the sum.
+        closed: sums inside that count as operands.
+
     Attributes:
         head: the node that holds the sum.
         terms: the operands, from left to right.
     """
 
-    def __init__(self, head: fx.Node) -> None:
+    def __init__(self, head: fx.Node, closed: Collection[fx.Node] = ()) -> None:
         self.head = head
-        self._parts = _tree(head)
+        self._parts = _tree(head, closed)
         leaves = [part for part in self._parts if not part.parts]
         for place, leaf in enumerate(leaves):
             leaf.first, leaf.last = place, place
@@ -71,6 +75,15 @@ class Join:
         for part in self._parts:
             if len(part.parts) > 1 and isinstance(part.node, fx.Node):
                 yield part.node, [frozenset(range(below.first, below.last + 1)) for below in part.parts]
+
+    @property
+    def inner(self) -> list[tuple[fx.Node, list[Term]]]:
+        """The sums inside, each with its operands, the innermost first."""
+        found = []
+        for part in reversed(self._parts[1:]):
+            if len(part.parts) > 1 and isinstance(part.node, fx.Node):
+                found.append((part.node, self.terms[part.first : part.last + 1]))
+        return found
 
     def meeting(self, term: Term, others: Collection[Term]) -> fx.Node:
         """The innermost addition of the model that adds a term and one of others."""
@@ -92,13 +105,13 @@ class Join:
         return None
 
 
-def _tree(head: fx.Node) -> list[_Part]:
+def _tree(head: fx.Node, closed: Collection[fx.Node]) -> list[_Part]:
     """The parts of a sum, each before its own, from left to right."""
     parts, stack = [], [_Part(head, 1.0, True)]
     while stack:
         part = stack.pop()
         parts.append(part)
-        added = _opened(part, head)
+        added = [] if part.node in closed else _opened(part, head)
         part.parts = [_Part(node, part.factor * factor, part.alone and read_once(node)) for node, factor in added]
         stack += reversed(part.parts)
     return parts

@@ -21,9 +21,7 @@ from unbraid.results import tolerance
 _FLOOR = 1e-3
 
 
-# A type whose unit of rounding is larger has too few digits for one bar; two roundings of one gradient lie this many
-# times as far apart as one lies from the truth, at most.
-_COARSE = 1e-4
+# Two roundings of one gradient lie this many times as far apart as one lies from the truth, at most.
 _LIKE = 4.0
 
 
@@ -53,9 +51,9 @@ def compared(
     where = leaves.names[number] if worst else ""
     precision = under_autocast(coarsest(form.graph, form.dtype), device_of(form.state))
     bound = tolerance("sum", precision)
-    if not worst <= bound and _small(form) and torch.finfo(precision).eps > _COARSE:
-        # Gradients of few digits may depart by more, where large terms cancel; then how far rounding alone takes the
-        # form's own from its gradient in float64 is what counts.
+    if not worst <= bound and _small(form) and torch.finfo(precision).eps > torch.finfo(torch.float64).eps:
+        # Where large terms cancel, gradients of few digits depart by more; then how far rounding alone takes the form's
+        # own from its gradient in float64 is what counts.
         bound = max(bound, _LIKE * _worst(ours, exact())[0])
     if not worst <= bound:
         sizes = (_size(ours[number]), _size(theirs[number]))
