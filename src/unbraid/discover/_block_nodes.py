@@ -11,7 +11,7 @@ class BlockNodes:
     """One residual block, as nodes of the graph.
 
     Attributes:
-        fork: the point from which skip and branches part; the skip itself where a branch comes from another trunk alone.
+        fork: the point from which skip and branches part; the skip itself where branches come from other trunks alone.
         add: the node that holds the sum.
         skip: the operand that is S_k h; None in a plain layer.
         branches: the operands that are f_{k,j}(h).

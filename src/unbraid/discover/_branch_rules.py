@@ -13,13 +13,13 @@ from unbraid.discover._block import Skip
 from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._dataflow import Dataflow, same_shape
 from unbraid.discover._element_maps import Constant, Elements, unmoved
-from unbraid.discover._noise import is_noise
 from unbraid.discover._flattened_sums import read_once
+from unbraid.discover._noise import is_noise
 from unbraid.discover._routes import way_up
 from unbraid.discover._summands import summands
 from unbraid.discover._trunk_reached import leaves_by, only_first_begins_at, reads_trunk, trunk_way
 from unbraid.graph.operators import callee
-from unbraid.graph.questions import Carrier, carrier, jointly_affine, mixing
+from unbraid.graph.questions import Carrier, carrier, jointly_affine, mixing, values_read
 
 aten = torch.ops.aten
 
@@ -87,6 +87,31 @@ class Judge:
         if objection := self._trunk(fork, skip, region, branch, kind):
             return objection
         return APART if self._apart(fork, skip, branch) else None
+
+    def message(self, skip: fx.Node, branch: fx.Node, *, added: bool) -> bool:
+        """Whether an operand is a branch that comes from other trunks alone, beside the state of a trunk.
+
+        It is computed from the sums of blocks, none of them the skip's own, and is no state of a trunk itself.
+        """
+        if branch not in self.flow.carries:
+            return False
+        region, begins, stack = {branch}, set[fx.Node](), [branch]
+        while stack:
+            node = stack.pop()
+            if node in self.blocks:
+                begins.add(node)
+                continue
+            fresh = [read for read in values_read(node) if read in self.flow.reached and read not in region]
+            region.update(fresh)
+            stack += fresh
+        if not begins or branch in begins or unmoved(skip) in begins:
+            return False
+        if not any(mixing(node) or self._has_parameters(node, ()) for node in region - begins):
+            return False
+        if not added and not any(self.flow.weighs(node) for node in region - begins):
+            return False
+        way = trunk_way(self.flow, self.blocks, branch, Carrier.SCALED)
+        return not way.blocks and not is_noise(branch)
 
     def affine(self, fork: fx.Node, region: list[fx.Node], *, held: bool) -> bool:
         """Whether all that lies between a fork and an operand is affine, or a maximum.

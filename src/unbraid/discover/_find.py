@@ -30,10 +30,10 @@ from torch import fx
 from unbraid.capture.provenance import where
 from unbraid.discover._block import Skip
 from unbraid.discover._block_nodes import BlockNodes
-from unbraid.discover._branch_rules import AFFINE, COPY, Judge
+from unbraid.discover._branch_rules import AFFINE, APART, COPY, Judge
 from unbraid.discover._broadcast import spread_out, spreads
 from unbraid.discover._dataflow import Dataflow, same_shape
-from unbraid.discover._element_maps import Constant, no_constant
+from unbraid.discover._element_maps import Constant, no_constant, unmoved
 from unbraid.discover._flattened_sums import Join, Term, joins
 from unbraid.discover._fused import unfuse
 from unbraid.discover._moves_aside import move_aside
@@ -86,6 +86,7 @@ def find(flow: Dataflow, constant: Constant = no_constant) -> SearchResult:
     for join in joins(flow.graph):
         if join.head in flow.carries:
             finder.visit(join)
+    finder.visit_again()
     flow = _tidied(flow)
     through, blocks = PostDominators(flow.graph), list(finder.blocks.values())
     refusals = finder.refusals
@@ -130,6 +131,7 @@ class _Finder:
         self.judge = judge
         self.blocks = judge.blocks
         self.lines: dict[fx.Node, list[str]] = {}
+        self._apart: dict[Join, list[Refusal]] = {}
         self.refusals: list[Refusal] = []
 
     def visit(self, join: Join) -> None:
@@ -138,21 +140,42 @@ class _Finder:
             if inner not in closed and self._stands_alone(inner, terms, join.terms, closed):
                 self.visit(Join(inner, closed))
                 closed.add(inner)
-        regrouping = Regrouping(self.flow, Join(join.head, closed) if closed else join)
+        self._regroup(Join(join.head, closed) if closed else join)
+
+    def visit_again(self) -> None:
+        """Look once more at the sums of parts that have nothing in common, where blocks begin at these sums.
+
+        A coupling of halves is none; but a network whose trunks are the halves of one tensor begins with such a sum.
+        """
+        for join in self._apart:
+            if any(block.fork is join.head for block in self.blocks.values()):
+                self.refusals = [refusal for refusal in self.refusals if refusal not in self._apart[join]]
+                self._regroup(join, apart=True)
+
+    def _regroup(self, join: Join, *, apart: bool = False) -> None:
+        """Take a join apart into blocks and what is left."""
+        regrouping = Regrouping(self.flow, join)
         while True:
-            group = self._group(join, regrouping.terms)
+            group = self._group(join, regrouping.terms, apart=apart)
             if not isinstance(group, Group):
                 break
             lines = [where(node) for node in regrouping.meetings(group.operands)]
             block = regrouping.block(group)
             self.blocks[block.add], self.lines[block.add] = block, lines
         regrouping.finish()
-        self.refusals += [Refusal(where(node), group) for node in regrouping.meetings(regrouping.with_data)]
+        refused = [Refusal(where(node), group) for node in regrouping.meetings(regrouping.with_data)]
+        self.refusals += refused
+        if group == APART and not apart:
+            self._apart[join] = refused
 
-    def _stands_alone(self, inner: fx.Node, terms: Sequence[Term], all_terms: Sequence[Term], closed: Collection[fx.Node]) -> bool:
+    def _stands_alone(
+        self, inner: fx.Node, terms: Sequence[Term], all_terms: Sequence[Term], closed: Collection[fx.Node]
+    ) -> bool:
         """Whether a sum inside another is a block by itself, and what is added to it the state of another trunk."""
         places = frozenset[int]().union(*(term.places for term in terms))
-        others = [t for t in all_terms if t.places.isdisjoint(places) and t.node in self.flow.carries and _like(t, inner)]
+        others = [
+            t for t in all_terms if t.places.isdisjoint(places) and t.node in self.flow.carries and _like(t, inner)
+        ]
         moving = [t for t in others if trunk_way(self.flow, self.blocks, _tensor(t), Carrier.SCALED).carried]
         if not moving:
             return False
@@ -160,7 +183,7 @@ class _Finder:
         group = self._group(inside, inside.terms)
         return isinstance(group, Group) and any(self.judge.merges(group.fork, _tensor(t), group.kind) for t in moving)
 
-    def _group(self, join: Join, terms: Sequence[Term]) -> Group | str:
+    def _group(self, join: Join, terms: Sequence[Term], *, apart: bool = False) -> Group | str:
         """The operands that make up a block, or why there is none."""
         operands = [term for term in terms if _like(term, join.head)]
         spread = len(operands) < 2 or any(
@@ -172,11 +195,22 @@ class _Finder:
         strengths = ((Carrier.SHAPE, True), (Carrier.MIXING, True), (Carrier.MIXING, False))
         for data, (weakest, held) in product((True, False), strengths):
             for candidate in self._candidates(operands, weakest, data=data, held=held):
-                group = self._judged(candidate, operands, held=held)
+                group = self._judged(candidate, operands, held=held, apart=apart)
                 if isinstance(group, Group):
                     return group
                 reason = group
-        return reason
+        return self._from_elsewhere(operands) or reason
+
+    def _from_elsewhere(self, operands: Sequence[Term]) -> Group | None:
+        """The state of a trunk, and beside it branches that come from other trunks alone: a, b = a + F(b), b + G(a)."""
+        for skip in operands:
+            if unmoved(_tensor(skip)) not in self.blocks or not math.isclose(skip.factor, 1):
+                continue
+            others = [term for term in operands if term is not skip]
+            messages = [t for t in others if self.judge.message(_tensor(skip), _tensor(t), added=t.factor > 0)]
+            if messages:
+                return Group(_tensor(skip), "identity", skip, 1.0, (), (), (*messages,), 1.0)
+        return None
 
     def _candidates(self, operands: Sequence[Term], weakest: Carrier, *, data: bool, held: bool) -> list[_Candidate]:
         """The operands, with data or without, whose way meets another's, the strongest and nearest meeting first."""
@@ -204,7 +238,7 @@ class _Finder:
         ranks = (end.strength, -order[end.node], len(candidate.way), order[_tensor(candidate.skip)])
         return tuple(map(float, ranks))
 
-    def _judged(self, candidate: _Candidate, operands: Sequence[Term], *, held: bool) -> Group | str:
+    def _judged(self, candidate: _Candidate, operands: Sequence[Term], *, held: bool, apart: bool) -> Group | str:
         skip, fork = candidate.skip, candidate.end.node
         rest = [term for term in operands if term is not skip]
         same = [term for term in rest if self.judge.elements(fork).same(_tensor(term), _tensor(skip))]
@@ -225,7 +259,8 @@ class _Finder:
         for term in others:
             place = candidate.way[candidate.meets[term]].node
             added = term.factor / unit > 0
-            objections[term] = self.judge.objection(place, _tensor(skip), _tensor(term), kind, held=held, added=added)
+            objection = self.judge.objection(place, _tensor(skip), _tensor(term), kind, held=held, added=added)
+            objections[term] = None if apart and objection == APART else objection
         branches = [term for term, objection in objections.items() if objection is None]
         if not branches:
             return next(filter(None, objections.values()), COPY)

@@ -52,7 +52,7 @@ class ValueSpectrum(Result):
 
     def total(self) -> Float[Tensor, " batch"]:
         """The sum over all paths: the target."""
-        return (self.from_input + self.from_constants).sum(0)
+        return torch.cat([self.from_input, self.from_constants]).sum(0)  # as `error` adds them
 
     def rows(self) -> list[Row]:
         """One row per length, averaged over the batch."""
