@@ -2,6 +2,7 @@
 
     with Additions(model_inputs) as seen: model(*model_inputs)
     seen.ran                       {Place("timm/layers/mlp.py", "Mlp.forward", "x + y", 31): 12, ...}
+    seen.concatenated              the same of concatenations and stacks
 
 A dispatch mode sees every operator that runs, whoever calls it and however it is spelled. It marks the storages that
 depend on an input (`depends`): an operator that reads a marked tensor marks what it returns and writes, unless it asks
@@ -64,6 +65,7 @@ _IF_ASKED: dict[str, tuple[tuple[tuple[str, ...], ...], str, tuple[object, ...]]
 # They hand on a stack with its dimension: element by element, at its size.
 _ELEMENTWISE = frozenset({"mul", "div", "neg", "where", "masked_fill", "_to_copy", "clone", "relu", "sigmoid"})
 _STACKS = frozenset({"stack"})
+_CONCATENATIONS = frozenset({"cat", "stack"})
 _REDUCES = frozenset({"sum", "mean"})
 _SIZES_ALONE = re.compile(r".*_like$|new_.*|sym_.*|is_.*|empty.*")
 
@@ -99,12 +101,14 @@ class Additions(TorchDispatchMode):
     Attributes:
         ran: how often each expression added tensors of data.
         operators: the operators that did so at each.
+        concatenated: how often each expression put tensors of data side by side.
     """
 
     def __init__(self, *inputs: Any) -> None:
         super().__init__()
         self.ran: Counter[Place] = Counter()
         self.operators: dict[Place, set[str]] = {}
+        self.concatenated: Counter[Place] = Counter()
         self._data: set[StorageWeakRef] = set()
         self._stacked: dict[StorageWeakRef, tuple[int, torch.Size]] = {}
         self._places: dict[tuple[CodeType, int], Place] = {}
@@ -120,6 +124,8 @@ class Additions(TorchDispatchMode):
             place = self._place(sys._getframe(1))
             self.ran[place] += added - 1
             self.operators.setdefault(place, set()).add(name)
+        if name in _CONCATENATIONS and _floats(named["tensors"]) and sum(map(self.depends, named["tensors"])) > 1:
+            self.concatenated[self._place(sys._getframe(1))] += 1
         if any(before.values()) and not _SIZES_ALONE.fullmatch(name):
             self._mark(out)
             self._mark([named[a.name] for a in func._schema.arguments if a.is_write and a.name in named])

@@ -4,7 +4,8 @@ import math
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -110,15 +111,20 @@ def measure(entry: Entry) -> Result:
 
 def additions(made: Made) -> list[tuple[str, str, str, int, int]]:
     """Every expression of a model's code that adds tensors of data, and how often a run does."""
+    with fast_path_off(), torch.no_grad(), Additions(made.args, dict(made.kwargs)) as seen:
+        made.model(*made.args, **made.kwargs)
+    return [(place.file, place.function, place.text, place.line, times) for place, times in sorted(seen.ran.items())]
+
+
+@contextmanager
+def fast_path_off() -> Iterator[None]:
+    """Without torch's fused encoder layers, which would hide their additions."""
     before = torch.backends.mha.get_fastpath_enabled()
-    # torch's fused encoder layers would hide their additions.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), Additions(made.args, dict(made.kwargs)) as seen:
-            made.model(*made.args, **made.kwargs)
+        yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-    return [(place.file, place.function, place.text, place.line, times) for place, times in sorted(seen.ran.items())]
 
 
 def _traced(result: Result, made: Made) -> Result:
@@ -146,18 +152,19 @@ def counts(form: Any) -> tuple[int, int, int, int]:
         len(blocks),
         sum(block.skip == "projection" for block in blocks),
         sum(len(block.branches) for block in blocks),
-        len(_all(blocks)) - len(blocks),
+        len(all_blocks(blocks)) - len(blocks),
     )
 
 
-def _all(blocks: Any) -> list[Any]:
-    return [inner for block in blocks for inner in (block, *_all(block.nested))]
+def all_blocks(blocks: Any) -> list[Any]:
+    """These blocks and all that are nested in them."""
+    return [inner for block in blocks for inner in (block, *all_blocks(block.nested))]
 
 
 def counted(form: Any) -> dict[str, int]:
     """How many branches a form has at each line, nested blocks included."""
     found: Counter[str] = Counter()
-    for block in _all(form.blocks):
+    for block in all_blocks(form.blocks):
         found[block.where] += len(block.branches)
     return dict(found)
 

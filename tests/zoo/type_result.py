@@ -1,0 +1,203 @@
+"""What tracing one model type gave, and what it says about the form."""
+
+import math
+import resource
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from oracles.additions import Additions, Place
+from oracles.ledger import Ledger
+from zoo.entry import Made
+from zoo.result import all_blocks, by_line, counted, fast_path_off
+
+SPECTRUM_UP_TO = 30  # blocks: their number squared is the cost
+# By reading, no form counts or refuses these: additions of whole numbers alone, those that another place counts, and
+# those that are known to be passed over (oracles/ledger.py).
+_SILENT_BY_LEDGER = frozenset({"held", "part", "unseen"})
+
+Lines = list[tuple[str, str, str, int, int]]
+
+
+@dataclass(frozen=True)
+class TypeResult:
+    """One line of the table of model types, as plain values.
+
+    Attributes:
+        name: the model type.
+        model: the class that was built; empty where none could be.
+        inputs: what it was called with: names and shapes.
+        failure: "unbuilt", "refused", "foreign" (an error that is not unbraid's), "limit" (of time or memory),
+            "inexact", or nothing.
+        reason: what the failure says.
+        blocks: top-level blocks.
+        nested: blocks inside branches.
+        kinds: how many of all blocks have a kind of skip and join: {"identity, sum": 4}.
+        error: form against model, the largest relative error.
+        spectrum: the sum of a gradient's parts by length against the model's own gradient; nan where not measured.
+        unmeasured: why there is no spectrum.
+        seconds: to trace.
+        spent: seconds of the whole process, without the imports.
+        memory: the largest resident memory of its process, in MB.
+        ran: expressions that add tensors of data, and how often (oracles/additions.py).
+        concatenated: expressions that concatenate them.
+        counted: branches that the form counts at each line.
+        refused: additions that it refuses there.
+        reasons: how often each reason of a refusal was given.
+    """
+
+    name: str
+    model: str = ""
+    inputs: str = ""
+    failure: str = ""
+    reason: str = ""
+    blocks: int = 0
+    nested: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
+    error: float = math.nan
+    spectrum: float = math.nan
+    unmeasured: str = ""
+    seconds: float = 0.0
+    spent: float = 0.0
+    memory: int = 0
+    ran: Lines = field(default_factory=list)
+    concatenated: Lines = field(default_factory=list)
+    counted: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+
+    def unseen(self, ledger: Ledger) -> list[str]:
+        """Lines that add tensors of data, and that the form neither counts nor refuses."""
+        return [] if self.failure else unseen(ledger, self.name, self.ran, self.counted, self.refused)
+
+    def silent_concatenations(self) -> list[str]:
+        """Lines that concatenate tensors of data, and that the form neither counts nor refuses."""
+        lines = {Place(*place).where for *place, _ in self.concatenated} - self.counted.keys() - self.refused.keys()
+        return [] if self.failure else sorted(lines)
+
+    def verdict(self, ledger: Ledger) -> str:
+        """ "exact", "refused", "unbuilt" or "wrong"."""
+        if self.failure:
+            return {"unbuilt": "unbuilt", "inexact": "wrong"}.get(self.failure, "refused")
+        return "wrong" if self.unseen(ledger) else "exact"
+
+
+def unseen(
+    ledger: Ledger, name: str, ran: Lines, counted: Mapping[str, int], refused: Mapping[str, int]
+) -> list[str]:
+    """Lines that run and that a form passes over, but for those that may be, by reading."""
+    lines = []
+    for place, verdict, times in ledger.judged(name, [(Place(*place), times) for *place, times in ran]):
+        silent = verdict is not None and verdict.kind in _SILENT_BY_LEDGER
+        if not silent and not counted.get(place.where, 0) + refused.get(place.where, 0):
+            lines.append(f"{place.where} ({times}): {place.text}")
+    return lines
+
+
+def measure(name: str, make: Any) -> TypeResult:
+    """Build a model and trace it; every failure is a result."""
+    started = time.perf_counter()
+    result = _measured(name, make)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return replace(result, spent=time.perf_counter() - started, memory=memory)
+
+
+def _measured(name: str, make: Any) -> TypeResult:
+    result = TypeResult(name)
+    try:
+        made = make(name)
+    except Exception as error:
+        return replace(result, failure="unbuilt", reason=str(error))
+    result = replace(result, model=type(made.model).__name__, inputs=_shapes(made.kwargs))
+    seen = _seen(made)
+    result = replace(result, ran=_lines(seen.ran), concatenated=_lines(seen.concatenated))
+    return _traced(result, made)
+
+
+def _traced(result: TypeResult, made: Made) -> TypeResult:
+    from unbraid.errors import InexactError, NotResidualError, UnbraidError
+    from unbraid.form import trace
+
+    started = time.perf_counter()
+    try:
+        form = trace(made.model, made.args, made.kwargs)
+    except NotResidualError as error:
+        result = replace(result, refused=by_line(error.refusals), reasons=_reasons(error.refusals), error=0.0)
+        return replace(result, seconds=time.perf_counter() - started)
+    except InexactError as error:
+        result = replace(result, failure="inexact", reason=str(error), error=error.error)
+    except UnbraidError as error:
+        result = replace(result, failure="refused", reason=f"{type(error).__name__}: {error}")
+    except Exception as error:
+        result = replace(result, failure="foreign", reason=f"{type(error).__name__}: {error}")
+    else:
+        result = replace(result, seconds=time.perf_counter() - started)
+        return _with_spectrum(_with_form(result, form), form, made)
+    return replace(result, seconds=time.perf_counter() - started)
+
+
+def _with_form(result: TypeResult, form: Any) -> TypeResult:
+    found = all_blocks(form.blocks)
+    kinds = Counter(f"{block.skip}, {getattr(block, 'join', 'sum')}" for block in found)
+    return replace(
+        result,
+        blocks=len(form.blocks),
+        nested=len(found) - len(form.blocks),
+        kinds=dict(kinds),
+        error=form.error,
+        counted=counted(form),
+        refused=by_line(form.refusals),
+        reasons=_reasons(form.refusals),
+    )
+
+
+def _with_spectrum(result: TypeResult, form: Any, made: Made) -> TypeResult:
+    """The parts of one gradient by length against the gradient that the model's own backward pass gives."""
+    from unbraid.errors import InexactError, TargetError, UnbraidError
+    from unbraid.paths import gradient_spectrum
+
+    if result.blocks > SPECTRUM_UP_TO:
+        return replace(result, unmeasured=f"more than {SPECTRUM_UP_TO} blocks")
+    try:
+        return replace(result, spectrum=gradient_spectrum(form, made.args, made.kwargs, target=_weighted).error)
+    except InexactError as error:
+        return replace(result, failure="inexact", reason=f"gradient_spectrum: {error}", spectrum=error.error)
+    except TargetError as error:
+        return replace(result, unmeasured=str(error))
+    except UnbraidError as error:
+        return replace(result, unmeasured=f"{type(error).__name__}: {error}")
+    except Exception as error:
+        return replace(result, failure="foreign", reason=f"gradient_spectrum: {type(error).__name__}: {error}")
+
+
+def _weighted(returned: Any) -> Tensor:
+    """A sum of the first float output per example with arbitrary weights: a mean would vanish after a norm."""
+    output = next(leaf for leaf in tree_leaves(returned) if isinstance(leaf, Tensor) and leaf.is_floating_point())
+    rows = output.flatten(1) if output.ndim > 1 else output[:, None]
+    weights = torch.randn(rows.shape[1], generator=torch.Generator().manual_seed(1))
+    return rows @ weights.to(rows.dtype)
+
+
+def _seen(made: Made) -> Additions:
+    with fast_path_off(), torch.no_grad(), Additions(made.args, dict(made.kwargs)) as seen:
+        made.model(*made.args, **made.kwargs)
+    return seen
+
+
+def _lines(places: Mapping[Place, int]) -> Lines:
+    return [(place.file, place.function, place.text, place.line, times) for place, times in sorted(places.items())]
+
+
+def _reasons(refusals: Sequence[Any]) -> dict[str, int]:
+    return dict(Counter(refusal.reason for refusal in refusals))
+
+
+def _shapes(kwargs: Mapping[str, Any]) -> str:
+    tensors = {name: list(value.shape) for name, value in kwargs.items() if isinstance(value, Tensor)}
+    return ", ".join(f"{name} {shape}" for name, shape in tensors.items())
