@@ -16,7 +16,6 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -25,7 +24,8 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from oracles.origins import Origins, Place, Ran, storages
 
 _TORCH = f"{Path(torch.__file__).parent}/"
 _LAYERS = f"{_TORCH}nn/modules/"  # torch's own residual layers are models like any other
@@ -70,28 +70,6 @@ _REDUCES = frozenset({"sum", "mean"})
 _SIZES_ALONE = re.compile(r".*_like$|new_.*|sym_.*|is_.*|empty.*")
 
 
-@dataclass(frozen=True, order=True)
-class Place:
-    """An expression in the model's own source.
-
-    Attributes:
-        file: from its package on: "timm/layers/mlp.py".
-        function: the function that it stands in: "Mlp.forward".
-        text: the expression, in one line.
-        line: its number, for people: versions move it.
-    """
-
-    file: str
-    function: str
-    text: str
-    line: int
-
-    @property
-    def where(self) -> str:
-        """As a form writes it: "mlp.py:31"."""
-        return f"{self.file.rsplit('/', 1)[-1]}:{self.line}"
-
-
 class Additions(TorchDispatchMode):
     """Notes every addition of tensors that depend on the inputs.
 
@@ -101,6 +79,7 @@ class Additions(TorchDispatchMode):
     Attributes:
         ran: how often each expression added tensors of data.
         operators: the operators that did so at each.
+        log: every operator that read data, in order.
         concatenated: how often each expression put tensors of data side by side.
     """
 
@@ -109,66 +88,83 @@ class Additions(TorchDispatchMode):
         self.ran: Counter[Place] = Counter()
         self.operators: dict[Place, set[str]] = {}
         self.concatenated: Counter[Place] = Counter()
+        self.log: list[Ran] = []
+        self.origins = Origins()
         self._data: set[StorageWeakRef] = set()
         self._stacked: dict[StorageWeakRef, tuple[int, torch.Size]] = {}
         self._places: dict[tuple[CodeType, int], Place] = {}
         self._mark(inputs)
+        self.origins.begin(inputs)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | (kwargs or {})
         before = {name: self.depends(value) for name, value in named.items()}  # a sum in place marks its operand
         name = func._schema.name.removeprefix("aten::").removesuffix("_")
+        self.origins.meet(named)
         added = self._added(name, named, before)
+        place = self._place(sys._getframe(1)) if added > 1 else None
+        held = place is not None and self._held(name, named, before)
         out = func(*args, **(kwargs or {}))
-        if added > 1:
-            place = self._place(sys._getframe(1))
+        if place is not None:
             self.ran[place] += added - 1
             self.operators.setdefault(place, set()).add(name)
         if name in _CONCATENATIONS and _floats(named["tensors"]) and sum(map(self.depends, named["tensors"])) > 1:
             self.concatenated[self._place(sys._getframe(1))] += 1
         if any(before.values()) and not _SIZES_ALONE.fullmatch(name):
-            self._mark(out)
-            self._mark([named[a.name] for a in func._schema.arguments if a.is_write and a.name in named])
+            written = [out, *(named[a.name] for a in func._schema.arguments if a.is_write and a.name in named)]
+            read = [named[argument] for argument, depends in before.items() if depends]
+            self._mark(written)
+            self.origins.hand_on(name, named, read, written)
+            self.log.append(Ran(name, frozenset(storages(read)), frozenset(storages(written)), place, added - 1, held))
         self._hand_on_stack(name, named, out)
         return out
 
     def depends(self, value: Any) -> bool:
         """Whether a tensor, or any in a list, depends on an input."""
-        return any(ref in self._data for ref in _storages(value))
+        return any(ref in self._data for ref in storages(value))
 
     def _mark(self, value: Any) -> None:
-        self._data.update(_storages(value))
+        self._data.update(storages(value))
+
+    def _held(self, name: str, named: dict[str, Any], depends: dict[str, bool]) -> bool:
+        """Whether all operands but one come of whole numbers, or all are looked up by them."""
+        groups = [[named[argument] for argument in group if depends.get(argument)] for group in self._groups(name, named)]
+        return self.origins.held([operand for operand in groups if operand])
 
     def _added(self, name: str, named: dict[str, Any], depends: dict[str, bool]) -> int:
         """How many tensors of data an operator adds."""
         if name in _REDUCES:
             return self._of_stack(named)
+        groups = self._groups(name, named)
+        if not groups or not all(_floats(named.get(group[0])) for group in groups):
+            return 0
+        return sum(any(depends.get(argument, False) for argument in group) for group in groups)
+
+    def _groups(self, name: str, named: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
         groups = _SUMMANDS.get(name, ())
         if name in _IF_ASKED:
             groups, argument, values = _IF_ASKED[name]
             groups = groups if named.get(argument) in values else ()
-        if not groups or not all(_floats(named.get(group[0])) for group in groups):
-            return 0
-        return sum(any(depends.get(argument, False) for argument in group) for group in groups)
+        return groups
 
     def _of_stack(self, named: dict[str, Any]) -> int:
         """How many tensors are added where a sum goes over the dimension in which they were stacked."""
         value, dimensions = named.get("self"), named.get("dim")
         if not _floats(value) or not self.depends(value):
             return 0
-        along, shape = next((self._stacked[ref] for ref in _storages(value) if ref in self._stacked), (0, None))
+        along, shape = next((self._stacked[ref] for ref in storages(value) if ref in self._stacked), (0, None))
         dimensions = [dimensions] if isinstance(dimensions, int) else dimensions
         summed = not dimensions or along in [d % value.ndim for d in dimensions]
         return int(shape[along]) if shape == value.shape and summed else 0
 
     def _hand_on_stack(self, name: str, named: dict[str, Any], out: Any) -> None:
         if name in _STACKS and _floats(out) and len(named["tensors"]) > 1 and self.depends(named["tensors"]):
-            self._stacked[next(_storages(out))] = named.get("dim", 0) % out.ndim, out.shape
+            self._stacked[next(storages(out))] = named.get("dim", 0) % out.ndim, out.shape
         if name in _ELEMENTWISE and isinstance(out, Tensor):
             for value in named.values():
-                for ref in _storages(value):
+                for ref in storages(value):
                     if ref in self._stacked and self._stacked[ref][1] == out.shape:
-                        self._stacked[next(_storages(out))] = self._stacked[ref]
+                        self._stacked[next(storages(out))] = self._stacked[ref]
 
     def _place(self, frame: FrameType | None) -> Place:
         """The innermost expression of the model's own code."""
@@ -180,12 +176,6 @@ class Additions(TorchDispatchMode):
         if key not in self._places:
             self._places[key] = _expression(frame)
         return self._places[key]
-
-
-def _storages(value: Any) -> Iterator[StorageWeakRef]:
-    for leaf in tree_leaves(value):
-        if isinstance(leaf, Tensor) and leaf.layout is torch.strided:
-            yield StorageWeakRef(leaf.untyped_storage())
 
 
 def _floats(value: Any) -> bool:

@@ -159,6 +159,8 @@ class Small:
             return [min(item, 1 if len(value) > 2 else 2) for item in value]
         if name == "mrope_section":
             return _sections(name, value, self.manner)
+        if numbers and _HEADS.fullmatch(name) and _value(config, "embed_dim"):
+            return [2 ** (index + 1) for index in range(len(value))] if value[0] % 2 else value
         if numbers and min(value) >= 32 and _WIDTH.fullmatch(name) and not _NO_WIDTH.fullmatch(name):
             return _scaled(value) if self.manner != "shallow" else value
         return value
@@ -228,7 +230,9 @@ def _scaled(value: list[int]) -> list[int]:
 
 
 def _sections(name: str, value: Any, manner: str) -> Any:
-    """Of a head's width, as rotary embeddings over time, height and width share it."""
+    """Of half a head's width, as rotary embeddings over time, height and width share it."""
     if "section" not in name or not isinstance(value, list) or manner == "shallow":
         return value
-    return [max(1, item * HEAD_WIDTH // 2 // sum(value)) for item in value] if manner in {"narrow", "filled"} else [max(1, i // 8) for i in value]
+    half = sum(value) // 8 if manner == "eighth" else HEAD_WIDTH // 2
+    shares = [max(1, item * half // sum(value)) for item in value]
+    return [*shares[:-1], half - sum(shares[:-1])]

@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -118,6 +119,11 @@ def _grid(sizes: Sizes) -> Tensor:
 
 WAVE = 1600
 Maker = Callable[[Sizes], Any]
+# As long as a spectrogram of either spelling.
+_MASKS: tuple[Maker, ...] = (
+    lambda s: torch.ones(BATCH, _features(s).shape[-1], dtype=torch.long),
+    lambda s: torch.ones(BATCH, _frames(s).shape[1], dtype=torch.long),
+)
 MAKERS: dict[str, tuple[Maker, ...]] = {
     "input_ids": (lambda s: text(s, TEXT),),
     "decoder_input_ids": (lambda s: text(s, ANSWER, seed=1),),
@@ -143,7 +149,8 @@ MAKERS: dict[str, tuple[Maker, ...]] = {
     "merge_sizes": (lambda s: torch.tensor([1] * BATCH),),
     "image_merge_sizes": (lambda s: torch.tensor([1] * BATCH),),
     "input_features": (_features, _frames, lambda s: normal(BATCH, 64, s.get("num_mel_bins", otherwise=80) * 2)),
-    "input_features_mask": (lambda s: torch.ones(BATCH, 64, dtype=torch.bool),),
+    "input_features_mask": _MASKS,
+    "feature_attention_mask": _MASKS,
     "input_values": (
         lambda s: normal(BATCH, WAVE),
         lambda s: normal(BATCH, 1, WAVE),
@@ -159,6 +166,7 @@ MAKERS: dict[str, tuple[Maker, ...]] = {
 OFFERED = ("input_ids", "pixel_values", "input_features", "input_values", "decoder_input_ids", "bbox", "image_grid_thw",
            "image_sizes", "spatial_shapes", "image_merge_sizes", "grid_thw", "image_grid_hws")  # fmt: skip
 DEBUG = []
+_FEATURE_MASKS = ("input_features_mask", "feature_attention_mask")
 SWITCHES = {"use_cache": False, "use_mems": False}
 
 
@@ -174,23 +182,23 @@ def candidates(model: nn.Module, exceptions: Mapping[str, Any] | None = None) ->
     wanted = [name for name in OFFERED if name in parameters]
     if "input_ids" in wanted and "decoder_input_ids" in wanted and main != "input_ids":
         wanted.remove("input_ids")
-    sets = [[*wanted], [main, "decoder_input_ids"], [main], ["input_ids"], ["pixel_values"], ["input_features"]]
+    sets = [wanted, ["input_ids", "pixel_values"], ["input_ids", "input_features", *_FEATURE_MASKS],
+            ["input_features", *_FEATURE_MASKS], [main, "decoder_input_ids"], [main], ["input_ids"], ["pixel_values"]]  # fmt: skip
+    tried = []
     for names in sets:
         chosen = [name for name in dict.fromkeys([*names, *needed]) if name in parameters]
-        if any(name not in MAKERS and name not in special for name in chosen):
+        if chosen in tried or any(name not in MAKERS and name not in special for name in chosen):
             continue
+        tried.append(chosen)
         for kwargs in _combined([name for name in chosen if name not in special], sizes):
             yield {**kwargs, **switches, **special}
 
 
 def _combined(names: list[str], sizes: Sizes) -> Iterator[dict[str, Any]]:
-    """All spellings of the first input that has several, with the first spelling of the others."""
-    several = [name for name in names if len(MAKERS[name]) > 1]
-    first = {name: MAKERS[name][0](sizes) for name in names}
-    yield first
-    for name in several:
-        for make in MAKERS[name][1:]:
-            yield {**first, name: make(sizes)}
+    """The first spelling of each input, then every other combination, nearest to the first ones first."""
+    spellings = [[make(sizes) for make in MAKERS[name]] for name in names]
+    for chosen in sorted(product(*(range(len(made)) for made in spellings)), key=sum):
+        yield {name: made[index] for name, made, index in zip(names, spellings, chosen, strict=True)}
 
 
 def fit(model: nn.Module, exceptions: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -201,10 +209,11 @@ def fit(model: nn.Module, exceptions: Mapping[str, Any] | None = None) -> dict[s
     """
     sizes, said = Sizes(model.config), {}
     DEBUG.clear()
+    parameters = inspect.signature(model.forward).parameters
     for kwargs in candidates(model, exceptions):
         error = _refusal(model, kwargs)
         if error and "input_ids" in kwargs and sizes.placeholders and len(kwargs) > 1:
-            for filled in _filled(kwargs, sizes, error):
+            for filled in _filled(kwargs, sizes, error, "mm_token_type_ids" in parameters):
                 if not _refusal(model, filled):
                     return filled
         if not error:
@@ -214,13 +223,15 @@ def fit(model: nn.Module, exceptions: Mapping[str, Any] | None = None) -> dict[s
     raise ValueError(" / ".join(said) or "no input of these names is known")
 
 
-def _filled(kwargs: dict[str, Any], sizes: Sizes, error: str) -> Iterator[dict[str, Any]]:
+def _filled(kwargs: dict[str, Any], sizes: Sizes, error: str, typed: bool) -> Iterator[dict[str, Any]]:
+    """The text with so many placeholders of one kind, and, where a model asks for it, which tokens they are."""
     number = _NUMBER.search(error)
     counts = [int(number[1]) // BATCH, int(number[1]) // BATCH // 64] if number else []
-    for count in dict.fromkeys([*counts, *PLACEHOLDERS]):
-        for placeholder in sizes.placeholders:
+    for placeholder in sizes.placeholders:
+        for count in dict.fromkeys([*counts, *PLACEHOLDERS]):
             if 0 < count <= 256:
-                yield {**kwargs, "input_ids": text(sizes, TEXT, placeholder=placeholder, count=count)}
+                ids = text(sizes, TEXT, placeholder=placeholder, count=count)
+                yield {**kwargs, "input_ids": ids, **({"mm_token_type_ids": (ids == placeholder).long()} if typed else {})}
 
 
 def _refusal(model: nn.Module, kwargs: Mapping[str, Any]) -> str:

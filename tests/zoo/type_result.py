@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from oracles.additions import Additions, Place
+from oracles.additions import Additions
 from oracles.ledger import Ledger
+from oracles.origins import Place, parts, to_be_told
 from zoo.entry import Made
 from zoo.result import all_blocks, by_line, counted, fast_path_off
 
@@ -45,7 +46,8 @@ class TypeResult:
         seconds: to trace.
         spent: seconds of the whole process, without the imports.
         memory: the largest resident memory of its process, in MB.
-        ran: expressions that add tensors of data, and how often (oracles/additions.py).
+        ran: expressions that add tensors of data of which a form must speak, and how often (oracles/origins.py).
+        parts: for each line that adds, the lines of the larger sums that it is part of.
         concatenated: expressions that concatenate them.
         counted: branches that the form counts at each line.
         refused: additions that it refuses there.
@@ -67,6 +69,7 @@ class TypeResult:
     spent: float = 0.0
     memory: int = 0
     ran: Lines = field(default_factory=list)
+    parts: dict[str, list[str]] = field(default_factory=dict)
     concatenated: Lines = field(default_factory=list)
     counted: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
@@ -74,7 +77,20 @@ class TypeResult:
 
     def unseen(self, ledger: Ledger) -> list[str]:
         """Lines that add tensors of data, and that the form neither counts nor refuses."""
-        return [] if self.failure else unseen(ledger, self.name, self.ran, self.counted, self.refused)
+        if self.failure:
+            return []
+        places = [(Place(*place), times) for *place, times in self.ran]
+        often = Counter[str]()
+        for place, times in places:
+            often[place.where] += times
+        surplus = {line for line, branches in self.counted.items() if branches > often.get(line, 0)}
+        lines = []
+        for place, verdict, times in ledger.judged(self.name, places):
+            told = self.counted.get(place.where, 0) + self.refused.get(place.where, 0)
+            silent = verdict is not None and verdict.kind in _SILENT_BY_LEDGER
+            if not told and not silent and surplus.isdisjoint(self.parts.get(place.where, ())):
+                lines.append(f"{place.where} ({times}): {place.text}")
+        return lines
 
     def silent_concatenations(self) -> list[str]:
         """Lines that concatenate tensors of data, and that the form neither counts nor refuses."""
@@ -86,18 +102,6 @@ class TypeResult:
         if self.failure:
             return {"unbuilt": "unbuilt", "inexact": "wrong"}.get(self.failure, "refused")
         return "wrong" if self.unseen(ledger) else "exact"
-
-
-def unseen(
-    ledger: Ledger, name: str, ran: Lines, counted: Mapping[str, int], refused: Mapping[str, int]
-) -> list[str]:
-    """Lines that run and that a form passes over, but for those that may be, by reading."""
-    lines = []
-    for place, verdict, times in ledger.judged(name, [(Place(*place), times) for *place, times in ran]):
-        silent = verdict is not None and verdict.kind in _SILENT_BY_LEDGER
-        if not silent and not counted.get(place.where, 0) + refused.get(place.where, 0):
-            lines.append(f"{place.where} ({times}): {place.text}")
-    return lines
 
 
 def measure(name: str, make: Any) -> TypeResult:
@@ -115,9 +119,20 @@ def _measured(name: str, make: Any) -> TypeResult:
     except Exception as error:
         return replace(result, failure="unbuilt", reason=str(error))
     result = replace(result, model=type(made.model).__name__, inputs=_shapes(made.kwargs))
-    seen = _seen(made)
-    result = replace(result, ran=_lines(seen.ran), concatenated=_lines(seen.concatenated))
-    return _traced(result, made)
+    return _traced(_recorded(result, made), made)
+
+
+def _recorded(result: TypeResult, made: Made) -> TypeResult:
+    """With the additions and concatenations that a run executes."""
+    with fast_path_off(), torch.no_grad(), Additions(made.args, dict(made.kwargs)) as seen:
+        returned = made.model(*made.args, **made.kwargs)
+    larger = {line: sorted(lines) for line, lines in parts(seen.log).items()}
+    ran, concatenated = _lines(to_be_told(seen.log, _leaves(returned))), _lines(seen.concatenated)
+    return replace(result, ran=ran, parts=larger, concatenated=concatenated)
+
+
+def _leaves(returned: Any) -> list[Any]:
+    return tree_leaves(dict(returned) if isinstance(returned, Mapping) else returned)
 
 
 def _traced(result: TypeResult, made: Made) -> TypeResult:
@@ -182,12 +197,6 @@ def _weighted(returned: Any) -> Tensor:
     rows = output.flatten(1) if output.ndim > 1 else output[:, None]
     weights = torch.randn(rows.shape[1], generator=torch.Generator().manual_seed(1))
     return rows @ weights.to(rows.dtype)
-
-
-def _seen(made: Made) -> Additions:
-    with fast_path_off(), torch.no_grad(), Additions(made.args, dict(made.kwargs)) as seen:
-        made.model(*made.args, **made.kwargs)
-    return seen
 
 
 def _lines(places: Mapping[Place, int]) -> Lines:
