@@ -75,6 +75,8 @@ def _arrived(process: Any, here: Connection, started: float, limits: Limits) -> 
             outcome = here.recv()
         except EOFError:
             process.join()
+            if process.exitcode == 1:
+                raise RuntimeError("the call itself failed, see above: this is no limit") from None
             return True, f"its process ended with code {process.exitcode}"
         process.join(10)
         return True, outcome

@@ -19,7 +19,10 @@ FIRST_SPECIAL = 64  # ids that a default configuration has beyond the vocabulary
 WIDTH, WIDER, HEAD_WIDTH, HEADS = 64, 128, 16, 4
 
 MANNERS = ("narrow", "filled", "eighth", "shallow")
-FILLED = {"num_key_value_heads": HEADS // 2, "head_dim": HEAD_WIDTH}
+# Where a default configuration leaves out what its model needs.
+FILLED = {"num_key_value_heads": HEADS // 2, "head_dim": HEAD_WIDTH, "vocab_size": VOCABULARY, "num_experts": 4,
+          "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "n_group": 1, "topk_group": 1,
+          "moe_intermediate_size": WIDTH, "top_k_experts": 2}  # fmt: skip
 
 _LAYERS = re.compile(
     r"(.*_)?(num|n|l|x|r)?_?(hidden_|encoder_|decoder_|conv_|dec_)?(layers?|blocks|depth)(_per_(stage|block))?|depths?"

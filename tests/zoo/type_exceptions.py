@@ -7,5 +7,97 @@ configuration. INPUTS: how inputs are made that the rules do not know, or make i
 from collections.abc import Callable, Mapping
 from typing import Any
 
-SETTINGS: Mapping[str, Mapping[str, Any]] = {}
-INPUTS: Mapping[str, Mapping[str, Callable[[], Any]]] = {}
+import torch
+
+from zoo.entry import integers, normal
+
+_MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+_HALF_MROPE = {**_MROPE, "mrope_section": [1, 1, 2], "partial_rotary_factor": 0.5}
+_BOTH_ROPES = dict.fromkeys(("full_attention", "sliding_attention"), {"rope_type": "default", "rope_theta": 10000.0})
+_WINDOW = {"window_size": 4}
+_SERIES = {"prediction_length": 4, "context_length": 12, "lags_sequence": [1, 2, 3], "num_time_features": 2}
+_SERIES_INPUTS: Mapping[str, Callable[[], Any]] = {
+    "past_values": lambda: normal(2, 15),
+    "past_time_features": lambda: normal(2, 15, 2),
+    "past_observed_mask": lambda: torch.ones(2, 15),
+    "future_values": lambda: normal(2, 4, seed=1),
+    "future_time_features": lambda: normal(2, 4, 2, seed=1),
+}
+_HIERA = {"hidden_size": 16, "embed_dim_per_stage": [16, 32, 64, 128], "num_attention_heads_per_stage": [1, 2, 4, 8]}
+_WHOLE_QFORMER = {"qformer_input_ids": lambda: integers(2, 5, seed=2)}
+
+
+def _within(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{name}.{key}": value for key, value in settings.items()}
+
+
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "autoformer": _SERIES,
+    "informer": _SERIES,
+    "time_series_transformer": _SERIES,
+    "chameleon": {"vocabulary_map": {"<image>": 64, "IMGIMGBS": 65}},
+    "cohere_compass": {"text_config.rope_parameters": _BOTH_ROPES},
+    "cohere_compass_text": {"rope_parameters": _BOTH_ROPES},
+    "cvt": {"depth": [1, 1, 2], "embed_dim": [16, 48, 96]},
+    "dbrx": {"attn_config": {"clip_qkv": None, "kv_n_heads": 2, "rope_theta": 10000.0}},
+    "donut-swin": _WINDOW | {"embed_dim": 32, "num_heads": [2, 4, 8, 16]},
+    "ernie4_5_vl_moe": {"text_config.rope_parameters": _MROPE},
+    "funnel": {"block_sizes": [1, 1], "num_decoder_layers": 1, "architectures": ["FunnelModel"]},
+    "gemma3n": {"text_config.num_kv_shared_layers": 0},
+    "gemma3n_text": {"num_kv_shared_layers": 0},
+    "glm46v": {"text_config.rope_parameters": _MROPE},
+    "glm4v": {"text_config.rope_parameters": _MROPE},
+    "glm4v_moe": {"text_config.rope_parameters": _HALF_MROPE},
+    "glm4v_moe_text": {"rope_parameters": _HALF_MROPE},
+    "glm4v_text": {"rope_parameters": _MROPE},
+    "glm5_next": {"text_config.index_topk": 16},
+    "glm5_next_text": {"index_topk": 16},
+    "glm_image": {"text_config.rope_parameters": _MROPE},
+    "glm_image_text": {"rope_parameters": _MROPE},
+    "glmga": {"text_config.rope_parameters": _MROPE},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 4},
+    "granite4_vision": {"deepstack_layer_map": [[0, 0]], "downsample_rate": "1/2", "spatial_target_layers": [0, 1]},
+    "hunyuan_vl_text": {"rope_parameters": _MROPE, "head_dim": 16},
+    "led": {"attention_window": 4, "max_encoder_position_embeddings": 64, "max_decoder_position_embeddings": 64},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
+    "qwen2_5_omni_thinker": {"text_config.rope_parameters": _MROPE},
+    "qwen2_5_vl": {"text_config.rope_parameters": _MROPE},
+    "qwen2_5_vl_text": {"rope_parameters": _MROPE},
+    "qwen2_vl": {"text_config.rope_parameters": _MROPE, "vision_config.embed_dim": 64, "vision_config.hidden_size": 64},
+    "qwen2_vl_text": {"rope_parameters": _MROPE},
+    "pvt": {"image_size": 64, "patch_sizes": [4, 2, 2, 2], "hidden_sizes": [16, 32, 64, 128], "num_attention_heads": [1, 2, 4, 8]},
+    "sam2_hiera_det_model": _HIERA,
+    "sam2_vision_model": _within("backbone_config", _HIERA),
+    "sam2": _within("vision_config.backbone_config", _HIERA),
+    "seggpt": {"merge_index": 0, "intermediate_hidden_state_indices": [1, 1, 1, 1]},
+    "swin": _WINDOW,
+    "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
+}
+INPUTS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
+    "audio-spectrogram-transformer": {"input_values": lambda: normal(2, 1024, 128)},
+    "autoformer": _SERIES_INPUTS,
+    "blip_2_qformer": {"query_embeds": lambda: normal(2, 4, 64)},
+    "clap": {"input_features": lambda: normal(2, 1, 64, 64)},
+    "decision_transformer": {
+        "states": lambda: normal(2, 4, 17),
+        "actions": lambda: normal(2, 4, 4),
+        "rewards": lambda: normal(2, 4, 1),
+        "returns_to_go": lambda: normal(2, 4, 1),
+        "timesteps": lambda: integers(2, 4, high=20),
+        "attention_mask": lambda: torch.ones(2, 4, dtype=torch.long),
+    },
+    "gemma3n_audio": {"audio_mel": lambda: normal(2, 64, 128), "audio_mel_mask": lambda: torch.zeros(2, 64, dtype=torch.bool)},
+    "informer": _SERIES_INPUTS,
+    "instructblip": _WHOLE_QFORMER,
+    "instructblipvideo": _WHOLE_QFORMER,
+    "lxmert": {"visual_feats": lambda: normal(2, 6, 64), "visual_pos": lambda: normal(2, 6, 4)},
+    "perceiver": {"inputs": lambda: normal(2, 10, 64)},
+    "qwen3_asr_encoder": {"input_features": lambda: normal(2, 128, 100), "input_features_mask": lambda: torch.ones(2, 100, dtype=torch.long)},
+    "speecht5": {"input_values": lambda: normal(2, 9, 64), "decoder_input_values": lambda: normal(2, 5, 64, seed=1)},
+    "time_series_transformer": _SERIES_INPUTS,
+    "timesfm": {
+        "past_values": lambda: normal(2, 64),
+        "past_values_padding": lambda: torch.zeros(2, 64, dtype=torch.long),
+        "freq": lambda: torch.zeros(2, 1, dtype=torch.long),
+    },
+}
