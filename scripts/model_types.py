@@ -65,8 +65,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these types, anew; no page")
     parser.add_argument("--jobs", type=int, default=1, help="types at a time")
-    parser.add_argument("--seconds", type=float, default=Limits.seconds, help="time limit of one type")
-    parser.add_argument("--megabytes", type=float, default=Limits.megabytes, help="memory limit of one type")
+    parser.add_argument("--seconds", type=float, default=Limits.seconds, help="of the processor, the most for one type")
+    parser.add_argument("--megabytes", type=float, default=Limits.megabytes, help="of memory, the most for one type")
     parser.add_argument("--keep", action="store_true", help="keep results of other code")
     parser.add_argument("--page", action="store_true", help="trace nothing, write the page")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where results are kept")
@@ -80,9 +80,9 @@ def _work(name: str) -> TypeResult:
     return measure(name, model_types.make)
 
 
-def _lost(name: str, reason: str, seconds: float) -> dict[str, object]:
+def _lost(name: str, reason: str) -> dict[str, object]:
     """A type whose process did not live to tell: what it built is not known."""
-    return vars(TypeResult(name, failure="limit", reason=reason, seconds=seconds))
+    return vars(TypeResult(name, failure="limit", reason=reason))
 
 
 def _earlier(kept: Path, code: str | None) -> dict[str, TypeResult]:

@@ -6,6 +6,7 @@ from torch import nn
 
 from networks import Does, normal
 from oracles.additions import Additions
+from oracles.origins import parts, to_be_told
 
 LINEAR = nn.Linear(4, 4, dtype=torch.float64)
 TABLE = nn.Embedding(3, 4, dtype=torch.float64)
@@ -111,3 +112,51 @@ def test_a_layer_of_torch_is_a_model_like_any_other():
         ("torch/nn/modules/transformer.py", "TransformerEncoderLayer.forward")
     }
     assert sum(seen.ran.values()) == 2
+
+
+CONCATENATIONS = {
+    "torch.cat": (lambda x: torch.cat([x, x.tanh()]), 1),
+    "torch.stack": (lambda x: torch.stack([x, x.tanh()]), 1),
+    "torch.hstack": (lambda x: torch.hstack([x, x.tanh()]), 1),
+    "beside a table": (lambda x: torch.cat([x, TABLE.weight]), 0),
+    "whole numbers": (lambda x: torch.cat([x.argmax(-1), x.argmax(-1)]), 0),
+}
+
+
+@pytest.mark.parametrize(("puts", "times"), CONCATENATIONS.values(), ids=CONCATENATIONS)
+def test_tensors_of_data_put_side_by_side_are_seen(puts, times):
+    with torch.no_grad(), Additions(X) as seen:
+        puts(X)
+    assert sum(seen.concatenated.values()) == times
+
+
+IDS = torch.tensor([[1, 2, 0]])
+TOLD = {
+    "a branch": (lambda x: x + LINEAR(x), 1),
+    "a branch over an embedding": (lambda ids: TABLE(ids) + LINEAR(TABLE(ids)), 1),
+    "a branch over a mask": (lambda ids: LINEAR(TABLE(ids)) + (ids > 0).double()[..., None], 0),
+    "embeddings of tokens and of what is counted from them": (lambda ids: TABLE(ids) + TABLE((ids > 0).cumsum(1) % 3), 0),
+    "an angle that positions give": (lambda ids: LINEAR(TABLE(ids)) - ids.double()[..., None].cos(), 0),
+    "a choice": (lambda x: x + x.argmax(-1, keepdim=True).double(), 0),
+    "what nothing reads": (lambda x: (x + LINEAR(x), x)[1], 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("adds", "times"), TOLD.values(), ids=TOLD)
+def test_a_form_must_speak_of_streams_that_lead_to_an_output(adds, times):
+    data = X if adds.__code__.co_varnames[0] == "x" else IDS
+    with torch.no_grad(), Additions(data) as seen:
+        returned = adds(data)
+    assert sum(to_be_told(seen.log, returned).values()) == times
+
+
+def test_a_sum_that_goes_into_a_larger_one_is_part_of_it():
+    def twice(x):
+        inner = LINEAR(x) + x.tanh()
+        middle = (2 * inner).reshape(x.shape)
+        return x + middle
+
+    with torch.no_grad(), Additions(X) as seen:
+        twice(X)
+    first = twice.__code__.co_firstlineno
+    assert parts(seen.log) == {f"test_additions.py:{first + 1}": {f"test_additions.py:{first + 3}"}}

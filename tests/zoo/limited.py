@@ -2,7 +2,8 @@
 
     for name, outcome in each(names, work, limits, jobs=1, lost=lost): ...
 
-The processes are forked from one that has imported the libraries: importing them takes longer than most calls. Memory is
+Time is the processor's, as others may share the machine; a call that waits forever ends after ten times as long by the
+clock. The processes are forked from one that has imported the libraries: importing them takes longer than most calls. Memory is
 what the process holds (its resident pages), not what it has reserved: torch reserves far more than it uses.
 """
 
@@ -17,6 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -25,7 +27,7 @@ class Limits:
     """Of one call.
 
     Attributes:
-        seconds: by the clock.
+        seconds: of the processor.
         megabytes: of memory that its process holds.
     """
 
@@ -39,10 +41,10 @@ def each(
     limits: Limits,
     *,
     jobs: int,
-    lost: Callable[[str, str, float], Any],
+    lost: Callable[[str, str], Any],
     preload: Sequence[str],
 ) -> Iterator[tuple[str, Any]]:
-    """The outcome of each call, as it arrives; `lost(name, reason, seconds)` where a process did not live to tell."""
+    """The outcome of each call, as it arrives; `lost(name, reason)` where a process did not live to tell."""
     # Before Python 3.13 the process that imports ahead does not get our sys.path, and passes over what it does not find.
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     context = multiprocessing.get_context("forkserver")
@@ -61,7 +63,7 @@ def each(
                 arrived, outcome = _arrived(process, here, started, limits)
                 if arrived:
                     del running[name]
-                    yield name, outcome if isinstance(outcome, dict) else lost(name, outcome, time.monotonic() - started)
+                    yield name, outcome if isinstance(outcome, dict) else lost(name, outcome)
             time.sleep(0.05)
     finally:
         for process, _, _ in running.values():
@@ -81,7 +83,7 @@ def _arrived(process: Any, here: Connection, started: float, limits: Limits) -> 
         process.join(10)
         return True, outcome
     over = ""
-    if time.monotonic() - started > limits.seconds:
+    if _seconds(process.pid) > limits.seconds or time.monotonic() - started > 10 * limits.seconds:
         over = f"took more than {limits.seconds:g} s"
     elif _megabytes(process.pid) > limits.megabytes:
         over = f"held more than {limits.megabytes:g} MB"
@@ -89,6 +91,14 @@ def _arrived(process: Any, here: Connection, started: float, limits: Limits) -> 
         process.kill()
         process.join()
     return bool(over), over
+
+
+def _seconds(pid: int) -> float:
+    try:
+        user, system = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+        return (int(user) + int(system)) / TICKS
+    except (OSError, ValueError):  # it has just ended, or this is no Linux
+        return 0.0
 
 
 def _megabytes(pid: int) -> float:

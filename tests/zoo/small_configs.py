@@ -120,6 +120,8 @@ class Small:
             return 8 if value > 8 else value
         if name.startswith("max_") and "position" in name:
             return min(value, 128)
+        if name in {"num_queries", "two_stage_num_proposals"}:
+            return min(value, 8)
         if name in {"num_key_value_groups", "n_group", "topk_group", "num_expert_group"}:
             return 1
         return self._width(config, name, value)
@@ -185,6 +187,8 @@ def _value(config: Any, name: str, otherwise: Any = None) -> Any:
 
 
 def _count_of_layers(config: Any) -> int | None:
+    if isinstance(_value(config, "depths"), list | tuple):
+        return None  # stages, each with lists of its own
     names = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth", "encoder_layers", "layers")
     counts = (_value(config, name) for name in names)
     return next((count for count in counts if isinstance(count, int) and not isinstance(count, bool)), None)

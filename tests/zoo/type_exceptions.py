@@ -14,7 +14,7 @@ from zoo.entry import integers, normal
 _MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
 _HALF_MROPE = {**_MROPE, "mrope_section": [1, 1, 2], "partial_rotary_factor": 0.5}
 _BOTH_ROPES = dict.fromkeys(("full_attention", "sliding_attention"), {"rope_type": "default", "rope_theta": 10000.0})
-_WINDOW = {"window_size": 4}
+_WINDOW = {"window_size": 2}
 _SERIES = {"prediction_length": 4, "context_length": 12, "lags_sequence": [1, 2, 3], "num_time_features": 2}
 _SERIES_INPUTS: Mapping[str, Callable[[], Any]] = {
     "past_values": lambda: normal(2, 15),
@@ -23,7 +23,7 @@ _SERIES_INPUTS: Mapping[str, Callable[[], Any]] = {
     "future_values": lambda: normal(2, 4, seed=1),
     "future_time_features": lambda: normal(2, 4, 2, seed=1),
 }
-_HIERA = {"hidden_size": 16, "embed_dim_per_stage": [16, 32, 64, 128], "num_attention_heads_per_stage": [1, 2, 4, 8]}
+_HIERA = {"window_size_per_stage": [2, 2, 2, 2], "query_stride": [2, 2], "hidden_size": 16, "embed_dim_per_stage": [16, 32, 64, 128], "num_attention_heads_per_stage": [1, 2, 4, 8]}
 _WHOLE_QFORMER = {"qformer_input_ids": lambda: integers(2, 5, seed=2)}
 
 
@@ -38,11 +38,11 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "chameleon": {"vocabulary_map": {"<image>": 64, "IMGIMGBS": 65}},
     "cohere_compass": {"text_config.rope_parameters": _BOTH_ROPES},
     "cohere_compass_text": {"rope_parameters": _BOTH_ROPES},
-    "cvt": {"depth": [1, 1, 2], "embed_dim": [16, 48, 96]},
+    "cvt": {"depth": [1, 2, 3], "embed_dim": [16, 48, 96]},
     "dbrx": {"attn_config": {"clip_qkv": None, "kv_n_heads": 2, "rope_theta": 10000.0}},
-    "donut-swin": _WINDOW | {"embed_dim": 32, "num_heads": [2, 4, 8, 16]},
+    "donut-swin": _WINDOW,
     "ernie4_5_vl_moe": {"text_config.rope_parameters": _MROPE},
-    "funnel": {"block_sizes": [1, 1], "num_decoder_layers": 1, "architectures": ["FunnelModel"]},
+    "funnel": {"block_sizes": [1, 1], "block_repeats": [1, 1], "num_decoder_layers": 1, "architectures": ["FunnelModel"]},
     "gemma3n": {"text_config.num_kv_shared_layers": 0},
     "gemma3n_text": {"num_kv_shared_layers": 0},
     "glm46v": {"text_config.rope_parameters": _MROPE},
@@ -58,14 +58,17 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 4},
     "granite4_vision": {"deepstack_layer_map": [[0, 0]], "downsample_rate": "1/2", "spatial_target_layers": [0, 1]},
     "hunyuan_vl_text": {"rope_parameters": _MROPE, "head_dim": 16},
+    "grounding-dino": {"backbone_config.window_size": 2},
     "led": {"attention_window": 4, "max_encoder_position_embeddings": 64, "max_decoder_position_embeddings": 64},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
+    "mask2former": {"backbone_config.window_size": 2},
+    "mm-grounding-dino": {"backbone_config.window_size": 2},
     "qwen2_5_omni_thinker": {"text_config.rope_parameters": _MROPE},
     "qwen2_5_vl": {"text_config.rope_parameters": _MROPE},
     "qwen2_5_vl_text": {"rope_parameters": _MROPE},
     "qwen2_vl": {"text_config.rope_parameters": _MROPE, "vision_config.embed_dim": 64, "vision_config.hidden_size": 64},
     "qwen2_vl_text": {"rope_parameters": _MROPE},
-    "pvt": {"image_size": 64, "patch_sizes": [4, 2, 2, 2], "hidden_sizes": [16, 32, 64, 128], "num_attention_heads": [1, 2, 4, 8]},
+    "pvt": {"image_size": 64, "hidden_sizes": [16, 32, 64, 128], "num_attention_heads": [1, 2, 4, 8]},
     "sam2_hiera_det_model": _HIERA,
     "sam2_vision_model": _within("backbone_config", _HIERA),
     "sam2": _within("vision_config.backbone_config", _HIERA),

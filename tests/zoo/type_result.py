@@ -43,8 +43,8 @@ class TypeResult:
         error: form against model, the largest relative error.
         spectrum: the sum of a gradient's parts by length against the model's own gradient; nan where not measured.
         unmeasured: why there is no spectrum.
-        seconds: to trace.
-        spent: seconds of the whole process, without the imports.
+        seconds: of the processor, to trace.
+        spent: those of the whole process, without the imports.
         memory: the largest resident memory of its process, in MB.
         ran: expressions that add tensors of data of which a form must speak, and how often (oracles/origins.py).
         parts: for each line that adds, the lines of the larger sums that it is part of.
@@ -106,10 +106,10 @@ class TypeResult:
 
 def measure(name: str, make: Any) -> TypeResult:
     """Build a model and trace it; every failure is a result."""
-    started = time.perf_counter()
+    started = time.process_time()
     result = _measured(name, make)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return replace(result, spent=time.perf_counter() - started, memory=memory)
+    return replace(result, spent=time.process_time() - started, memory=memory)
 
 
 def _measured(name: str, make: Any) -> TypeResult:
@@ -139,12 +139,12 @@ def _traced(result: TypeResult, made: Made) -> TypeResult:
     from unbraid.errors import InexactError, NotResidualError, UnbraidError
     from unbraid.form import trace
 
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         form = trace(made.model, made.args, made.kwargs)
     except NotResidualError as error:
         result = replace(result, refused=by_line(error.refusals), reasons=_reasons(error.refusals), error=0.0)
-        return replace(result, seconds=time.perf_counter() - started)
+        return replace(result, seconds=time.process_time() - started)
     except InexactError as error:
         result = replace(result, failure="inexact", reason=str(error), error=error.error)
     except UnbraidError as error:
@@ -152,9 +152,9 @@ def _traced(result: TypeResult, made: Made) -> TypeResult:
     except Exception as error:
         result = replace(result, failure="foreign", reason=f"{type(error).__name__}: {error}")
     else:
-        result = replace(result, seconds=time.perf_counter() - started)
+        result = replace(result, seconds=time.process_time() - started)
         return _with_spectrum(_with_form(result, form), form, made)
-    return replace(result, seconds=time.perf_counter() - started)
+    return replace(result, seconds=time.process_time() - started)
 
 
 def _with_form(result: TypeResult, form: Any) -> TypeResult:

@@ -13,7 +13,7 @@ _HEAD = """# Every model type
 Every model type of transformers that has a base model, made small from its own default configuration by rules that know
 no model (`tests/zoo/small_configs.py`), with random weights and inputs from the signature of its forward
 (`small_inputs.py`); what the rules get wrong stands in a table (`type_exceptions.py`). Each is traced in a process of
-its own, within {seconds:g} s and {megabytes:g} MB. Made by `make zoo-types`.
+its own, within {seconds:g} s of the processor and {megabytes:g} MB. Made by `make zoo-types`.
 
 - **exact**: the form returns what the model returns, at the traced input and at one of another batch size; the parts by
   length of one gradient sum to the model's own; and each expression in the model's source that adds two tensors of data
