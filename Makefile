@@ -13,7 +13,7 @@ OLD    := resnet18 convnext_atto mixer_s32_224 vit_tiny_patch16_224 swin_tiny_pa
           GPT2 Llama Gemma2 Mixtral T5 Bert Whisper ViT
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: bench bench-compare notebooks studies help report test test-slow check docs format zoo depth clean fuzz mutants
+.PHONY: bench bench-compare notebooks studies help report test test-slow check docs format zoo zoo-types depth clean fuzz mutants
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -60,6 +60,10 @@ zoo: $(VENV)/.dev $(MORE)/.ready $(LOWEST)/.ready
 	$(LOWEST)/bin/python scripts/zoo.py --results runs/zoo/lowest.jsonl $(OLD)
 	YOLO_CONFIG_DIR=$(MORE) YOLO_VERBOSE=False $(MORE)/bin/python scripts/zoo.py --more
 	$(BIN)/python scripts/zoo.py
+
+# make zoo-types  trace every model type of transformers, built small; writes docs/types.md; goes on where it was stopped
+zoo-types: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/model_types.py
 
 # make bench    all benchmarks, about two hours on a machine that does nothing else
 bench: $(VENV)/.dev

@@ -28,7 +28,8 @@ from oracles.ledger import read  # noqa: E402
 from zoo import model_types  # noqa: E402
 from zoo.fingerprint import of_tracer  # noqa: E402
 from zoo.limited import Limits, each  # noqa: E402
-from zoo.type_result import TypeResult, measure  # noqa: E402
+from zoo.measured_type import measure  # noqa: E402
+from zoo.type_result import TypeResult  # noqa: E402
 from zoo.types_page import line, page, score  # noqa: E402
 
 RESULTS = ROOT / "runs" / "zoo" / "types.jsonl"

@@ -10,7 +10,6 @@ them: after a change of the tracer all models are due again.
 """
 
 import argparse
-import hashlib
 import json
 import multiprocessing
 import os
@@ -30,10 +29,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import torchaudio_stub  # noqa: E402, F401
 import torchvision_stub  # noqa: E402, F401
-from oracles import additions  # noqa: E402
 from oracles.ledger import read  # noqa: E402
 from zoo.catalogue import MODELS, MORE, find  # noqa: E402
 from zoo.entry import Entry  # noqa: E402
+from zoo.fingerprint import of_tracer  # noqa: E402
 from zoo.page import line, page, score  # noqa: E402
 from zoo.result import Result, measure  # noqa: E402
 
@@ -49,7 +48,7 @@ def main() -> int:
     if unknown := set(options.names) - {entry.name for entry in chosen}:
         print(f"no such models in the zoo: {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
-    code, stale = _fingerprint(), []
+    code, stale = of_tracer(), []
     if options.fresh:
         options.results.unlink(missing_ok=True)
     done = {} if options.names else _earlier(options.results, code, options.keep)
@@ -95,18 +94,6 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     options.results = options.results or (OTHERS if options.more else RESULTS)
     return options
-
-
-def _fingerprint() -> str:
-    """Of the code on which a result depends."""
-    digest = hashlib.sha256()
-    folders = [
-        ROOT / "src" / "unbraid" / folder
-        for folder in ("graph", "walk", "freeze", "capture", "discover", "results", "form")
-    ]
-    for file in [*(file for folder in folders for file in sorted(folder.glob("*.py"))), Path(additions.__file__)]:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _earlier(kept: Path, code: str, keep: bool) -> dict[str, Result]:

@@ -15,7 +15,6 @@ import linecache
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -128,7 +127,9 @@ class Additions(TorchDispatchMode):
 
     def _held(self, name: str, named: dict[str, Any], depends: dict[str, bool]) -> bool:
         """Whether all operands but one come of whole numbers, or all are looked up by them."""
-        groups = [[named[argument] for argument in group if depends.get(argument)] for group in self._groups(name, named)]
+        groups = [
+            [named[argument] for argument in group if depends.get(argument)] for group in self._groups(name, named)
+        ]
         return self.origins.held([operand for operand in groups if operand])
 
     def _added(self, name: str, named: dict[str, Any], depends: dict[str, bool]) -> int:

@@ -3,9 +3,9 @@
 An addition need not be counted or refused where
 
 - nothing comes of it: no output is computed from its sum (a pooled output that the caller leaves);
-- its operands are *held*: all but one come of whole numbers, as a mask or an angle of a position does, or all are looked
-  up by them, as embeddings of tokens and of positions are;
-- it is *part* of another sum: that sum adds its result to a skip, and the form counts there one branch for each operand.
+- its operands are *held*: all but one come of whole numbers, as a mask or an angle of a position does, or all are
+  looked up by them, as embeddings of tokens and of positions are;
+- it is *part* of another sum: that one adds its result to a skip, and the form counts a branch there for each operand.
 """
 
 from collections import Counter, defaultdict

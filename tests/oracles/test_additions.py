@@ -135,7 +135,7 @@ TOLD = {
     "a branch": (lambda x: x + LINEAR(x), 1),
     "a branch over an embedding": (lambda ids: TABLE(ids) + LINEAR(TABLE(ids)), 1),
     "a branch over a mask": (lambda ids: LINEAR(TABLE(ids)) + (ids > 0).double()[..., None], 0),
-    "embeddings of tokens and of what is counted from them": (lambda ids: TABLE(ids) + TABLE((ids > 0).cumsum(1) % 3), 0),
+    "embeddings of tokens and of positions": (lambda ids: TABLE(ids) + TABLE((ids > 0).cumsum(1) % 3), 0),
     "an angle that positions give": (lambda ids: LINEAR(TABLE(ids)) - ids.double()[..., None].cos(), 0),
     "a choice": (lambda x: x + x.argmax(-1, keepdim=True).double(), 0),
     "what nothing reads": (lambda x: (x + LINEAR(x), x)[1], 0),

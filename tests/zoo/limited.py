@@ -3,8 +3,8 @@
     for name, outcome in each(names, work, limits, jobs=1, lost=lost): ...
 
 Time is the processor's, as others may share the machine; a call that waits forever ends after ten times as long by the
-clock. The processes are forked from one that has imported the libraries: importing them takes longer than most calls. Memory is
-what the process holds (its resident pages), not what it has reserved: torch reserves far more than it uses.
+clock. Memory is what the process holds (its resident pages), not what it has reserved: torch reserves far more than it
+uses. The processes are forked from one that has imported the libraries: importing them takes longer than most calls.
 """
 
 import multiprocessing
@@ -45,7 +45,7 @@ def each(
     preload: Sequence[str],
 ) -> Iterator[tuple[str, Any]]:
     """The outcome of each call, as it arrives; `lost(name, reason)` where a process did not live to tell."""
-    # Before Python 3.13 the process that imports ahead does not get our sys.path, and passes over what it does not find.
+    # Before Python 3.13 the process that imports ahead does not get our sys.path, and passes over what it cannot find.
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))

@@ -1,4 +1,4 @@
-"""Configurations become small without losing a kind of layer, and models of them run; limits end what goes on too long."""
+"""Configurations become small without losing a kind of layer, models of them run, and limits end what goes on."""
 
 import sys
 import time
@@ -10,16 +10,18 @@ import torch
 pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torchaudio_stub  # noqa: E402, F401
-import torchvision_stub  # noqa: E402, F401
-from oracles.ledger import Ledger  # noqa: E402
-from zoo.limited import Limits, each  # noqa: E402
-from zoo.model_types import make, names  # noqa: E402
-from zoo.small_configs import HEAD_WIDTH, HEADS, VOCABULARY, WIDTH, Small  # noqa: E402
-from zoo.small_inputs import Sizes, text  # noqa: E402
-from zoo.type_exceptions import INPUTS, SETTINGS  # noqa: E402
-from zoo.type_result import TypeResult, measure  # noqa: E402
-from zoo.types_page import page  # noqa: E402
+import torchaudio_stub  # noqa: F401
+import torchvision_stub  # noqa: F401
+from oracles.ledger import Ledger
+from zoo.config_sizes import Sizes
+from zoo.input_makers import text
+from zoo.limited import Limits, each
+from zoo.measured_type import measure
+from zoo.model_types import make, names
+from zoo.small_configs import HEAD_WIDTH, HEADS, VOCABULARY, WIDTH, Small
+from zoo.type_exceptions import INPUTS, SETTINGS
+from zoo.type_result import TypeResult
+from zoo.types_page import page
 
 
 def configuration(name):

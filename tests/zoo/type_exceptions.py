@@ -13,7 +13,8 @@ from zoo.entry import integers, normal
 
 _MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
 _HALF_MROPE = {**_MROPE, "mrope_section": [1, 1, 2], "partial_rotary_factor": 0.5}
-_BOTH_ROPES = dict.fromkeys(("full_attention", "sliding_attention"), {"rope_type": "default", "rope_theta": 10000.0})
+_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+_BOTH_ROPES = {"full_attention": _ROPE, "sliding_attention": _ROPE}
 _WINDOW = {"window_size": 2}
 _SERIES = {"prediction_length": 4, "context_length": 12, "lags_sequence": [1, 2, 3], "num_time_features": 2}
 _SERIES_INPUTS: Mapping[str, Callable[[], Any]] = {
@@ -23,7 +24,13 @@ _SERIES_INPUTS: Mapping[str, Callable[[], Any]] = {
     "future_values": lambda: normal(2, 4, seed=1),
     "future_time_features": lambda: normal(2, 4, 2, seed=1),
 }
-_HIERA = {"window_size_per_stage": [2, 2, 2, 2], "query_stride": [2, 2], "hidden_size": 16, "embed_dim_per_stage": [16, 32, 64, 128], "num_attention_heads_per_stage": [1, 2, 4, 8]}
+_HIERA = {
+    "window_size_per_stage": [2, 2, 2, 2],
+    "query_stride": [2, 2],
+    "hidden_size": 16,
+    "embed_dim_per_stage": [16, 32, 64, 128],
+    "num_attention_heads_per_stage": [1, 2, 4, 8],
+}
 _WHOLE_QFORMER = {"qformer_input_ids": lambda: integers(2, 5, seed=2)}
 
 
@@ -42,7 +49,12 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "dbrx": {"attn_config": {"clip_qkv": None, "kv_n_heads": 2, "rope_theta": 10000.0}},
     "donut-swin": _WINDOW,
     "ernie4_5_vl_moe": {"text_config.rope_parameters": _MROPE},
-    "funnel": {"block_sizes": [1, 1], "block_repeats": [1, 1], "num_decoder_layers": 1, "architectures": ["FunnelModel"]},
+    "funnel": {
+        "block_sizes": [1, 1],
+        "block_repeats": [1, 1],
+        "num_decoder_layers": 1,
+        "architectures": ["FunnelModel"],
+    },
     "gemma3n": {"text_config.num_kv_shared_layers": 0},
     "gemma3n_text": {"num_kv_shared_layers": 0},
     "glm46v": {"text_config.rope_parameters": _MROPE},
@@ -89,13 +101,19 @@ INPUTS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
         "timesteps": lambda: integers(2, 4, high=20),
         "attention_mask": lambda: torch.ones(2, 4, dtype=torch.long),
     },
-    "gemma3n_audio": {"audio_mel": lambda: normal(2, 64, 128), "audio_mel_mask": lambda: torch.zeros(2, 64, dtype=torch.bool)},
+    "gemma3n_audio": {
+        "audio_mel": lambda: normal(2, 64, 128),
+        "audio_mel_mask": lambda: torch.zeros(2, 64, dtype=torch.bool),
+    },
     "informer": _SERIES_INPUTS,
     "instructblip": _WHOLE_QFORMER,
     "instructblipvideo": _WHOLE_QFORMER,
     "lxmert": {"visual_feats": lambda: normal(2, 6, 64), "visual_pos": lambda: normal(2, 6, 4)},
     "perceiver": {"inputs": lambda: normal(2, 10, 64)},
-    "qwen3_asr_encoder": {"input_features": lambda: normal(2, 128, 100), "input_features_mask": lambda: torch.ones(2, 100, dtype=torch.long)},
+    "qwen3_asr_encoder": {
+        "input_features": lambda: normal(2, 128, 100),
+        "input_features_mask": lambda: torch.ones(2, 100, dtype=torch.long),
+    },
     "speecht5": {"input_values": lambda: normal(2, 9, 64), "decoder_input_values": lambda: normal(2, 5, 64, seed=1)},
     "time_series_transformer": _SERIES_INPUTS,
     "timesfm": {

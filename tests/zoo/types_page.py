@@ -27,8 +27,7 @@ told apart.
 
 """
 _TABLE = (
-    "| type | | blocks (nested) | skip and join | form | gradient | seconds | |\n"
-    "|---|---|--:|---|--:|--:|--:|---|\n"
+    "| type | | blocks (nested) | skip and join | form | gradient | seconds | |\n|---|---|--:|---|--:|--:|--:|---|\n"
 )
 
 
@@ -38,7 +37,10 @@ def page(results: Sequence[TypeResult], ledger: Ledger, seconds: float, megabyte
     unbuilt = [f"| {result.name} | {_said(result.reason)} |\n" for result in results if result.failure == "unbuilt"]
     parts = [_HEAD.format(seconds=seconds, megabytes=megabytes), score(results, ledger), "\n", *_concerns(results)]
     parts += ["\n## Built\n\n", _TABLE, *rows]
-    parts += ["\n## Unbuilt\n\n| type | what failed, one manner of making it small after the other |\n|---|---|\n", *unbuilt]
+    parts += [
+        "\n## Unbuilt\n\n| type | what failed, one manner of making it small after the other |\n|---|---|\n",
+        *unbuilt,
+    ]
     return "".join(parts)
 
 
