@@ -13,7 +13,7 @@ from torch import nn
 from networks import Chain, Does, Residual, error, lively, mlp, normal, without_backward
 from unbraid.capture import _functional
 from unbraid.errors import InexactError
-from unbraid.form import _gradient_sources, _gradients, _second_input, _verify, chain, trace
+from unbraid.form import _additions, _gradient_sources, _gradients, _second_input, _verify, chain, trace
 from unbraid.graph import Add
 from unbraid.paths import gradient_spectrum
 from unbraid.results import relative_error, tolerance
@@ -46,7 +46,7 @@ def test_an_honest_form(form, model):
     assert checked.error == max(checked.outputs, checked.other_batch, *checked.additions)
     assert checked.error <= 1e-12
     assert checked.silent == ()
-    h = X[:2]  # as many examples are enough to look at the additions
+    h = X
     for block, ratio in zip(model.blocks[:3], checked.ratios, strict=True):
         f = block.branch(h)
         assert ratio == pytest.approx((f.abs().max() / h.abs().max()).item(), rel=1e-10)
@@ -126,6 +126,37 @@ def test_an_addition_that_does_not_add_up_is_named(form):
     with pytest.raises(InexactError, match=r"departs at block 1 \('blocks\.1'\)") as caught:
         broken.verify(X)
     assert caught.value.where == "block 1 ('blocks.1')"
+
+
+class Sums(nn.Module):
+    """One block, whose sum is written in one way or another."""
+
+    def __init__(self, written):
+        super().__init__()
+        self.f, self.written = mlp(6), written
+
+    def forward(self, x):
+        return self.written(x, self.f(x))
+
+
+@pytest.mark.parametrize(
+    ("written", "plain"),
+    [
+        (lambda x, f: x + f, True),
+        (lambda x, f: f + x, True),
+        (lambda x, f: (x + f) + f.tanh() @ f.new_ones(6, 6), True),
+        (lambda x, f: torch.lerp(x, f, 0.3), True),
+        (lambda x, f: torch.stack([x, f]).sum(0), False),
+    ],
+)
+def test_a_sum_that_the_graph_shows_needs_no_run(written, plain, monkeypatch):
+    form = trace(lively(Sums(written)), X)
+    ran = []
+    uncut = _additions.uncut
+    monkeypatch.setattr(_additions, "uncut", lambda *given: ran.append(given) or uncut(*given))
+    checked = form.verify(X)
+    assert bool(ran) is not plain
+    assert checked.additions == (0.0,) if plain else max(checked.additions) <= 1e-12
 
 
 def test_the_message_has_the_numbers(form):

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, no_type_check
 
 import torch
+from torch import Tensor
 from torch.fx import traceback as notes
 from torch.overrides import TorchFunctionMode
 
@@ -24,6 +25,15 @@ _TORCH = f"{Path(torch.__file__).parent}/"
 _LAYERS = f"{_TORCH}nn/modules/"  # torch's own residual layers are models like any other
 _CALLING = f"{_LAYERS}module.py"  # but for what calls all modules
 _TRACING = f"{Path(__file__).parent}/"
+# What the exporter asks of every parameter, over and over. None of it is an operator, so no line is looked for.
+_QUESTIONS: frozenset[Any] = frozenset(
+    [
+        *(Tensor.is_conj, Tensor.is_inference, Tensor.is_neg, Tensor._is_view, Tensor.untyped_storage),
+        *(Tensor.dim, Tensor.numel, Tensor.storage_offset, Tensor.stride),
+        *(getattr(Tensor, name).__get__ for name in "device dtype grad is_leaf layout requires_grad".split()),
+        *(getattr(Tensor, name).__get__ for name in "is_mkldnn is_nested is_quantized is_sparse".split()),
+    ]
+)
 
 
 @contextmanager
@@ -45,7 +55,8 @@ class _Lines(TorchFunctionMode):
     # Whoever calls this is the model, or torch on its behalf: no wrapper that checks types may stand between.
     @no_type_check
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if torch.compiler.is_dynamo_compiling():  # torch.cond compiles its branches, and this function with them
+        # torch.cond compiles its branches, and this function with them.
+        if torch.compiler.is_dynamo_compiling() or func in _QUESTIONS:
             return func(*args, **(kwargs or {}))
         before = notes.current_meta.get("stack_trace")
         notes.current_meta["stack_trace"] = _stack(sys._getframe(1)) or before

@@ -4,10 +4,10 @@ The reference is the model itself, of which nothing changes; where it is not at 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import zip_longest
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx
@@ -20,6 +20,9 @@ from unbraid.form._core import Form
 from unbraid.form._origin import Origin
 from unbraid.graph import runnable
 from unbraid.results import relative_error
+from unbraid.walk import run
+
+Seen: TypeAlias = Callable[[str, Any], None]  # is shown a stream and its value
 
 
 def at_hand(origin: Origin, reference: Run, args: tuple[Any, ...], kwargs: Mapping[str, Any], draws: Draws) -> Any:
@@ -35,13 +38,13 @@ def at_hand(origin: Origin, reference: Run, args: tuple[Any, ...], kwargs: Mappi
         ) from error
 
 
-def distance(form: Form, reference: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
-    """Form against model from one random state."""
-    return apart(*both(form, reference, args, kwargs))
+def distance(form: Form, reference: Run, args: tuple[Any, ...], kwargs: dict[str, Any], seen: Seen) -> float:
+    """Form against model from one random state; `seen` is shown the form's streams."""
+    return apart(*both(form, reference, args, kwargs, seen))
 
 
 def both(
-    form: Form, reference: Run, args: tuple[Any, ...], kwargs: dict[str, Any]
+    form: Form, reference: Run, args: tuple[Any, ...], kwargs: dict[str, Any], seen: Seen | None = None
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The outputs of the form and of the model from one random state."""
     draws = Draws()
@@ -49,7 +52,7 @@ def both(
         there = comparable(reference(args, kwargs, draws))
         try:
             with drawing(draws.again()):
-                here = form(*args, **kwargs)
+                here = form(*args, **kwargs) if seen is None else _shown(form, args, kwargs, seen)
         except UnbraidError:
             raise
         except Exception as error:
@@ -61,6 +64,11 @@ def both(
                 error=math.inf,
             ) from error
     return comparable(here), there
+
+
+def _shown(form: Form, args: tuple[Any, ...], kwargs: dict[str, Any], seen: Seen) -> Any:
+    """What the form returns; its streams are shown on the way."""
+    return form.signature.result(run(form.graph, form.state, form.inputs(args, kwargs), seen=seen))
 
 
 def comparable(result: Any) -> list[Tensor]:

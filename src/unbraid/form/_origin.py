@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import fx, nn
 from torch.export import ExportedProgram
+
+# Of a block the names of the nodes of its skip, None in a plain layer, of its branches, and of its sum.
+Operands: TypeAlias = tuple[str | None, tuple[str, ...], str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +34,7 @@ class Origin:
     layers: tuple[str, ...]
     graph: fx.Graph
     names: Mapping[str, str]
-    operands: tuple[tuple[str | None, tuple[str, ...], str], ...]
+    operands: tuple[Operands, ...]
     example: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
     tied: tuple[tuple[str, ...], ...] = ()
     computed: frozenset[str] = frozenset()

@@ -11,19 +11,19 @@ from itertools import product
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from unbraid.capture import Draws, Run, drawing, exclusive, unwarned
 from unbraid.capture.signature import as_call
 from unbraid.discover import by_chance
 from unbraid.errors import InexactError, UnbraidError
+from unbraid.form._additions import StreamSizes, additions_of, run_uncut
 from unbraid.form._compared import apart, at_hand, both, comparable, distance, reference_runs, uncut
 from unbraid.form._core import Form
 from unbraid.form._gradients import gradients_against_model
 from unbraid.form._origin import Origin
 from unbraid.form._second_input import Grown, another, batched, few_examples, growing
 from unbraid.graph.state import joined
-from unbraid.results import relative_error, sum_error, tolerance
+from unbraid.results import relative_error, tolerance
 from unbraid.walk import run
 
 _OTHERWISE = (
@@ -43,9 +43,10 @@ class Verification:
         other_batch: the same at an input of another batch size; nan where there is none: the graph has every size built
             in, or the model itself does not take another.
             For one recorded run: at another input of its sizes; nan where the model's code goes another way there.
-        additions: for each block ‖skip + Σ branches − sum‖∞ in the captured graph, relative to the largest of them all;
-            at the first two examples, where each input is a batch of more and the model takes two.
-        ratios: for each block ‖branches‖∞ / ‖skip‖∞ there, the smallest of its branches.
+        additions: for each block ‖skip + Σ branches − sum‖∞ in the captured graph, relative to the largest of them all:
+            0 where the graph of every block adds these operands and nothing else; otherwise measured at the first two
+            examples, where each input is a batch of more and the model takes two.
+        ratios: for each block ‖branches‖∞ / ‖skip‖∞, the smallest of its branches.
         tolerance: the largest error that is rounding alone.
         one_batch: why `other_batch` is nan; empty where it is not.
         gradients: ‖∂form − ∂model‖∞ / ‖∂model‖∞ of a random projection of the outputs, the largest over the inputs and
@@ -126,38 +127,12 @@ def _values(
 ) -> Verification:
     nested = unwarned("The PyTorch API of nested tensors")  # of which the fast path of nn.TransformerEncoder makes use
     with exclusive(), nested, reference_runs(form, origin, args, kwargs, graded=graded) as reference:
-        outputs = distance(form, partial(at_hand, origin, reference), args, kwargs)
-        additions, ratios = _of_few(form, origin, args, kwargs)
+        sizes = StreamSizes(origin)
+        outputs = distance(form, partial(at_hand, origin, reference), args, kwargs, sizes.see)
+        additions, ratios = additions_of(form, origin, args, kwargs, sizes)
         other, alone_because = _elsewhere(form, reference, args, kwargs)
     errors = [outputs, *additions, *([] if math.isnan(other) else [other])]
     return Verification(max(errors), outputs, other, additions, ratios, bound, one_batch=alone_because)
-
-
-def _of_few(
-    form: Form, origin: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The additions at two examples; at all of them where the model counts on more, as on a row that it names."""
-    few, named = few_examples(form, args, kwargs)
-    try:
-        return _additions(form, origin, form.inputs(few, named))
-    except (RuntimeError, IndexError):
-        return _additions(form, origin, form.inputs(args, kwargs))
-
-
-def _additions(form: Form, origin: Origin, inputs: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Look at every addition where the model makes it."""
-    named: set[str | None] = set()
-    for skip, branches, total in origin.operands:
-        named |= {skip, *branches, total}
-    values = uncut(form, origin, inputs, {name for name in named if name is not None})
-    errors, ratios = [], []
-    for skip, branches, total in origin.operands:
-        whole = values[total]
-        operands = [values[name].to(whole.dtype).expand(whole.shape) for name in (skip, *branches) if name is not None]
-        errors.append(sum_error(torch.stack(operands), whole))
-        size = _size(values[skip]) if skip else 1.0
-        ratios.append(min(_size(values[name]) for name in branches) / size if size else 1.0)
-    return tuple(errors), tuple(ratios)
 
 
 def _departure(form: Form, origin: Origin, inputs: Mapping[str, Any], bound: float) -> int | None:
@@ -169,7 +144,7 @@ def _departure(form: Form, origin: Origin, inputs: Mapping[str, Any], bound: flo
     kept = tuple(total for total in totals if total in added)
     with torch.no_grad(), drawing(Draws()):
         here = run(form.graph, form.state, inputs, keep=kept)
-    sums = _additions(form, origin, inputs)[0]
+    sums = run_uncut(form, origin, inputs)[0]
     for block, (total, error) in enumerate(zip(totals, sums, strict=True)):
         if not error <= bound or total not in here or not relative_error(here[total], there[total]) <= bound:
             return block
@@ -253,7 +228,3 @@ def _asked(reference: Run, args: tuple[Any, ...], kwargs: Mapping[str, Any], dra
         return reference(args, kwargs, draws)
     except Exception as error:
         raise _RefusedError(f"the model itself refuses another input: {type(error).__name__}: {error}") from error
-
-
-def _size(tensor: Tensor) -> float:
-    return tensor.abs().max().item() if tensor.numel() else 0.0

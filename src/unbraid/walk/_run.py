@@ -1,6 +1,6 @@
 """Run a graph forward, letting go of each stream after its last reader."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from itertools import chain
 from operator import add
@@ -10,7 +10,14 @@ from unbraid.graph import Add, Graph, Order, Step, makes, reads
 from unbraid.graph.state import State, rereading
 
 
-def run(graph: Graph, state: State, inputs: Mapping[str, Any], *, keep: Iterable[str] = ()) -> dict[str, Any]:
+def run(
+    graph: Graph,
+    state: State,
+    inputs: Mapping[str, Any],
+    *,
+    keep: Iterable[str] = (),
+    seen: Callable[[str, Any], None] | None = None,
+) -> dict[str, Any]:
     """Compute the graph's outputs, letting go of each stream after its last reader.
 
     Args:
@@ -18,18 +25,27 @@ def run(graph: Graph, state: State, inputs: Mapping[str, Any], *, keep: Iterable
         state: the parameters, buffers and constants that the segments name.
         inputs: a value for each of the graph's input streams.
         keep: further streams whose values are wanted.
+        seen: called with each stream and its value, inputs first, as soon as there is one.
 
     Returns:
         The values of the outputs and of `keep`, by stream.
     """
     wanted = {*graph.outputs, *keep}
     values = dict(inputs)
+    _show(inputs, values, seen)
     for number, step in enumerate(graph.steps):
         values.update(zip(makes(step), execute(step, state, values), strict=True))
+        _show(makes(step), values, seen)
         for stream in reads(step):
             if graph.last_reader[stream] == number and stream not in wanted:
                 values.pop(stream, None)
     return {stream: values[stream] for stream in wanted}
+
+
+def _show(streams: Iterable[str], values: Mapping[str, Any], seen: Callable[[str, Any], None] | None) -> None:
+    if seen is not None:
+        for stream in streams:
+            seen(stream, values[stream])
 
 
 def execute(step: Step, state: State, values: Mapping[str, Any]) -> tuple[Any, ...]:
