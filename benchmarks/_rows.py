@@ -26,11 +26,11 @@ def keep(path: Path, rows: list[Row], device: str) -> None:
         "commit": commit(),
     }
     new = [{**found, **facts} for found in rows]
-    old = json.loads(path.read_text())["rows"] if path.exists() else []
-    kept = [found for found in old if _key(found) not in set(map(_key, new))]
+    tables = json.loads(path.read_text()) if path.exists() else {}
+    kept = [found for found in tables.get("rows", []) if _key(found) not in set(map(_key, new))]
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps({"rows": [*kept, *new]}, indent=1, ensure_ascii=False) + "\n")
+    part.write_text(json.dumps({**tables, "rows": [*kept, *new]}, indent=1, ensure_ascii=False) + "\n")
     part.replace(path)
 
 

@@ -1,12 +1,15 @@
-"""What direct attribution costs beside a plain forward run: GPT-2 small, 4 × 128 tokens, random weights.
+"""What direct attribution costs beside a plain forward run and beside TransformerLens, where that is installed.
 
     python benchmarks/attribute.py
 
-Times are medians over turns of both in one process. Memory is the peak above what is resident before the run, measured
-by the kernel in a child process for each (VmHWM after a reset through /proc/self/clear_refs), so parameters do not
-count and whatever the run takes does. Ratios are printed beside their bars; nothing is asserted.
+GPT-2 small, 4 × 128 tokens, random weights. TransformerLens caches a run, decomposes the stream and attributes a
+score to the parts (`_transformer_lens`), as `unravel(...).attribute(...)` does. Times are medians over turns of all in
+one process, of the processor's seconds, with Python's collector off. Memory is the peak above what is resident before
+the run, measured by the kernel in a child process for each (VmHWM after a reset through /proc/self/clear_refs), so
+parameters do not count and whatever the run takes does. Ratios are printed beside their bars; nothing is asserted.
 """
 
+import gc
 import json
 import statistics
 import time
@@ -18,6 +21,7 @@ import torch
 import typer
 
 import _libraries  # noqa: F401
+import _transformer_lens
 from _memory import from_now, in_child, resident
 from _rows import Row, keep
 from unbraid import attribute, trace, unravel
@@ -25,6 +29,8 @@ from unbraid import attribute, trace, unravel
 RESULTS = Path(__file__).parent / "results" / "attribute.json"
 CASE = "GPT-2 small, 4×128 tokens"
 KINDS = ("forward", "attribute", "attribute by function", "unravel and attribute")
+PEER = "TransformerLens"
+UNRAVELLED = "unravel and attribute"
 app = typer.Typer(add_completion=False)
 
 
@@ -37,7 +43,7 @@ def gpt2() -> tuple[torch.nn.Module, torch.Tensor]:
 
 
 def works(model: torch.nn.Module, ids: torch.Tensor) -> dict[str, Callable[[], Any]]:
-    """Each piece of work, by its name."""
+    """Each piece of work of ours, by its name."""
     # Traced on 2 × 8 tokens: a trace runs the model, and its memory is none of this.
     form = trace(model, (), {"input_ids": ids[:2, :8]})
     call: dict[str, Any] = {"input_ids": ids}
@@ -49,7 +55,7 @@ def works(model: torch.nn.Module, ids: torch.Tensor) -> dict[str, Callable[[], A
     return {
         "forward": forward,
         "attribute": lambda: attribute(form, (), call, target=(127, 11)),
-        "attribute by function": lambda: attribute(form, (), call, target=lambda scores: scores[:, 127, 11]),
+        "attribute by function": lambda: attribute(form, (), call, target=lambda output: output.logits[:, 127, 11]),
         "unravel and attribute": lambda: unravel(form, (), call).attribute((127, 11)),
     }
 
@@ -61,30 +67,39 @@ def main(
 ) -> None:
     """Measure, print and keep."""
     model, ids = gpt2()
-    each = works(model, ids)
+    peers = {PEER: lambda: _transformer_lens.attribution(ids, 11)} if _transformer_lens.installed() else {}
     if peak:
+        work = peers[peak]() if peak in peers else works(model, ids)[peak]
         before = from_now()
-        each[peak]()
+        work()
         print(json.dumps({"bytes": resident("VmHWM") - before}))
         return
+    each = {**works(model, ids), **{name: make() for name, make in peers.items()}}
     seconds: dict[str, list[float]] = {name: [] for name in each}
     for turn in range(turns + 1):
         for name, work in each.items():
-            start = time.perf_counter()
+            gc.collect()
+            gc.disable()
+            start = time.process_time()
             work()
             if turn:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(time.process_time() - start)
+            gc.enable()
     times = {name: statistics.median(found) for name, found in seconds.items()}
     del model, each
-    peaks = {name: in_child(__file__, "--peak", name)["bytes"] for name in KINDS}
+    peaks = {name: in_child(__file__, "--peak", name)["bytes"] for name in (*KINDS, *peers)}
     rows: list[Row] = []
     for name in KINDS[1:]:
         bar = "≤ 1.15" if name == "attribute" else ""
         ratio, memory = times[name] / times["forward"], peaks[name] / peaks["forward"]
         rows.append({"case": CASE, "quantity": f"{name}: time / forward", "value": ratio, "bar": bar})
         rows.append({"case": CASE, "quantity": f"{name}: peak memory / forward", "value": memory, "bar": bar})
+    for name in peers:
+        ratio, memory = times[UNRAVELLED] / times[name], peaks[UNRAVELLED] / peaks[name]
+        rows.append({"case": CASE, "quantity": f"{UNRAVELLED}: time / {name}", "value": ratio, "bar": "≤ 1.2"})
+        rows.append({"case": CASE, "quantity": f"{UNRAVELLED}: memory / {name}", "value": memory, "bar": "≤ 1.2"})
     for row in rows:
-        print(f"{row['quantity']:48} {row['value']:6.2f}  {row['bar']}")
+        print(f"{row['quantity']:60} {row['value']:6.2f}  {row['bar']}")
     print("forward:", f"{times['forward']:.2f} s,", f"{peaks['forward'] / 1e6:.0f} MB above the parameters")
     keep(RESULTS, [{**row, "seconds": times, "bytes": peaks} for row in rows], "cpu")
 

@@ -1,6 +1,6 @@
-"""How long tracing takes: against depth, on the meta device, and for ResNet-50.
+"""How long tracing takes: against depth, on the meta device, for ResNet-50, and beside an export and runs.
 
-    python benchmarks/trace.py                 # all three tables, written to benchmarks/results/trace.json
+    python benchmarks/trace.py                 # all tables, written to benchmarks/results/trace.json
     python benchmarks/trace.py --cases depth   # one of them
 
 Every figure is a ratio or a growth within one run; absolute times are printed beside them for this machine alone.
@@ -24,24 +24,38 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+import _first_answer
 import _libraries  # noqa: F401
 import unbraid
+from _rows import keep
 
 RESULTS = Path(__file__).parent / "results" / "trace.json"
 DEPTHS = (4, 8, 16, 32, 64, 160)
+ALL = "depth,meta,resnet,first,memory"
 
 
 def main(
-    cases: Annotated[str, typer.Option(help="depth, meta and resnet, with commas between.")] = "depth,meta,resnet",
+    cases: Annotated[str, typer.Option(help="Of depth, meta, resnet, first and memory, with commas between.")] = ALL,
     runs: Annotated[int, typer.Option(min=1, help="Runs of each, of which the median counts.")] = 3,
+    peak: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
     """Measure and print."""
+    if peak:
+        print(json.dumps(_first_answer.peak(peak)))
+        return
     chosen = cases.split(",")
     known: dict[str, Callable[[int], list[dict[str, Any]]]] = {"depth": depth, "meta": meta, "resnet": resnet}
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for case in chosen:
-        if case not in known:
-            raise typer.BadParameter(f'no case "{case}"; there are {", ".join(known)}')
+        if case not in ALL.split(","):
+            raise typer.BadParameter(f'no case "{case}"; there are {ALL}')
+    if "first" in chosen:
+        keep(RESULTS, _first_answer.times(runs), "cpu")
+    if "memory" in chosen:
+        keep(RESULTS, _first_answer.memory(__file__), "cpu")
+    if not known.keys() & set(chosen):
+        return
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for case in [case for case in chosen if case in known]:
         found[case] = known[case](runs)
         show(case, found[case])
     found["machine"] = {

@@ -14,7 +14,7 @@ from unbraid.form._core import Form
 from unbraid.form._gradient_sources import ROOM, Leaves
 from unbraid.graph.edits import coarsest, under_autocast
 from unbraid.graph.state import device_of, meta_tensor
-from unbraid.results import tolerance
+from unbraid.results import pieces, tolerance
 
 # A gradient that is zero by symmetry (of the bias of keys, of a bias before a norm) is rounding alone: an error is
 # relative to this part of the largest gradient, at least.
@@ -96,10 +96,11 @@ def _kept(model: nn.Module) -> str | None:
 
 def _worst(ours: list[Tensor | None], theirs: list[Tensor | None]) -> tuple[float, int]:
     """The largest error of a gradient, and its place."""
-    largest = max((_size(g) for g in theirs), default=0.0)
+    sizes = [(_size(a), _size(b)) for a, b in zip(ours, theirs, strict=True)]
+    largest = max((size for _, size in sizes), default=0.0)
     errors = [0.0]
-    for a, b in zip(ours, theirs, strict=True):
-        scale = max(_size(a), _size(b), _FLOOR * largest)
+    for a, b, both in zip(ours, theirs, sizes, strict=True):
+        scale = max(*both, _FLOOR * largest)
         errors.append(_distance(a, b) / scale if scale else _distance(a, b))
     worst = max(range(len(errors)), key=errors.__getitem__)
     return errors[worst], max(worst - 1, 0)
@@ -114,11 +115,15 @@ def _small(form: Form) -> bool:
 def _distance(a: Tensor | None, b: Tensor | None) -> float:
     """‖a − b‖∞, where nothing stands for zero; numbers that are not finite must be the same."""
     if a is None or b is None:
-        other = a if b is None else b
-        return 0.0 if other is None else _distance(other, torch.zeros_like(other))
-    if not a.numel():
-        return 0.0
+        return _size(b if a is None else a, finite=False)
+    return max((_apart(x, y) for x, y in zip(pieces(a), pieces(b), strict=True)), default=0.0)
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
     x, y = a.to(_widest(a)), b.to(_widest(b))
+    distance = (x - y).abs().max().item()
+    if math.isfinite(distance):  # then so are all of the numbers
+        return distance
     same = (x == y) | (torch.isnan(x) & torch.isnan(y))
     away = torch.where(same, torch.zeros_like(x), x - y).abs()
     return float(away.max()) if bool(torch.isfinite(away).all()) else math.inf
@@ -128,6 +133,14 @@ def _widest(tensor: Tensor) -> torch.dtype:
     return torch.complex128 if tensor.is_complex() else torch.float64
 
 
-def _size(tensor: Tensor | None) -> float:
-    """The largest number, of those that are finite."""
-    return 0.0 if tensor is None or not tensor.numel() else float(tensor.abs().nan_to_num(0.0, 0.0, 0.0).max())
+def _size(tensor: Tensor | None, *, finite: bool = True) -> float:
+    """The largest number, of those that are finite or, where any is not, infinity."""
+    return 0.0 if tensor is None else max((_largest(piece, finite) for piece in pieces(tensor)), default=0.0)
+
+
+def _largest(tensor: Tensor, finite: bool) -> float:
+    size = tensor.abs()
+    largest = size.max().item()
+    if math.isfinite(largest):
+        return largest
+    return size.nan_to_num(0.0, 0.0, 0.0).max().item() if finite else math.inf

@@ -24,12 +24,21 @@ from unbraid.walk import run
 ROOM = 2**24
 
 
-# For what a call returns, pairs of an output and its cotangent.
-Loss = Callable[[Any], Sequence[tuple[Tensor, Tensor]]]
-
-
 # Outputs, and the gradient of their projection for each leaf.
 Pulled: TypeAlias = tuple[list[Tensor], list[Tensor | None]]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A number of which the gradient is taken, ⟨outputs, cotangents⟩.
+
+    Attributes:
+        outputs: those of what a call returns.
+        cotangents: one for each of them.
+    """
+
+    outputs: Callable[[Any], list[Tensor]]
+    cotangents: Callable[[Sequence[Tensor]], list[Tensor]]
 
 
 class NotAtHand(Exception):  # noqa: N818  (no error: it says why there is nothing to compare with)
@@ -55,14 +64,18 @@ class Leaves:
         return [*self.inputs, *self.parameters]
 
 
-def projected(result: Any) -> list[tuple[Tensor, Tensor]]:
-    """Every floating-point output with a fixed random cotangent."""
+def _floating(result: Any) -> list[Tensor]:
+    return [tensor for tensor in tensors_in(result) if _continuous(tensor)]
+
+
+def _drawn(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """The same numbers in every type."""
     generator = torch.Generator().manual_seed(0)
-    outputs = [tensor for tensor in tensors_in(result) if _continuous(tensor)]
-    return [
-        (output, torch.randn(output.shape, generator=generator, dtype=torch.float64, device="cpu").to(output))
-        for output in outputs
-    ]
+    options: Any = {"generator": generator, "dtype": torch.float32, "device": "cpu"}
+    return [torch.randn(output.shape, **options).to(output) for output in outputs]
+
+
+RANDOM = Projection(_floating, _drawn)  # every floating-point output with a fixed random cotangent
 
 
 def model_at_hand(form: Form) -> nn.Module:
@@ -88,7 +101,7 @@ def modes(model: nn.Module) -> tuple[bool, ...]:
 
 
 def of_the_model(
-    form: Form, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], seeds: Loss, draws: Draws
+    form: Form, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], projection: Projection, draws: Draws
 ) -> tuple[Pulled, Leaves]:
     inputs, call = _fresh(form, args, kwargs)
     held = dict(model.named_parameters(remove_duplicate=False))
@@ -107,7 +120,7 @@ def of_the_model(
 
     leaves = Leaves(inputs, trainable, call)
     with untouched(model, call) as aside, aside.drawing(draws):
-        values, gradients = _gradients(result, [*inputs.values(), *trainable.values()], seeds)
+        values, gradients = _gradients(result, [*inputs.values(), *trainable.values()], projection)
         return ([aside.own(value) for value in values], gradients), leaves
 
 
@@ -117,10 +130,13 @@ def of_the_form(
     leaves: Leaves,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    seeds: Loss,
+    projection: Projection,
     draws: Draws,
+    *,
     dtype: torch.dtype | None = None,
+    seen: Callable[[list[Tensor]], None] = lambda outputs: None,
 ) -> Pulled:
+    """Outputs and gradients of the form; `seen` is shown the outputs before there are gradients."""
     inputs, (positional, keywords) = _fresh(form, args, kwargs)
     held = dict(model.named_parameters(remove_duplicate=False))
     own = {id(leaves.parameters[name]): name for name in leaves.parameters}
@@ -140,7 +156,9 @@ def of_the_form(
 
     try:
         with drawing(draws):
-            return _gradients(result, [*inputs.values(), *learned.values()], seeds)
+            return _gradients(result, [*inputs.values(), *learned.values()], projection, seen)
+    except InexactError:
+        raise
     except Exception as error:
         raise InexactError(
             "The form's gradient must be the model's; the model has one at this input, and in the form autograd raises "
@@ -150,16 +168,23 @@ def of_the_form(
         ) from error
 
 
-def _gradients(result: Callable[[], Any], leaves: list[Tensor], seeds: Loss) -> Pulled:
+def _gradients(
+    result: Callable[[], Any],
+    leaves: list[Tensor],
+    projection: Projection,
+    seen: Callable[[list[Tensor]], None] = lambda outputs: None,
+) -> Pulled:
     """The outputs, and the gradient of their projection."""
     with torch.inference_mode(False), torch.enable_grad():
-        pairs = list(seeds(result()))
-        values = [output.detach() for output, _ in pairs]
-        graded = [(output, seed) for output, seed in pairs if output.requires_grad]
+        outputs = projection.outputs(result())
+        values = [output.detach() for output in outputs]
+        seen(values)
+        pairs = zip(outputs, projection.cotangents(outputs), strict=True)
+        graded = [(output, cotangent) for output, cotangent in pairs if output.requires_grad]
         if not graded:
             return values, [None] * len(leaves)
-        outputs, cotangents = zip(*graded, strict=True)
-        return values, list(torch.autograd.grad(outputs, leaves, cotangents, allow_unused=True))
+        ends, cotangents = zip(*graded, strict=True)
+        return values, list(torch.autograd.grad(ends, leaves, cotangents, allow_unused=True))
 
 
 def _fresh(

@@ -22,7 +22,7 @@ from unbraid.capture.trees import leaves_of
 from unbraid.discover import drawn
 from unbraid.form._core import Form
 from unbraid.form._gradient_distance import GradientCheck, compared
-from unbraid.form._gradient_sources import Loss, NotAtHand, model_at_hand, of_the_form, of_the_model, projected
+from unbraid.form._gradient_sources import RANDOM, NotAtHand, Projection, model_at_hand, of_the_form, of_the_model
 from unbraid.form._target_segment import explained
 from unbraid.graph.edits import widened
 from unbraid.results import Target, check_error, relative_error, tolerance
@@ -45,17 +45,18 @@ def gradient_error(
     positional, keywords = as_call(args, kwargs)
     leaves = leaves_of(form.signature.output)
 
-    def seeds(result: Any) -> list[tuple[Tensor, Tensor]]:
+    def explained_output(result: Any) -> list[Tensor]:
         pairs = zip(leaves, leaves_of(result), strict=True)
         values = {leaf.stream: value for leaf, value in pairs if isinstance(leaf, TensorSpec)}
         output = values[form.output] if target is None else explained(form, values, target, result)
-        return [(output, torch.ones_like(output))]
+        return [output]
 
-    return gradients_against_model(form, positional, keywords, seeds).error
+    ones = Projection(explained_output, lambda outputs: list(map(torch.ones_like, outputs)))
+    return gradients_against_model(form, positional, keywords, ones).error
 
 
 def gradients_against_model(
-    form: Form, args: tuple[Any, ...], kwargs: Mapping[str, Any], seeds: Loss | None = None
+    form: Form, args: tuple[Any, ...], kwargs: Mapping[str, Any], projection: Projection = RANDOM
 ) -> GradientCheck:
     """Compare the gradients of a projection of the outputs.
 
@@ -63,7 +64,7 @@ def gradients_against_model(
         form: an unedited form.
         args: its positional inputs.
         kwargs: its keyword inputs.
-        seeds: for what the model returns, pairs of an output and its cotangent; by default random ones for all.
+        projection: of what the model returns, whose gradient is taken.
 
     Raises:
         InexactError: they depart by more than rounding; it names where.
@@ -72,7 +73,7 @@ def gradients_against_model(
     draws = Draws()
     try:
         model = model_at_hand(form)
-        (there, theirs), leaves = of_the_model(form, model, args, kwargs, seeds or projected, draws)
+        (there, theirs), leaves = of_the_model(form, model, args, kwargs, projection, draws)
     except NotAtHand as reason:
         return GradientCheck(math.nan, unchecked=str(reason))
     except Exception as error:
@@ -80,13 +81,17 @@ def gradients_against_model(
         return GradientCheck(
             math.nan, unchecked=f"the model's own autograd raises {type(error).__name__}: {line[:200]}"
         )
-    here, ours = of_the_form(form, model, leaves, args, kwargs, seeds or projected, draws.again())
-    _same_outputs(form, here, there)
+
+    def same_outputs(here: list[Tensor]) -> None:
+        _same_outputs(form, here, there)
+        there.clear()  # scores may be the largest tensors of all, and gradients need room
+
+    ours = of_the_form(form, model, leaves, args, kwargs, projection, draws.again(), seen=same_outputs)[1]
 
     def exact() -> list[Tensor | None]:
         graph, state = widened(form.graph, form.state)
         wide = replace(form, graph=graph, state=state)
-        return of_the_form(wide, model, leaves, args, kwargs, seeds or projected, draws.again(), torch.float64)[1]
+        return of_the_form(wide, model, leaves, args, kwargs, projection, draws.again(), dtype=torch.float64)[1]
 
     return compared(form, leaves, ours, theirs, exact)
 

@@ -1,6 +1,6 @@
 """What every result is: rows, table, plot and error; targets, examples, and the measure of exactness."""
 
-from unbraid.results._exactness import check_error, check_sum, relative_error, sum_error, tolerance
+from unbraid.results._exactness import check_error, check_sum, pieces, relative_error, sum_error, tolerance
 from unbraid.results._examples import Examples, examples, said_of
 from unbraid.results._result import Brief, Result, ScalarWriter, finite
 from unbraid.results._target import (
@@ -29,6 +29,7 @@ __all__ = [
     "first_float",
     "largest",
     "loss_target",
+    "pieces",
     "relative_error",
     "said_of",
     "scalar",

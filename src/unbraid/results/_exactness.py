@@ -1,7 +1,7 @@
 """What "exact" means: errors relative in the largest norm, never a cosine, against one table of tolerances."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Shaped
@@ -16,7 +16,7 @@ _TOLERANCES = {
     "sum": {torch.float64: 1e-10, torch.float32: 1e-4},
 }
 _COARSE = {"forward": 2e-2, "sum": 5e-2}
-_PIECE = 2**20  # numbers that are compared at a time
+_PIECE = 2**18  # numbers that are compared at a time: they stay in a processor's cache
 
 
 def tolerance(quantity: str, dtype: torch.dtype) -> float:
@@ -37,14 +37,22 @@ def relative_error(a: Shaped[Tensor, "*shape"], b: Shaped[Tensor, "*shape"]) -> 
     """
     if not a.numel():
         return 0.0
-    # Piece by piece: a language model's scores are its largest tensors, and each step would make one more in float64.
-    x, y = a.detach().reshape(-1), b.detach().reshape(-1)
-    measured = [_compare(x[first : first + _PIECE], y[first : first + _PIECE]) for first in range(0, len(x), _PIECE)]
+    measured = [_compare(x, y) for x, y in zip(pieces(a), pieces(b), strict=True)]
     if all(size is None for _, size in measured):  # nothing is finite
         return math.inf
     distance = max(distance for distance, _ in measured)
     size = max(size for _, size in measured if size is not None)
     return distance / size if size else distance
+
+
+def pieces(tensor: Tensor) -> Iterator[Tensor]:
+    """The numbers of a tensor in pieces, to compare them without others of its size.
+
+    A language model's scores are its largest tensors, and each step would make one more in float64.
+    """
+    flat = tensor.detach().reshape(-1)
+    for first in range(0, len(flat), _PIECE):
+        yield flat[first : first + _PIECE]
 
 
 def _compare(a: Tensor, b: Tensor) -> tuple[float, float | None]:
