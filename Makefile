@@ -62,7 +62,8 @@ zoo: $(VENV)/.dev $(MORE)/.ready $(LOWEST)/.ready
 	$(BIN)/python scripts/zoo.py
 
 # make zoo-types  trace every model type of transformers, built small; writes docs/types.md; goes on where it was stopped
-zoo-types: $(VENV)/.dev
+zoo-types: $(VENV)/.dev $(MORE)/.ready
+	OMP_NUM_THREADS=1 $(MORE)/bin/python scripts/model_types.py --diffusers
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/model_types.py
 
 # make bench    all benchmarks, about two hours on a machine that does nothing else

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
-# What a tensor comes of: a stream of numbers, what whole numbers look up in learned tables, or whole numbers alone.
+# What a tensor comes of: a stream of numbers, what whole numbers look up in learned tables, or whole numbers alone (the
+# time of a diffusion model is one, whatever network reads it).
 _STREAM, _LOOKED_UP, _WHOLE = 2, 1, 0
+_LOOKUPS = frozenset({"embedding", "_embedding_bag", "index_select", "index", "gather"})
 _MIXES = frozenset({"mm", "bmm", "addmm", "baddbmm", "matmul", "linear", "convolution", "_addmm_activation"})
 _HANDS_ON = frozenset(
     "view _unsafe_view reshape expand permute transpose t squeeze unsqueeze slice select split split_with_sizes alias "
@@ -92,10 +94,10 @@ class Origins:
         others = set(storages(list(named.values()))) - set(storages(read))
         learned = not self._learned.isdisjoint(others)
         level = self.level(read)
-        if learned and name in _MIXES:
-            level = _STREAM
-        elif learned:
+        if learned and name in _LOOKUPS:
             level = max(level, _LOOKED_UP)
+        elif learned and name in _MIXES and level == _LOOKED_UP:
+            level = _STREAM
         for ref in storages(written):
             self._from[ref] = max(level, self._from.get(ref, _WHOLE))
 

@@ -130,6 +130,7 @@ def test_tensors_of_data_put_side_by_side_are_seen(puts, times):
     assert sum(seen.concatenated.values()) == times
 
 
+TIMES = torch.ones(4, dtype=torch.float64)
 IDS = torch.tensor([[1, 2, 0]])
 TOLD = {
     "a branch": (lambda x: x + LINEAR(x), 1),
@@ -137,6 +138,7 @@ TOLD = {
     "a branch over a mask": (lambda ids: LINEAR(TABLE(ids)) + (ids > 0).double()[..., None], 0),
     "embeddings of tokens and of positions": (lambda ids: TABLE(ids) + TABLE((ids > 0).cumsum(1) % 3), 0),
     "an angle that positions give": (lambda ids: LINEAR(TABLE(ids)) - ids.double()[..., None].cos(), 0),
+    "the time, read by a network": (lambda ids: LINEAR(TABLE(ids)) + LINEAR(TIMES * ids.double()[..., None]), 0),
     "a choice": (lambda x: x + x.argmax(-1, keepdim=True).double(), 0),
     "what nothing reads": (lambda x: (x + LINEAR(x), x)[1], 0),
 }  # fmt: skip

@@ -31,12 +31,16 @@ _TABLE = (
 )
 
 
-def page(results: Sequence[TypeResult], ledger: Ledger, seconds: float, megabytes: float) -> str:
-    """The whole page in Markdown."""
+def page(
+    results: Sequence[TypeResult], others: Sequence[TypeResult], ledger: Ledger, seconds: float, megabytes: float
+) -> str:
+    """The whole page in Markdown: the types of transformers, and networks of another library."""
     rows = [_row(result, ledger) for result in results if result.failure != "unbuilt"]
     unbuilt = [f"| {result.name} | {_said(result.reason)} |\n" for result in results if result.failure == "unbuilt"]
     parts = [_HEAD.format(seconds=seconds, megabytes=megabytes), score(results, ledger), "\n", *_concerns(results)]
     parts += ["\n## Built\n\n", _TABLE, *rows]
+    if others:
+        parts += ["\n## Diffusion\n\nNetworks of diffusers.\n\n", _TABLE, *(_row(result, ledger) for result in others)]
     parts += [
         "\n## Unbuilt\n\n| type | what failed, one manner of making it small after the other |\n|---|---|\n",
         *unbuilt,
