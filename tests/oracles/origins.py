@@ -5,7 +5,7 @@ An addition need not be counted or refused where
 - nothing comes of it: no output is computed from its sum (a pooled output that the caller leaves);
 - its operands are *held*: all but one come of whole numbers, as a mask or an angle of a position does, or all are
   looked up by them, as embeddings of tokens and of positions are;
-- it is *part* of another sum: that one adds its result to a skip, and the form counts a branch there for each operand.
+- it is *part* of another sum, which alone reads it: sums of sums are one join, and a form speaks of it at the last.
 """
 
 from collections import Counter, defaultdict
@@ -121,20 +121,23 @@ def to_be_told(log: Sequence[Ran], outputs: Any) -> Counter[Place]:
     return told
 
 
-def parts(log: Sequence[Ran]) -> dict[str, set[str]]:
-    """For each line that adds, the other lines that add its sum to something, moved or scaled on the way at most."""
+def parts(log: Sequence[Ran], outputs: Any) -> dict[str, set[str]]:
+    """The lines whose sums other sums alone read, moved or scaled on the way at most, with the lines of these."""
     larger: defaultdict[str, set[str]] = defaultdict(set)
+    read_otherwise: set[str] = set()
     carried: dict[StorageWeakRef, set[str]] = {}
     for ran in log:
-        read = set[str]().union(*(carried.get(ref, ()) for ref in ran.reads))
+        lines = set[str]().union(*(carried.get(ref, ()) for ref in ran.reads))
+        handed_on = ran.place is None and ran.name in _HANDS_ON
         if ran.place is not None:
-            for line in read - {ran.place.where}:
+            for line in lines:
                 larger[line].add(ran.place.where)
-            read = read | {ran.place.where}
-        if ran.place is not None or ran.name in _HANDS_ON:
-            for ref in ran.writes:
-                carried[ref] = read
-    return dict(larger)
+        elif not handed_on:
+            read_otherwise |= lines
+        own = lines if handed_on else {ran.place.where} if ran.place is not None else set()
+        carried.update(dict.fromkeys(ran.writes, own))
+    read_otherwise.update(*(carried.get(ref, ()) for ref in storages(outputs)))
+    return {line: into - {line} for line, into in larger.items() if line not in read_otherwise}
 
 
 def _live(log: Sequence[Ran], outputs: Any) -> Iterator[Ran]:

@@ -152,13 +152,22 @@ def test_a_form_must_speak_of_streams_that_lead_to_an_output(adds, times):
     assert sum(to_be_told(seen.log, returned).values()) == times
 
 
-def test_a_sum_that_goes_into_a_larger_one_is_part_of_it():
-    def twice(x):
-        inner = LINEAR(x) + x.tanh()
-        middle = (2 * inner).reshape(x.shape)
-        return x + middle
+def twice(x):
+    inner = LINEAR(x) + x.tanh()
+    middle = (2 * inner).reshape(x.shape)
+    return x + middle
 
+
+def chain(x):
+    inner = LINEAR(x) + x
+    middle = inner.tanh()
+    return inner + middle
+
+
+@pytest.mark.parametrize(("adds", "part"), [(twice, True), (chain, False)])
+def test_a_sum_that_another_sum_alone_reads_is_part_of_it(adds, part):
     with torch.no_grad(), Additions(X) as seen:
-        twice(X)
-    first = twice.__code__.co_firstlineno
-    assert parts(seen.log) == {f"test_additions.py:{first + 1}": {f"test_additions.py:{first + 3}"}}
+        returned = adds(X)
+    first = adds.__code__.co_firstlineno
+    expected = {f"test_additions.py:{first + 1}": {f"test_additions.py:{first + 3}"}} if part else {}
+    assert parts(seen.log, returned) == expected

@@ -42,13 +42,10 @@ def _recorded(result: TypeResult, made: Made) -> TypeResult:
     """With the additions and concatenations that a run executes."""
     with fast_path_off(), torch.no_grad(), Additions(made.args, dict(made.kwargs)) as seen:
         returned = made.model(*made.args, **made.kwargs)
-    larger = {line: sorted(lines) for line, lines in parts(seen.log).items()}
-    ran, concatenated = _lines(to_be_told(seen.log, _leaves(returned))), _lines(seen.concatenated)
+    outputs = tree_leaves(dict(returned) if isinstance(returned, Mapping) else returned)
+    larger = {line: sorted(lines) for line, lines in parts(seen.log, outputs).items()}
+    ran, concatenated = _lines(to_be_told(seen.log, outputs)), _lines(seen.concatenated)
     return replace(result, ran=ran, parts=larger, concatenated=concatenated)
-
-
-def _leaves(returned: Any) -> list[Any]:
-    return tree_leaves(dict(returned) if isinstance(returned, Mapping) else returned)
 
 
 def _traced(result: TypeResult, made: Made) -> TypeResult:

@@ -1,7 +1,6 @@
 """What tracing one model type gave, and what the ledger has against the form."""
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field
 
 from oracles.ledger import Ledger
@@ -35,7 +34,7 @@ class TypeResult:
         spent: those of the whole process, without the imports.
         memory: the largest resident memory of its process, in MB.
         ran: expressions that add tensors of data of which a form must speak, and how often (oracles/origins.py).
-        parts: for each line that adds, the lines of the larger sums that it is part of.
+        parts: the lines whose sums other sums alone read, with the lines of these.
         concatenated: expressions that concatenate them.
         counted: branches that the form counts at each line.
         refused: additions that it refuses there.
@@ -67,18 +66,18 @@ class TypeResult:
         """Lines that add tensors of data, and that the form neither counts nor refuses."""
         if self.failure:
             return []
-        places = [(Place(*place), times) for *place, times in self.ran]
-        often = Counter[str]()
-        for place, times in places:
-            often[place.where] += times
-        surplus = {line for line, branches in self.counted.items() if branches > often.get(line, 0)}
         lines = []
-        for place, verdict, times in ledger.judged(self.name, places):
-            told = self.counted.get(place.where, 0) + self.refused.get(place.where, 0)
+        for place, verdict, times in ledger.judged(self.name, [(Place(*place), times) for *place, times in self.ran]):
             silent = verdict is not None and verdict.kind in _SILENT_BY_LEDGER
-            if not told and not silent and surplus.isdisjoint(self.parts.get(place.where, ())):
+            if not silent and not self._told(place.where, set()):
                 lines.append(f"{place.where} ({times}): {place.text}")
         return lines
+
+    def _told(self, line: str, before: set[str]) -> bool:
+        """Whether the form counts or refuses an addition, or a larger sum of which it is part."""
+        if line in self.counted or line in self.refused:
+            return True
+        return any(self._told(larger, before | {line}) for larger in {*self.parts.get(line, ())} - before - {line})
 
     def silent_concatenations(self) -> list[str]:
         """Lines that concatenate tensors of data, and that the form neither counts nor refuses."""
