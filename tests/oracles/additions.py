@@ -66,6 +66,7 @@ _ELEMENTWISE = frozenset({"mul", "div", "neg", "where", "masked_fill", "_to_copy
 _STACKS = frozenset({"stack"})
 _CONCATENATIONS = frozenset({"cat", "stack"})
 _REDUCES = frozenset({"sum", "mean"})
+_ATTENTION = "scaled_dot_product_attention("  # a mask that it adds to scores is held with it, however torch computes it
 _SIZES_ALONE = re.compile(r".*_like$|new_.*|sym_.*|is_.*|empty.*")
 
 
@@ -102,7 +103,7 @@ class Additions(TorchDispatchMode):
         self.origins.meet(named)
         added = self._added(name, named, before)
         place = self._place(sys._getframe(1)) if added > 1 else None
-        held = place is not None and self._held(name, named, before)
+        held = place is not None and (_ATTENTION in place.text or self._held(name, named, before))
         out = func(*args, **(kwargs or {}))
         if place is not None:
             self.ran[place] += added - 1

@@ -13,12 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
-# What a tensor comes of: a stream of numbers, what whole numbers look up in learned tables, or whole numbers alone (the
-# time of a diffusion model is one, whatever network reads it).
+# What a tensor comes of: a stream of numbers, what the caller's own whole numbers look up in learned tables, or whole
+# numbers alone (the time of a diffusion model is one, whatever network reads it, and so are positions counted from ids).
 _STREAM, _LOOKED_UP, _WHOLE = 2, 1, 0
 _LOOKUPS = frozenset({"embedding", "_embedding_bag", "index_select", "index", "gather"})
 _MIXES = frozenset({"mm", "bmm", "addmm", "baddbmm", "matmul", "linear", "convolution", "_addmm_activation"})
@@ -77,12 +78,14 @@ class Origins:
     def __init__(self) -> None:
         self._from: dict[StorageWeakRef, int] = {}
         self._learned: set[StorageWeakRef] = set()
+        self._own: set[StorageWeakRef] = set()  # whole numbers that are the caller's own, moved or hashed
 
     def begin(self, inputs: Any) -> None:
         """The inputs: streams where they are floats."""
         for leaf in tree_leaves(inputs):
             if isinstance(leaf, Tensor):
                 self._from.update(dict.fromkeys(storages(leaf), _STREAM if _float(leaf) else _WHOLE))
+                self._own.update(storages(leaf) if _counts(leaf) else ())
 
     def meet(self, named: dict[str, Any]) -> None:
         """Note the parameters that any operator reads: their transposes are no parameters any more."""
@@ -94,12 +97,15 @@ class Origins:
         others = set(storages(list(named.values()))) - set(storages(read))
         learned = not self._learned.isdisjoint(others)
         level = self.level(read)
-        if learned and name in _LOOKUPS:
+        own = any(ref in self._own for ref in storages(read))
+        if learned and name in _LOOKUPS and own:
             level = max(level, _LOOKED_UP)
         elif learned and name in _MIXES and level == _LOOKED_UP:
             level = _STREAM
         for ref in storages(written):
             self._from[ref] = max(level, self._from.get(ref, _WHOLE))
+        if own:
+            self._own.update(storages([leaf for leaf in tree_leaves(written) if _counts(leaf)]))
 
     def level(self, value: Any) -> int:
         """What tensors come of: the most of it."""
@@ -157,6 +163,11 @@ def storages(value: Any) -> Iterator[StorageWeakRef]:
 
 def _tensors(value: Any) -> Iterable[Tensor]:
     return (leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and str(leaf.layout) == "torch.strided")
+
+
+def _counts(leaf: Any) -> bool:
+    """Whether these are whole numbers: of what a comparison gives, positions say, none are the caller's own."""
+    return isinstance(leaf, Tensor) and not _float(leaf) and leaf.dtype != torch.bool
 
 
 def _float(tensor: Tensor) -> bool:

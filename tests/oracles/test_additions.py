@@ -137,6 +137,8 @@ TOLD = {
     "a branch over an embedding": (lambda ids: TABLE(ids) + LINEAR(TABLE(ids)), 1),
     "a branch over a mask": (lambda ids: LINEAR(TABLE(ids)) + (ids > 0).double()[..., None], 0),
     "embeddings of tokens and of positions": (lambda ids: TABLE(ids) + TABLE((ids > 0).cumsum(1) % 3), 0),
+    "a bias of positions": (lambda ids: LINEAR(TABLE(ids)) + TABLE((ids > 0).cumsum(1) % 3), 0),
+    "a bias that ids look up": (lambda ids: LINEAR(TABLE(ids)) + TABLE(2 - ids), 1),
     "an angle that positions give": (lambda ids: LINEAR(TABLE(ids)) - ids.double()[..., None].cos(), 0),
     "the time, read by a network": (lambda ids: LINEAR(TABLE(ids)) + LINEAR(TIMES * ids.double()[..., None]), 0),
     "a choice": (lambda x: x + x.argmax(-1, keepdim=True).double(), 0),

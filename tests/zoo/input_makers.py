@@ -60,7 +60,7 @@ def _grid(sizes: Sizes) -> Tensor:
     return torch.tensor([[1, 4, 4]] * BATCH)
 
 
-WAVE = 1600
+WAVE = 3840
 Maker = Callable[[Sizes], Any]
 # As long as a spectrogram of either spelling.
 _MASKS: tuple[Maker, ...] = (

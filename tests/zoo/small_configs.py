@@ -52,7 +52,7 @@ class Small:
         settings |= {
             name.removeprefix(path): value for name, value in own.items() if "." not in name.removeprefix(path)
         }
-        return type(config)(**settings)
+        return _as_backbone(type(config)(**settings), config)
 
     def _per_layer(self, config: Any, layers: list[int] | None) -> dict[str, Any]:
         """What single layers have of their own, for those that are kept."""
@@ -87,8 +87,14 @@ class Small:
             return self._token(value)
         if setting.VOCABULARY.fullmatch(name):
             return min(value, VOCABULARY)
+        if value > 1 and value == _count_of_stages(config):
+            return value
         if setting.LAYERS.fullmatch(name) and not setting.NO_LAYERS.fullmatch(name):
             return len(layers) if layers and value == count_of_layers(config) else min(value, 2)
+        if name in {"n_groups", "mamba_n_groups"}:
+            return min(value, 2)
+        if name == "upsample_groups":
+            return value if self.manner == "shallow" else min(value, WIDTH)
         if setting.CHOSEN.fullmatch(name):
             return min(value, 2)
         if setting.EXPERTS.fullmatch(name):
@@ -150,6 +156,21 @@ class Small:
         if numbers and min(value) >= 32 and setting.WIDTH.fullmatch(name) and not setting.NO_WIDTH.fullmatch(name):
             return _scaled(value) if self.manner != "shallow" else value
         return value
+
+
+def _as_backbone(small: Any, config: Any) -> Any:
+    """With as many outputs as the whole one has, where it has several."""
+    asked = value_of(config, "out_indices")
+    stages = value_of(small, "stage_names")
+    if asked and stages and len(asked) > 1 and hasattr(small, "set_output_features_output_indices"):
+        kept = list(asked) if max(asked) < len(stages) else list(range(len(stages)))[-len(asked) :]
+        small.set_output_features_output_indices(out_features=None, out_indices=kept)
+    return small
+
+
+def _count_of_stages(config: Any) -> int:
+    depths = value_of(config, "depths")
+    return len(depths) if isinstance(depths, list | tuple) else 0
 
 
 def _grouped(config: Any, value: int) -> int:

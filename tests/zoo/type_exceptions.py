@@ -31,6 +31,7 @@ _HIERA = {
     "embed_dim_per_stage": [16, 32, 64, 128],
     "num_attention_heads_per_stage": [1, 2, 4, 8],
 }
+_QUERIES = {"image_token_index": 64, "num_query_tokens": 4}
 _WHOLE_QFORMER = {"qformer_input_ids": lambda: integers(2, 5, seed=2)}
 
 
@@ -42,13 +43,16 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "autoformer": _SERIES,
     "informer": _SERIES,
     "time_series_transformer": _SERIES,
+    "blip-2": _QUERIES,
     "chameleon": {"vocabulary_map": {"<image>": 64, "IMGIMGBS": 65}},
     "cohere_compass": {"text_config.rope_parameters": _BOTH_ROPES},
     "cohere_compass_text": {"rope_parameters": _BOTH_ROPES},
     "cvt": {"depth": [1, 2, 3], "embed_dim": [16, 48, 96]},
-    "dbrx": {"attn_config": {"clip_qkv": None, "kv_n_heads": 2, "rope_theta": 10000.0}},
+    "dbrx": {"attn_config": {"clip_qkv": 8.0, "kv_n_heads": 2, "rope_theta": 10000.0}},
+    "deepseek_ocr2": {"text_config.mlp_layer_types": ["dense", "sparse"], "text_config.num_experts_per_tok": 2},
     "donut-swin": _WINDOW,
     "ernie4_5_vl_moe": {"text_config.rope_parameters": _MROPE},
+    "esm": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32},
     "funnel": {
         "block_sizes": [1, 1],
         "block_repeats": [1, 1],
@@ -69,29 +73,48 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "glmga": {"text_config.rope_parameters": _MROPE},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 4},
     "granite4_vision": {"deepstack_layer_map": [[0, 0]], "downsample_rate": "1/2", "spatial_target_layers": [0, 1]},
+    "hunyuan_vl": {"text_config.rope_parameters": _MROPE, "text_config.head_dim": 16},
     "hunyuan_vl_text": {"rope_parameters": _MROPE, "head_dim": 16},
     "grounding-dino": {"backbone_config.window_size": 2},
+    "instructblip": _QUERIES,
+    "instructblipvideo": {"video_token_index": 64, "num_query_tokens": 4},
     "led": {"attention_window": 4, "max_encoder_position_embeddings": 64, "max_decoder_position_embeddings": 64},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
+    "lw_detr": {"backbone_config.num_windows": 4},
     "mask2former": {"backbone_config.window_size": 2},
     "mm-grounding-dino": {"backbone_config.window_size": 2},
+    "moonshine_streaming": {"num_key_value_heads": 4},
+    "musicgen": {"dropout": 0.0},
+    "musicgen_melody": {"dropout": 0.0},
     "qwen2_5_omni_thinker": {"text_config.rope_parameters": _MROPE},
     "qwen2_5_vl": {"text_config.rope_parameters": _MROPE},
     "qwen2_5_vl_text": {"rope_parameters": _MROPE},
     "qwen2_vl": {"text_config.rope_parameters": _MROPE, "vision_config.embed_dim": 64, "vision_config.hidden_size": 64},
     "qwen2_vl_text": {"rope_parameters": _MROPE},
-    "pvt": {"image_size": 64, "hidden_sizes": [16, 32, 64, 128], "num_attention_heads": [1, 2, 4, 8]},
+    "pvt": {"image_size": 32, "hidden_sizes": [8, 16, 24, 32], "num_attention_heads": [1, 2, 2, 2]},
+    "qwen4_exp": {"text_config.indexer_budget": 8, "text_config.indexer_compress_ratio": 4},
+    "qwen4_exp_text": {"indexer_budget": 8, "indexer_compress_ratio": 4},
     "sam2_hiera_det_model": _HIERA,
     "sam2_vision_model": _within("backbone_config", _HIERA),
     "sam2": _within("vision_config.backbone_config", _HIERA),
     "seggpt": {"merge_index": 0, "intermediate_hidden_state_indices": [1, 1, 1, 1]},
     "swin": _WINDOW,
+    "t5gemma2_encoder": {"text_config.dropout_rate": 0.0},
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
+    "zamba": {
+        "num_hidden_layers": 4,
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"],
+    },
 }
 INPUTS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
     "audio-spectrogram-transformer": {"input_values": lambda: normal(2, 1024, 128)},
     "autoformer": _SERIES_INPUTS,
-    "blip_2_qformer": {"query_embeds": lambda: normal(2, 4, 64)},
+    "blip_2_qformer": {
+        "query_embeds": lambda: normal(2, 4, 64),
+        "encoder_hidden_states": lambda: normal(2, 6, 64, seed=1),
+    },
     "clap": {"input_features": lambda: normal(2, 1, 64, 64)},
     "decision_transformer": {
         "states": lambda: normal(2, 4, 17),
@@ -104,6 +127,10 @@ INPUTS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
     "gemma3n_audio": {
         "audio_mel": lambda: normal(2, 64, 128),
         "audio_mel_mask": lambda: torch.zeros(2, 64, dtype=torch.bool),
+    },
+    "idefics": {
+        "pixel_values": lambda: normal(2, 1, 3, 32, 32),
+        "image_attention_mask": lambda: torch.ones(2, 7, 1, dtype=torch.long),
     },
     "informer": _SERIES_INPUTS,
     "instructblip": _WHOLE_QFORMER,
