@@ -19,7 +19,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
 # What a tensor comes of: a stream of numbers, what the caller's own whole numbers look up in learned tables, or whole
-# numbers alone (the time of a diffusion model is one, whatever network reads it, and so are positions counted from ids).
+# numbers alone (the time of a diffusion model is one, whatever network reads it; positions counted from ids are).
 _STREAM, _LOOKED_UP, _WHOLE = 2, 1, 0
 _LOOKUPS = frozenset({"embedding", "_embedding_bag", "index_select", "index", "gather"})
 _MIXES = frozenset({"mm", "bmm", "addmm", "baddbmm", "matmul", "linear", "convolution", "_addmm_activation"})

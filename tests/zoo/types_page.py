@@ -53,13 +53,15 @@ def score(results: Sequence[TypeResult], ledger: Ledger) -> str:
     verdicts = Counter(result.verdict(ledger) for result in results)
     built = len(results) - verdicts["unbuilt"]
     unseen = sum(bool(result.unseen(ledger)) for result in results)
+    silent = sum(bool(result.silent_concatenations()) for result in results)
     refused = verdicts["refused"] / max(built, 1)
     measured = sum(result.spectrum == result.spectrum for result in results)
     return (
         f"Of {len(results)} types {built} build and run (at least {LEAST_BUILT} are asked for): "
         f"**{verdicts['exact']} exact / {verdicts['refused']} refused / {verdicts['wrong']} wrong**. Refused are "
         f"{refused:.1%} (at most {MOST_REFUSED:.0%} may be); {unseen} have an addition that is unseen (none may). "
-        f"The gradient by length was measured for {measured}.\n"
+        f"The gradient by length was measured for {measured}. {silent} concatenate tensors of data on lines that the form "
+        "neither counts nor refuses.\n"
     )
 
 
