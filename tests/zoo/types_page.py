@@ -60,8 +60,8 @@ def score(results: Sequence[TypeResult], ledger: Ledger) -> str:
         f"Of {len(results)} types {built} build and run (at least {LEAST_BUILT} are asked for): "
         f"**{verdicts['exact']} exact / {verdicts['refused']} refused / {verdicts['wrong']} wrong**. Refused are "
         f"{refused:.1%} (at most {MOST_REFUSED:.0%} may be); {unseen} have an addition that is unseen (none may). "
-        f"The gradient by length was measured for {measured}. {silent} concatenate tensors of data on lines that the form "
-        "neither counts nor refuses.\n"
+        f"The gradient by length was measured for {measured}. {silent} concatenate tensors of data on lines that the "
+        "form neither counts nor refuses.\n"
     )
 
 
