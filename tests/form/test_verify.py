@@ -327,6 +327,16 @@ def test_the_spectrums_error_is_against_the_model_itself(form, model):
         handle.remove()
 
 
+def test_gradients_are_let_go_of_as_they_come(form, monkeypatch):
+    of_the_form, handed_back = _gradients.of_the_form, []
+    monkeypatch.setattr(
+        _gradients, "of_the_form", lambda *given, **more: handed_back.extend(of_the_form(*given, **more))
+    )
+    assert form.verify(X).gradients <= 1e-12
+    assert len(handed_back) == 1 + 3 * 4 + 2  # the input, and the parameters
+    assert {gradient.untyped_storage().nbytes() for gradient in handed_back} == {8}
+
+
 def test_a_model_without_a_backward_is_traced_and_says_so():
     form = trace(lively(Does(without_backward, f=mlp(6))), X)
     checked = form.verify(X)
@@ -342,6 +352,23 @@ class Words(nn.Module):
     def forward(self, ids):
         h = self.embed(ids)
         return h + Doubled.apply(self.f(h))
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_gradient_of_few_rows_is_compared(lost):
+    """Of an embedding that says sparse=True; what is lost in it is seen as well."""
+
+    def forward(net, ids):
+        h = net.embed(ids)
+        return h + net.f(Doubled.apply(h) if lost else h)
+
+    model = lively(Does(forward, embed=nn.Embedding(7, 6, sparse=True), f=mlp(6)))
+    ids = torch.arange(4).view(2, 2)
+    if lost:
+        with pytest.raises(InexactError, match=r"gradient must be the model's own to 1e-10; at 'embed"):
+            trace(model, ids)
+    else:
+        assert trace(model, ids).verify(ids).gradients <= 1e-12
 
 
 @pytest.mark.parametrize("learns", [True, False])

@@ -40,26 +40,71 @@ class GradientCheck:
     unchecked: str | None = None
 
 
+@dataclass(frozen=True)
+class Departure:
+    """How far apart two gradients lie, ‖ours − theirs‖∞, and the largest finite number of each."""
+
+    distance: float
+    ours: float
+    theirs: float
+
+    @staticmethod
+    def of(ours: Tensor | None, theirs: Tensor | None) -> "Departure":
+        """Measure two gradients, where nothing stands for zero."""
+        ours, theirs = _dense(ours), _dense(theirs)
+        return Departure(_distance(ours, theirs), _size(ours), _size(theirs))
+
+
+class AsTheyCome:
+    """Compares a form's gradients with the model's as soon as there are any, and lets go of both.
+
+    Those of a small model are as large as its weights: held for either side until the end they would be most of what a
+    check needs.
+
+    Args:
+        theirs: the model's gradients, by leaf; they are let go of.
+    """
+
+    def __init__(self, theirs: list[Tensor | None]) -> None:
+        self._theirs = theirs
+        self._found: dict[int, Departure] = {}
+
+    def gradient(self, number: int, ours: Tensor) -> None:
+        """Compare the gradient of one leaf."""
+        self._found[number] = Departure.of(ours, self._theirs[number])
+        self._theirs[number] = None
+
+    def departures(self) -> list[Departure]:
+        """Those of all leaves, also where the form has no gradient."""
+        numbered = enumerate(self._theirs)
+        return [self._found[n] if n in self._found else Departure.of(None, g) for n, g in numbered]
+
+
 def compared(
     form: Form,
     leaves: Leaves,
-    ours: list[Tensor | None],
-    theirs: list[Tensor | None],
-    exact: Callable[[], list[Tensor | None]],
+    departures: list[Departure],
+    again: Callable[[torch.dtype | None], list[Tensor | None]],
 ) -> GradientCheck:
-    worst, number = _worst(ours, theirs)
+    """Whether the gradients are the same; `again` takes the form's once more, in some type.
+
+    Raises:
+        InexactError: they depart by more than rounding; it names where.
+    """
+    worst, number = _worst(departures)
     where = leaves.names[number] if worst else ""
     precision = under_autocast(coarsest(form.graph, form.dtype), device_of(form.state))
     bound = tolerance("sum", precision)
     if not worst <= bound and _small(form) and torch.finfo(precision).eps > torch.finfo(torch.float64).eps:
         # Where large terms cancel, gradients of few digits depart by more; then how far rounding alone takes the form's
         # own from its gradient in float64 is what counts.
-        bound = max(bound, _LIKE * _worst(ours, exact())[0])
+        rounded = map(Departure.of, again(None), again(torch.float64))
+        bound = max(bound, _LIKE * _worst(list(rounded))[0])
     if not worst <= bound:
-        sizes = (_size(ours[number]), _size(theirs[number]))
+        at = departures[number]
         raise InexactError(
             f"The form's gradient must be the model's own to {bound:g}; at {where!r} it departs by {worst:.2e}: its "
-            f"largest number is {sizes[0]:.3g} in the form, and {sizes[1]:.3g} in the model.\n" + _likely(form),
+            f"largest number is {at.ours:.3g} in the form, and {at.theirs:.3g} in the model.\n" + _likely(form),
             where=where,
             error=worst,
         )
@@ -94,16 +139,20 @@ def _kept(model: nn.Module) -> str | None:
     return None
 
 
-def _worst(ours: list[Tensor | None], theirs: list[Tensor | None]) -> tuple[float, int]:
+def _worst(departures: list[Departure]) -> tuple[float, int]:
     """The largest error of a gradient, and its place."""
-    sizes = [(_size(a), _size(b)) for a, b in zip(ours, theirs, strict=True)]
-    largest = max((size for _, size in sizes), default=0.0)
+    largest = max((departure.theirs for departure in departures), default=0.0)
     errors = [0.0]
-    for a, b, both in zip(ours, theirs, sizes, strict=True):
-        scale = max(*both, _FLOOR * largest)
-        errors.append(_distance(a, b) / scale if scale else _distance(a, b))
+    for departure in departures:
+        scale = max(departure.ours, departure.theirs, _FLOOR * largest)
+        errors.append(departure.distance / scale if scale else departure.distance)
     worst = max(range(len(errors)), key=errors.__getitem__)
     return errors[worst], max(worst - 1, 0)
+
+
+def _dense(gradient: Tensor | None) -> Tensor | None:
+    """An embedding may give the gradient of the rows alone that were asked for."""
+    return gradient if gradient is None or gradient.layout is torch.strided else gradient.to_dense()
 
 
 def _small(form: Form) -> bool:

@@ -7,6 +7,7 @@ model's own parameters.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -41,6 +42,19 @@ class Projection:
     cotangents: Callable[[Sequence[Tensor]], list[Tensor]]
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Who looks at outputs, and at gradients as they come.
+
+    Attributes:
+        outputs: is shown the outputs, before there are gradients.
+        gradient: is shown the number of a leaf and its gradient.
+    """
+
+    outputs: Callable[[list[Tensor]], None]
+    gradient: Callable[[int, Tensor], None]
+
+
 class NotAtHand(Exception):  # noqa: N818  (no error: it says why there is nothing to compare with)
     """There is no model whose gradient could be asked for."""
 
@@ -71,8 +85,10 @@ def _floating(result: Any) -> list[Tensor]:
 def _drawn(outputs: Sequence[Tensor]) -> list[Tensor]:
     """The same numbers in every type."""
     generator = torch.Generator().manual_seed(0)
-    options: Any = {"generator": generator, "dtype": torch.float32, "device": "cpu"}
-    return [torch.randn(output.shape, **options).to(output) for output in outputs]
+    return [
+        torch.randn(output.shape, generator=generator, dtype=torch.float32, device="cpu").to(output)
+        for output in outputs
+    ]
 
 
 RANDOM = Projection(_floating, _drawn)  # every floating-point output with a fixed random cotangent
@@ -134,9 +150,9 @@ def of_the_form(
     draws: Draws,
     *,
     dtype: torch.dtype | None = None,
-    seen: Callable[[list[Tensor]], None] = lambda outputs: None,
-) -> Pulled:
-    """Outputs and gradients of the form; `seen` is shown the outputs before there are gradients."""
+    watch: Watch | None = None,
+) -> list[Tensor | None]:
+    """Gradients of the form. Whoever watches is shown them one by one, and zeros are handed back in their place."""
     inputs, (positional, keywords) = _fresh(form, args, kwargs)
     held = dict(model.named_parameters(remove_duplicate=False))
     own = {id(leaves.parameters[name]): name for name in leaves.parameters}
@@ -156,7 +172,7 @@ def of_the_form(
 
     try:
         with drawing(draws):
-            return _gradients(result, [*inputs.values(), *learned.values()], projection, seen)
+            return _gradients(result, [*inputs.values(), *learned.values()], projection, watch)[1]
     except InexactError:
         raise
     except Exception as error:
@@ -172,19 +188,29 @@ def _gradients(
     result: Callable[[], Any],
     leaves: list[Tensor],
     projection: Projection,
-    seen: Callable[[list[Tensor]], None] = lambda outputs: None,
+    watch: Watch | None = None,
 ) -> Pulled:
     """The outputs, and the gradient of their projection."""
     with torch.inference_mode(False), torch.enable_grad():
         outputs = projection.outputs(result())
         values = [output.detach() for output in outputs]
-        seen(values)
+        if watch is not None:
+            watch.outputs(values)
+            for number, leaf in enumerate(leaves):
+                leaf.register_hook(partial(_handed_over, watch, number))  # type: ignore[no-untyped-call]
         pairs = zip(outputs, projection.cotangents(outputs), strict=True)
         graded = [(output, cotangent) for output, cotangent in pairs if output.requires_grad]
         if not graded:
             return values, [None] * len(leaves)
         ends, cotangents = zip(*graded, strict=True)
         return values, list(torch.autograd.grad(ends, leaves, cotangents, allow_unused=True))
+
+
+def _handed_over(watch: Watch, number: int, gradient: Tensor) -> Tensor:
+    watch.gradient(number, gradient)
+    if gradient.layout is not torch.strided:  # of an embedding's few rows
+        return gradient
+    return gradient.new_zeros(()).expand_as(gradient)  # which has no memory
 
 
 def _fresh(

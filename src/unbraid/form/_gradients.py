@@ -21,8 +21,16 @@ from unbraid.capture.signature import TensorSpec, as_call
 from unbraid.capture.trees import leaves_of
 from unbraid.discover import drawn
 from unbraid.form._core import Form
-from unbraid.form._gradient_distance import GradientCheck, compared
-from unbraid.form._gradient_sources import RANDOM, NotAtHand, Projection, model_at_hand, of_the_form, of_the_model
+from unbraid.form._gradient_distance import AsTheyCome, GradientCheck, compared
+from unbraid.form._gradient_sources import (
+    RANDOM,
+    NotAtHand,
+    Projection,
+    Watch,
+    model_at_hand,
+    of_the_form,
+    of_the_model,
+)
 from unbraid.form._target_segment import explained
 from unbraid.graph.edits import widened
 from unbraid.results import Target, check_error, relative_error, tolerance
@@ -84,16 +92,17 @@ def gradients_against_model(
 
     def same_outputs(here: list[Tensor]) -> None:
         _same_outputs(form, here, there)
-        there.clear()  # scores may be the largest tensors of all, and gradients need room
+        there.clear()  # a language model's scores are its largest tensors, and gradients need room
 
-    ours = of_the_form(form, model, leaves, args, kwargs, projection, draws.again(), seen=same_outputs)[1]
+    def again(dtype: torch.dtype | None) -> list[Tensor | None]:
+        graph, state = (form.graph, form.state) if dtype is None else widened(form.graph, form.state)
+        other = replace(form, graph=graph, state=state)
+        return of_the_form(other, model, leaves, args, kwargs, projection, draws.again(), dtype=dtype)
 
-    def exact() -> list[Tensor | None]:
-        graph, state = widened(form.graph, form.state)
-        wide = replace(form, graph=graph, state=state)
-        return of_the_form(wide, model, leaves, args, kwargs, projection, draws.again(), dtype=torch.float64)[1]
-
-    return compared(form, leaves, ours, theirs, exact)
+    gradients = AsTheyCome(theirs)
+    watch = Watch(same_outputs, gradients.gradient)
+    of_the_form(form, model, leaves, args, kwargs, projection, draws.again(), watch=watch)
+    return compared(form, leaves, gradients.departures(), again)
 
 
 def _same_outputs(form: Form, here: list[Tensor], there: list[Tensor]) -> None:

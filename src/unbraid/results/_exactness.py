@@ -16,7 +16,7 @@ _TOLERANCES = {
     "sum": {torch.float64: 1e-10, torch.float32: 1e-4},
 }
 _COARSE = {"forward": 2e-2, "sum": 5e-2}
-_PIECE = 2**18  # numbers that are compared at a time: they stay in a processor's cache
+_PIECE = 2**16  # numbers that are compared at a time: they stay in a processor's cache
 
 
 def tolerance(quantity: str, dtype: torch.dtype) -> float:
