@@ -48,7 +48,7 @@ def faults(key: Any, row: Operator, call: Call) -> list[str]:
     """The claims of a row that do not hold at a call."""
     checks: list[Callable[[Any, Operator, Call], Iterator[str]]] = [
         _affine, _not_affine, _moves, _pointwise, _mixes, _takes, _writes, _sizes, _random, _channels,
-        _attention, _memory, _shifts,
+        _attention, _memory, _own_memory, _shifts,
     ]  # fmt: skip
     return list(chain.from_iterable(check(key, row, call) for check in checks))
 
@@ -229,6 +229,15 @@ def _memory(key: Any, row: Operator, call: Call) -> Iterator[str]:
                 continue
             if not _same(call(), other, tolerance=1e-9 if value.dtype is torch.float64 else 1e-4):
                 yield "memory"
+
+
+def _own_memory(key: Any, row: Operator, call: Call) -> Iterator[str]:
+    """Norms and convolutions show no operand's memory: whoever functionalises a graph does not try."""
+    operands = list(chain.from_iterable(tensors(call.args[place]) for place in call.operands()))
+    given = {tensor.untyped_storage().data_ptr() for tensor in operands}
+    made = {tensor.untyped_storage().data_ptr() for tensor in tensors(call())}
+    if row.kind in (Kind.NORM, Kind.CONVOLUTION) and given & made:
+        yield "memory of its own"
 
 
 def _shifts(key: Any, row: Operator, call: Call) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Which results share memory with an argument, as views do, and some operators now and then (reshape, to, dropout).
 
 Schemas say what may happen, strides decide what does: so the operator is run without memory, on the meta device, at the
-traced sizes and strides.
+traced sizes and strides. Norms and convolutions, which give memory of their own whatever the strides, are not.
 """
 
 from typing import Any
@@ -9,6 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
+
+from unbraid.graph.operators import Kind, operator_of
+
+_COMPUTED = {Kind.CONVOLUTION, Kind.NORM}
 
 
 class Unknown(Exception):  # noqa: N818  (no error: an answer that cannot be had)
@@ -18,7 +22,7 @@ class Unknown(Exception):  # noqa: N818  (no error: an answer that cannot be had
 def shares(node: fx.Node) -> fx.Node | None:
     """The argument with which an operator's result shares memory."""
     tensors = [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), Tensor)]
-    if not isinstance(node.target, torch._ops.OpOverload) or not tensors:
+    if not isinstance(node.target, torch._ops.OpOverload) or not tensors or operator_of(node).kind in _COMPUTED:
         return None
     try:
         result, given = tried(node, node.target)
