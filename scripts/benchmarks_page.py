@@ -76,7 +76,7 @@ def traced(found: Row) -> str:
         f"- ResNet-50, {real['blocks']} blocks, verified: {real['seconds (bar 3)']:.2f} s (bar 3)",
     ]
     table = markdown(["model", "export, s", "find and cut, s", "of the export"], lines)
-    return "\n".join([table, "", *said])
+    return "\n".join([table, "", *said, "", measured(found["rows"])])
 
 
 def together(rows: list[Row]) -> str:

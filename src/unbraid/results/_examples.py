@@ -128,18 +128,28 @@ def examples(
     """
     if count == 1:
         return Examples(1, False, {})
-    found = {s: torch.zeros(g.shape, dtype=torch.int64, device=g.device) for s, g in gradients.items()}
     numbers = torch.arange(count, device="cpu")
-    digit = 1
-    while digit < count:
-        weighted = pull(torch.exp2(((numbers // digit) % _POWERS - _POWERS // 2).double()))
-        for stream, plain in gradients.items():
+    digits = [_POWERS**place for place in range(_places(count))]
+    pulled = [pull(torch.exp2(((numbers // digit) % _POWERS - _POWERS // 2).double())) for digit in digits]
+    owners = {}
+    # Stream by stream: whose each element is takes twice the memory of the element.
+    for stream, plain in gradients.items():
+        owner = torch.zeros(plain.shape, dtype=torch.int64, device=plain.device)
+        for digit, weighted in zip(digits, pulled, strict=True):
             which = _digits(weighted.get(stream, plain), plain, precision)
             if which is None:
                 return Examples(1, True, {})
-            found[stream] += digit * which
-        digit *= _POWERS
-    return Examples(count, False, {s: _owners(n.clamp_max(count - 1), gradients[s]) for s, n in found.items()})
+            owner += digit * which
+        owners[stream] = _owners(owner.clamp_max(count - 1), plain)
+    return Examples(count, False, owners)
+
+
+def _places(count: int) -> int:
+    """How many digits tell so many examples apart."""
+    places = 1
+    while _POWERS**places < count:
+        places += 1
+    return places
 
 
 def _digits(weighted: Tensor, plain: Tensor, precision: torch.dtype) -> Tensor | None:
