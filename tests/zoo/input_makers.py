@@ -29,7 +29,7 @@ def patches(sizes: Sizes) -> Tensor:
         own.get("patch_size", otherwise=8),
         own.get("num_channels", "in_channels", "in_chans", otherwise=3),
     )
-    return normal(BATCH * 16, channels * own.get("temporal_patch_size", otherwise=1) * patch * patch)
+    return normal(BATCH * 16, channels * own.get("temporal_patch_size", "patch_temporal", otherwise=1) * patch * patch)
 
 
 def _images(sizes: Sizes, *before: int) -> Tensor:
@@ -45,6 +45,7 @@ def _features(sizes: Sizes) -> Tensor:
 def _frames(sizes: Sizes) -> Tensor:
     """A spectrogram: time by mel bins, as most others have it."""
     names = (
+        "feature_projection_input_dim",
         "num_mel_bins",
         "feature_size",
         "input_feat_per_channel",

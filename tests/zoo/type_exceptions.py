@@ -25,7 +25,7 @@ _SERIES_INPUTS: Mapping[str, Callable[[], Any]] = {
     "future_time_features": lambda: normal(2, 4, 2, seed=1),
 }
 _HIERA = {
-    "window_size_per_stage": [2, 2, 2, 2],
+    "window_size_per_stage": [4, 4, 4, 4],
     "query_stride": [2, 2],
     "hidden_size": 16,
     "embed_dim_per_stage": [16, 32, 64, 128],
@@ -37,6 +37,15 @@ _WHOLE_QFORMER = {"qformer_input_ids": lambda: integers(2, 5, seed=2)}
 
 def _within(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{name}.{key}": value for key, value in settings.items()}
+
+
+_INDEXER = {
+    "indexer_budget": 8,
+    "indexer_compress_ratio": 4,
+    "indexer_n_heads": 2,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 16,
+}
 
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
@@ -80,24 +89,30 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "instructblipvideo": {"video_token_index": 64, "num_query_tokens": 4},
     "led": {"attention_window": 4, "max_encoder_position_embeddings": 64, "max_decoder_position_embeddings": 64},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
-    "lw_detr": {"backbone_config.num_windows": 4},
+    "lw_detr": {"backbone_config.num_windows": 4, "projector_scale_factors": [1.0]},
     "mask2former": {"backbone_config.window_size": 2},
     "mm-grounding-dino": {"backbone_config.window_size": 2},
+    "molmo2": {"adapter_config.vision_feature_layer": [0, 1]},
     "moonshine_streaming": {"num_key_value_heads": 4},
-    "musicgen": {"dropout": 0.0},
-    "musicgen_melody": {"dropout": 0.0},
+    "musicgen": {"dropout": 0.0, "layerdrop": 0.0},
+    "musicgen_melody": {"dropout": 0.0, "layerdrop": 0.0},
     "qwen2_5_omni_thinker": {"text_config.rope_parameters": _MROPE},
     "qwen2_5_vl": {"text_config.rope_parameters": _MROPE},
     "qwen2_5_vl_text": {"rope_parameters": _MROPE},
     "qwen2_vl": {"text_config.rope_parameters": _MROPE, "vision_config.embed_dim": 64, "vision_config.hidden_size": 64},
     "qwen2_vl_text": {"rope_parameters": _MROPE},
     "pvt": {"image_size": 32, "hidden_sizes": [8, 16, 24, 32], "num_attention_heads": [1, 2, 2, 2]},
-    "qwen4_exp": {"text_config.indexer_budget": 8, "text_config.indexer_compress_ratio": 4},
-    "qwen4_exp_text": {"indexer_budget": 8, "indexer_compress_ratio": 4},
+    "qwen4_exp": _within("text_config", _INDEXER),
+    "qwen4_exp_text": _INDEXER,
     "sam2_hiera_det_model": _HIERA,
     "sam2_vision_model": _within("backbone_config", _HIERA),
     "sam2": _within("vision_config.backbone_config", _HIERA),
-    "seggpt": {"merge_index": 0, "intermediate_hidden_state_indices": [1, 1, 1, 1]},
+    "seggpt": {
+        "image_size": [64, 32],
+        "pretrain_image_size": 32,
+        "merge_index": 0,
+        "intermediate_hidden_state_indices": [1, 1, 1, 1],
+    },
     "swin": _WINDOW,
     "t5gemma2_encoder": {"text_config.dropout_rate": 0.0},
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
@@ -124,6 +139,18 @@ INPUTS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
         "timesteps": lambda: integers(2, 4, high=20),
         "attention_mask": lambda: torch.ones(2, 4, dtype=torch.long),
     },
+    "fun_asr_nano_encoder": {
+        "input_features": lambda: normal(2, 16, 560),
+        "input_features_mask": lambda: torch.ones(2, 16, dtype=torch.long),
+    },
+    "gemma4_audio": {"input_features": lambda: normal(2, 64, 128)},
+    "gemma4_vision": {
+        "pixel_values": lambda: normal(2, 16, 192),
+        "pixel_position_ids": lambda: torch.cartesian_prod(torch.arange(4), torch.arange(4)).repeat(2, 1, 1),
+    },
+    "granite_speech5_ctc": {"input_features": lambda: normal(2, 16, 320)},
+    "granite_speech5_encoder": {"input_features": lambda: normal(2, 16, 320)},
+    "kimi_k25_vision": {"pixel_values": lambda: normal(32, 3, 8, 8)},
     "gemma3n_audio": {
         "audio_mel": lambda: normal(2, 64, 128),
         "audio_mel_mask": lambda: torch.zeros(2, 64, dtype=torch.bool),
@@ -140,6 +167,11 @@ INPUTS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
     "qwen3_asr_encoder": {
         "input_features": lambda: normal(2, 128, 100),
         "input_features_mask": lambda: torch.ones(2, 100, dtype=torch.long),
+    },
+    "seggpt": {
+        "pixel_values": lambda: normal(2, 3, 32, 32),
+        "prompt_pixel_values": lambda: normal(2, 3, 32, 32, seed=1),
+        "prompt_masks": lambda: normal(2, 3, 32, 32, seed=2),
     },
     "speecht5": {"input_values": lambda: normal(2, 9, 64), "decoder_input_values": lambda: normal(2, 5, 64, seed=1)},
     "time_series_transformer": _SERIES_INPUTS,
