@@ -64,7 +64,7 @@ def main() -> int:
     results = [done[name] for name in names if name in done]
     if not options.only and not options.diffusers:
         others = list(_earlier(DIFFUSERS, None if options.keep or options.page else code).values())
-        (ROOT / "docs" / "types.md").write_text(page(results, others, ledger, options.seconds, options.megabytes))
+        (ROOT / "docs" / "types.md").write_text(page(results, others, ledger, limits, len(names) - len(results)))
     print(score(results, ledger))
     return int(any(result.verdict(ledger) == "wrong" for result in results))
 

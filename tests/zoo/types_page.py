@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from oracles.ledger import Ledger
+from zoo.limited import Limits
 from zoo.type_result import TypeResult
 
 LEAST_BUILT, MOST_REFUSED = 350, 0.03
@@ -32,12 +33,12 @@ _TABLE = (
 
 
 def page(
-    results: Sequence[TypeResult], others: Sequence[TypeResult], ledger: Ledger, seconds: float, megabytes: float
+    results: Sequence[TypeResult], others: Sequence[TypeResult], ledger: Ledger, limits: Limits, untried: int = 0
 ) -> str:
-    """The whole page in Markdown: the types of transformers, and networks of another library."""
+    """The whole page in Markdown: the types of transformers, but for those not tried yet, and networks of diffusers."""
     rows = [_row(result, ledger) for result in results if result.failure != "unbuilt"]
     unbuilt = [f"| {result.name} | {_said(result.reason)} |\n" for result in results if result.failure == "unbuilt"]
-    parts = [_HEAD.format(seconds=seconds, megabytes=megabytes), score(results, ledger), "\n", *_concerns(results)]
+    parts = [_HEAD.format(**vars(limits)), score(results, ledger, untried), "\n", *_concerns(results)]
     parts += ["\n## Built\n\n", _TABLE, *rows]
     if others:
         parts += ["\n## Diffusion\n\nNetworks of diffusers.\n\n", _TABLE, *(_row(result, ledger) for result in others)]
@@ -48,7 +49,7 @@ def page(
     return "".join(parts)
 
 
-def score(results: Sequence[TypeResult], ledger: Ledger) -> str:
+def score(results: Sequence[TypeResult], ledger: Ledger, untried: int = 0) -> str:
     """The counts against the bars."""
     verdicts = Counter(result.verdict(ledger) for result in results)
     built = len(results) - verdicts["unbuilt"]
@@ -56,8 +57,9 @@ def score(results: Sequence[TypeResult], ledger: Ledger) -> str:
     silent = sum(bool(result.silent_concatenations()) for result in results)
     refused = verdicts["refused"] / max(built, 1)
     measured = sum(result.spectrum == result.spectrum for result in results)
+    rest = f"{untried} types were not tried yet. " if untried else ""
     return (
-        f"Of {len(results)} types {built} build and run (at least {LEAST_BUILT} are asked for): "
+        f"{rest}Of {len(results)} types {built} build and run (at least {LEAST_BUILT} are asked for): "
         f"**{verdicts['exact']} exact / {verdicts['refused']} refused / {verdicts['wrong']} wrong**. Refused are "
         f"{refused:.1%} (at most {MOST_REFUSED:.0%} may be); {unseen} have an addition that is unseen (none may). "
         f"The gradient by length was measured for {measured}. {silent} concatenate tensors of data on lines that the "
