@@ -89,10 +89,8 @@ def test_the_page_holds_the_bars():
         TypeResult("c", failure="unbuilt", reason="ImportError: natten"),
     ]
     text = page(results, [], Ledger({}), Limits(), untried=7)
-    assert (
-        "7 types were not tried yet. Of 3 types 2 build and run (at least 350 are asked for): **1 exact / 1 refused / 0 wrong**"
-        in text
-    )
+    assert "7 types were not tried yet. Of 3 types 2 build and run (at least 350 are asked for): " in text
+    assert "**1 exact / 1 refused / 0 wrong**" in text
     assert "| b | refused | 0 |  |  |  | 0.0 | TraceError: no \\| graph |" in text
     assert "| c | ImportError: natten |" in text
 
