@@ -77,12 +77,12 @@ def computed(leaf: Any) -> bool:
 
 def titles(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
     """A name for each input tensor: its argument's, and its place therein."""
-    found = dict[str, None]()
+    names = dict[str, None]()
     for title, value in [*zip(positions(model, args)[1], args, strict=True), *kwargs.items()]:
         for name, leaf in zip(titled(value, title), flatten(value)[0], strict=True):
             if isinstance(leaf, Tensor):
-                found[_identifier(name, found)] = None
-    return list(found)
+                names[_identifier(name, names)] = None
+    return list(names)
 
 
 def own(name: str) -> str:

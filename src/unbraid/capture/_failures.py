@@ -77,11 +77,11 @@ def _off_device(model: nn.Module, given: Any, told: Iterable[str]) -> str | None
         )
     if any(tensor.is_meta for tensor in tensors_in(given)):
         return "An input lies on the meta device and has no values: give a real tensor."
-    made = torch.get_default_device()
-    if held and made.type not in {tensor.device.type for tensor in held}:
+    default = torch.get_default_device()
+    if held and default.type not in {tensor.device.type for tensor in held}:
         return (
-            f"What its code makes lies on {made}, the default device here, and its parameters on {held[0].device}: "
-            f'trace it outside of torch.device("{made}").'
+            f"What its code makes lies on {default}, the default device here, and its parameters on {held[0].device}: "
+            f'trace it outside of torch.device("{default}").'
         )
     return None
 

@@ -131,18 +131,18 @@ def _idle(node: fx.Node) -> bool:
 
 def _copied(graph: fx.Graph, node: fx.Node) -> fx.Node:
     """What a functional copy gives, in its type and sizes; the operator itself has no derivative."""
-    base, made = node.args[0], node.args[1]
+    base, written = node.args[0], node.args[1]
     assert isinstance(base, fx.Node)
-    assert isinstance(made, fx.Node)
-    here, there = node.meta["val"], made.meta["val"]
+    assert isinstance(written, fx.Node)
+    here, there = node.meta["val"], written.meta["val"]
     with graph.inserting_before(node):
         if here.dtype != there.dtype:
-            made = graph.call_function(torch.ops.aten.to.dtype, (made, here.dtype))
-            made.meta = {**node.meta, "val": there.to(here.dtype)}
+            written = graph.call_function(torch.ops.aten.to.dtype, (written, here.dtype))
+            written.meta = {**node.meta, "val": there.to(here.dtype)}
         if here.shape != there.shape:
-            made = graph.call_function(torch.ops.aten.expand_as.default, (made, base))
-            made.meta = dict(node.meta)
-    return made
+            written = graph.call_function(torch.ops.aten.expand_as.default, (written, base))
+            written.meta = dict(node.meta)
+    return written
 
 
 def _copies(node: fx.Node) -> bool:

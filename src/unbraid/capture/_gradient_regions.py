@@ -30,12 +30,12 @@ class _Data(TorchFunctionMode):
             return args[0].detach()
         given = dict(kwargs or {})
         if "out" in given and _undifferentiable(args, given):
-            made = func(*args, **{name: value for name, value in given.items() if name != "out"})
+            result = func(*args, **{name: value for name, value in given.items() if name != "out"})
             out = given["out"]
-            if out.shape != made.shape:  # torch gives it the sizes of the result
+            if out.shape != result.shape:  # torch gives it the sizes of the result
                 with torch.no_grad():
                     func(*args, **given)
-            return out.copy_(made)
+            return out.copy_(result)
         return func(*args, **given)
 
 

@@ -97,5 +97,5 @@ def _output(graph: fx.Graph) -> fx.Node:
 
 def results(graph: fx.Graph) -> list[fx.Node]:
     """What a graph returns."""
-    found: Any = _output(graph).args[0]
-    return list(found)
+    returned: Any = _output(graph).args[0]
+    return list(returned)

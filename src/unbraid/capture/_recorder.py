@@ -89,8 +89,8 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     ends = results(graph)
     positional, keywords = structure.filled(iter(leaves))
     signature = _signature(model, positional, keywords, output, ends)
-    made = ends[len(tensors_in(output)) :]
-    return Recording(graph, state, names, replace(signature, decisions=_decisions(made, reads, sized)))
+    read_nodes = ends[len(tensors_in(output)) :]
+    return Recording(graph, state, names, replace(signature, decisions=_decisions(read_nodes, reads, sized)))
 
 
 class _Reads(TorchFunctionMode):
@@ -150,11 +150,11 @@ def _signature(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any, results: list[fx.Node]
 ) -> Signature:
     names, by_position = positions(model, args)
-    made = iter(results)
+    unread = iter(results)
 
     def expected(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
-            return TensorSpec(next(made).name, sizes(leaf), str(leaf.dtype))
+            return TensorSpec(next(unread).name, sizes(leaf), str(leaf.dtype))
         if holds_tensors(leaf):
             raise TraceError(f"{type(model).__name__} returns a {type(leaf).__name__} of tensors, which has no order.")
         return leaf
@@ -163,8 +163,8 @@ def _signature(
     return Signature(names, inputs, mapped(expected, output))
 
 
-def _decisions(made: list[fx.Node], reads: list[Tensor], sized: list[tuple[int, ...]]) -> tuple[Guard, ...]:
+def _decisions(nodes: list[fx.Node], reads: list[Tensor], sized: list[tuple[int, ...]]) -> tuple[Guard, ...]:
     """What the model's code read from tensors in the recorded run, and the sizes that came of values."""
-    read = [Guard(n.name, tuple(t.flatten().tolist()), tuple(t.shape)) for n, t in zip(made, reads, strict=False)]
-    sizes = zip(made[len(reads) :], sized, strict=True)
+    read = [Guard(n.name, tuple(t.flatten().tolist()), tuple(t.shape)) for n, t in zip(nodes, reads, strict=False)]
+    sizes = zip(nodes[len(reads) :], sized, strict=True)
     return (*read, *(Guard(node.name, None, shape) for node, shape in sizes))

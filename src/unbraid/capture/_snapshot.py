@@ -206,12 +206,12 @@ class Held:
         for name in names:
             if (id(scope), name) in self._bound:
                 continue
-            found = scope.get(name, _ABSENT)
-            if isinstance(found, ModuleType):
-                if further and _of_the_user(found):
+            value = scope.get(name, _ABSENT)
+            if isinstance(value, ModuleType):
+                if further and _of_the_user(value):
                     self._bound.add((id(scope), name))
-                    self._scope(vars(found), names, further=False)
-            elif further or not isinstance(found, type | FunctionType):
+                    self._scope(vars(value), names, further=False)
+            elif further or not isinstance(value, type | FunctionType):
                 self._bound.add((id(scope), name))
                 read, write = partial(scope.get, name, _ABSENT), partial(scope.__setitem__, name)
                 self._binding(read, write, partial(scope.pop, name))

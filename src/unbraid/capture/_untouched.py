@@ -79,8 +79,8 @@ def runs(model: nn.Module, *more: Any, graded: bool = False) -> Iterator[Run]:
                 own |= {name: p.detach().requires_grad_() for name, p in parameters if p.is_floating_point()}
             try:
                 with aside.drawing(draws), torch.set_grad_enabled(graded or torch.is_grad_enabled()):
-                    made = functional_call(model, own, args, dict(kwargs), tie_weights=False)
-                    return mapped_tensors(aside.own, made)
+                    returned = functional_call(model, own, args, dict(kwargs), tie_weights=False)
+                    return mapped_tensors(aside.own, returned)
             except BaseException:  # half of a run is none: whatever it has set is no sign of anything
                 aside.everything()
                 raise

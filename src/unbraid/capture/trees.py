@@ -206,17 +206,17 @@ def _empty(kind: type) -> Any:
     return new(kind)
 
 
-def _with_parts(made: Any, parts: dict[Any, Any]) -> Any:
+def _with_parts(whole: Any, parts: dict[Any, Any]) -> Any:
     items = {name[1]: part for name, part in parts.items() if isinstance(name, tuple)}
     attributes = {name: part for name, part in parts.items() if isinstance(name, str)}
-    if isinstance(made, dict):
-        base = OrderedDict if isinstance(made, OrderedDict) else dict
+    if isinstance(whole, dict):
+        base = OrderedDict if isinstance(whole, OrderedDict) else dict
         for key, part in items.items():
-            base.__setitem__(made, key, part)
-        fields = getattr(type(made), "__dataclass_fields__", {})
+            base.__setitem__(whole, key, part)
+        fields = getattr(type(whole), "__dataclass_fields__", {})
         attributes |= {key: part for key, part in items.items() if key in fields}
-    elif isinstance(made, list):
-        list.extend(made, items.values())
+    elif isinstance(whole, list):
+        list.extend(whole, items.values())
     for name, part in attributes.items():
-        object.__setattr__(made, name, part)
-    return made
+        object.__setattr__(whole, name, part)
+    return whole

@@ -37,8 +37,8 @@ def assemble(
             raise _not_residual(title, finding.refusals)
         return _form(captured, anatomy(finding.flow, finding.blocks), model, title, refusals=finding.refusals)
     flow = _dataflow(captured, learned)
-    found = tuple(_layer(flow, captured.graph, name) for name in layers)
-    form = _form(captured, Anatomy(_dataflow(captured, learned), found, {}), model, title, layers=tuple(layers))
+    layer_nodes = tuple(_layer(flow, captured.graph, name) for name in layers)
+    form = _form(captured, Anatomy(_dataflow(captured, learned), layer_nodes, {}), model, title, layers=tuple(layers))
     named = zip(form.blocks, map(printable, layers), strict=True)
     return replace(form, blocks=tuple(replace(block, name=name, branches=(name,)) for block, name in named))
 
@@ -94,20 +94,20 @@ def _block(
     called: Callable[[Sizes], Sizes],
     learned: Mapping[int, frozenset[str]],
 ) -> Block:
-    found = parts.blocks[number]
+    nodes = parts.blocks[number]
     name, branches = parts.names[number]
     inner = [other for other, (outer, _) in parts.parents.items() if outer == number]
     return Block(
         index=number,
         name=name,
-        skip=found.kind,
+        skip=nodes.kind,
         branches=branches,
         after=parts.after(number),
         nested=tuple(_block(captured, parts, other, called, learned) for other in sorted(inner)),
         parent=parts.parents.get(number),
-        shape=called(sizes(found.add.meta["val"])),
+        shape=called(sizes(nodes.add.meta["val"])),
         parameters=sum(meta_tensor(captured.state, parameter).numel() for parameter in learned[number]),
-        source=source(found.add),
+        source=source(nodes.add),
     )
 
 

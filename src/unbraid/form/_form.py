@@ -263,8 +263,8 @@ class ResidualForm(Form):
         """What each block learns, and the kind of its skip, in order of execution."""
         from unbraid.draw import blocks  # matplotlib is imported where a figure is wanted
 
-        found = [self.blocks[index] for index in self.order]
-        return blocks([b.name for b in found], [b.parameters for b in found], [b.skip for b in found], ax=ax)
+        ordered = [self.blocks[index] for index in self.order]
+        return blocks([b.name for b in ordered], [b.parameters for b in ordered], [b.skip for b in ordered], ax=ax)
 
     def to_dict(self) -> dict[str, Any]:
         """The blocks and the measured error as plain values."""

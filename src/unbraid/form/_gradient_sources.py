@@ -246,8 +246,8 @@ def _continuous(tensor: Tensor) -> bool:
 
 def _own(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Where none of the model's parameters learns: parameters on the same memory that do; tied ones stay tied."""
-    made = {id(p): nn.Parameter(p.detach()) for p in _within(parameters).values()}
-    return {name: made[id(p)] for name, p in parameters.items() if id(p) in made}
+    learning = {id(p): nn.Parameter(p.detach()) for p in _within(parameters).values()}
+    return {name: learning[id(p)] for name, p in parameters.items() if id(p) in learning}
 
 
 def _within(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -89,8 +89,8 @@ class Linearised:
         """
         exact = form.exact
         function = partial(explained, exact, target=target)
-        found = Linearised.of(exact, exact.graph, exact.inputs(args, kwargs), function, frozen=frozen)
-        return replace(found, nested=nested)
+        linearised = Linearised.of(exact, exact.graph, exact.inputs(args, kwargs), function, frozen=frozen)
+        return replace(linearised, nested=nested)
 
     @staticmethod
     def of(
@@ -157,8 +157,8 @@ class Linearised:
         """The whole gradient where paths begin, at the sources and wherever a constant joins, and at the outputs."""
         if self.begin is None:
             return self.gradients_at({*self.graph.sources, *(s for s, _ in self.constants), *self.outputs})
-        found = self.gradients_at([self.begin, *self.outputs])
-        return found if self.begin in found else {**found, self.begin: torch.zeros_like(self.given[self.begin])}
+        reached = self.gradients_at([self.begin, *self.outputs])
+        return reached if self.begin in reached else {**reached, self.begin: torch.zeros_like(self.given[self.begin])}
 
     @cached_property
     def examples(self) -> Examples:

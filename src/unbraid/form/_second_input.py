@@ -87,8 +87,8 @@ def another(
         return tensor * torch.exp(drawn / 4).to(tensor) if gently else drawn.to(tensor)
 
     pairs = zip(leaves, chosen, strict=True)
-    made = [other(leaf, growing) if isinstance(leaf, Tensor) else leaf for leaf, growing in pairs]
-    remade: tuple[tuple[Any, ...], dict[str, Any]] = structure.filled(iter(made))
+    new_leaves = [other(leaf, growing) if isinstance(leaf, Tensor) else leaf for leaf, growing in pairs]
+    remade: tuple[tuple[Any, ...], dict[str, Any]] = structure.filled(iter(new_leaves))
     return remade
 
 

@@ -110,8 +110,8 @@ def _graded(
         result = function({**given, **leaves})
         if not result.requires_grad:
             raise constant()
-        found = torch.autograd.grad(result.sum(), list(leaves.values()), retain_graph=True, allow_unused=True)
-    read = tuple(stream for stream, gradient in zip(leaves, found, strict=True) if gradient is not None)
+        gradients = torch.autograd.grad(result.sum(), list(leaves.values()), retain_graph=True, allow_unused=True)
+    read = tuple(stream for stream, gradient in zip(leaves, gradients, strict=True) if gradient is not None)
     if not read:
         raise constant()
     return leaves, result, read

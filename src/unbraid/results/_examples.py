@@ -79,8 +79,8 @@ class Examples:
         """The sum over each example's elements of a stream."""
         rows = values if stacked else values[None]
         owners = self.owners.get(stream)
-        found = rows.reshape(len(rows), -1).sum(1, keepdim=True) if owners is None else owners.sums(rows, self.count)
-        return found if stacked else found[0]
+        totals = rows.reshape(len(rows), -1).sum(1, keepdim=True) if owners is None else owners.sums(rows, self.count)
+        return totals if stacked else totals[0]
 
     def weighted(self, stream: str, gradient: Tensor, weights: Tensor) -> Tensor:
         """A gradient of the sum as one of a weighted sum, [count] weights."""
