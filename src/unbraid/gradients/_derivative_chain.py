@@ -175,11 +175,11 @@ def _told_apart(
 
     linear = Linearised.of(form, form.graph, inputs, product)
     told = linear.examples_of(linear.gradients_at(streams))
-    found = {stream: told.places(stream, values[stream]) for stream in streams}
-    if any(places is None for places in found.values()):
+    by_stream = {stream: told.places(stream, values[stream]) for stream in streams}
+    if any(places is None for places in by_stream.values()):
         told = Examples(1, True, {})
-        found = {stream: told.places(stream, values[stream]) for stream in streams}
-    return {stream: places for stream, places in found.items() if places is not None}, told.summed
+        by_stream = {stream: told.places(stream, values[stream]) for stream in streams}
+    return {stream: places for stream, places in by_stream.items() if places is not None}, told.summed
 
 
 def _stations(form: ResidualForm) -> list[tuple[str, str]]:
@@ -187,17 +187,17 @@ def _stations(form: ResidualForm) -> list[tuple[str, str]]:
 
     Each must part the graph: nothing that carries data may go around it.
     """
-    found = [("", form.sources[0])]
+    stations = [("", form.sources[0])]
     top = {block.index for block in form.blocks}
     adds = [add for add in form.adds if add.block in top]
     for add, after in zip(adds, [*adds[1:], None], strict=True):
         if add is adds[0]:
-            found.append(("before", add.fork))
+            stations.append(("before", add.fork))
         name = form.blocks[add.block].name
-        found.append((name, after.fork if after is not None else form.stream))
-    found.append(("after", form.output))
-    kept = [found[0]]
-    for name, stream in found[1:]:
+        stations.append((name, after.fork if after is not None else form.stream))
+    stations.append(("after", form.output))
+    kept = [stations[0]]
+    for name, stream in stations[1:]:
         if stream == kept[-1][1]:  # no computation lies between
             if name not in ("before", "after"):
                 raise ValueError(_no_chain(form))
@@ -243,8 +243,8 @@ class _Link:
 
     def __call__(self, stream: Tensor) -> Tensor:
         """The end of the link, as a function of its start even where no gradient joins the two."""
-        made: Tensor = run(self.part, self.state, {**self.given, self.start: stream})[self.end]
-        return made if made.requires_grad or not stream.requires_grad else made + 0 * stream.flatten()[0]
+        result: Tensor = run(self.part, self.state, {**self.given, self.start: stream})[self.end]
+        return result if result.requires_grad or not stream.requires_grad else result + 0 * stream.flatten()[0]
 
     def pull(self, cotangent: Tensor) -> Tensor:
         """J^T g."""
@@ -275,10 +275,10 @@ class _Link:
         """One row of every example's Jacobian a backward pass: examples do not influence one another."""
         leaf = _real(self.at).detach().requires_grad_()
         with torch.enable_grad():
-            made = self._by_parts(leaf)
-            units = torch.eye(layout.sizes[1], dtype=made.dtype, device=made.device)
-            seeds = torch.stack([layout.finished(unit.expand(layout.end.shape), made) for unit in units])
-            (stack,) = torch.autograd.grad(made, leaf, seeds, is_grads_batched=True, materialize_grads=True)
+            end = self._by_parts(leaf)
+            units = torch.eye(layout.sizes[1], dtype=end.dtype, device=end.device)
+            seeds = torch.stack([layout.finished(unit.expand(layout.end.shape), end) for unit in units])
+            (stack,) = torch.autograd.grad(end, leaf, seeds, is_grads_batched=True, materialize_grads=True)
         return stack.flatten(1)[:, layout.start].movedim(1, 0)
 
     def _maps(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
@@ -286,15 +286,15 @@ class _Link:
         leaf = _real(self.at).detach().requires_grad_()
         # J v takes a second derivative, which fused kernels of attention have none of.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            made = self._by_parts(leaf)
-            weights = torch.zeros_like(made).requires_grad_()
-            (pulled,) = torch.autograd.grad(made, leaf, weights, create_graph=True, materialize_grads=True)
+            end = self._by_parts(leaf)
+            weights = torch.zeros_like(end).requires_grad_()
+            (pulled,) = torch.autograd.grad(end, leaf, weights, create_graph=True, materialize_grads=True)
 
         def push(v: Tensor) -> Tensor:
             return torch.autograd.grad(pulled, weights, v, retain_graph=True, materialize_grads=True)[0]
 
         def pull(u: Tensor) -> Tensor:
-            return torch.autograd.grad(made, leaf, u, retain_graph=True, materialize_grads=True)[0]
+            return torch.autograd.grad(end, leaf, u, retain_graph=True, materialize_grads=True)[0]
 
         return push, pull
 
@@ -341,6 +341,6 @@ class _Layout:
 
 def _put(rows: Tensor, places: Tensor, like: Tensor) -> Tensor:
     """[batch, elements] as a stream."""
-    made = torch.empty(like.numel(), dtype=rows.dtype, device=rows.device)
-    made[places.flatten()] = rows.flatten()
-    return made.reshape(like.shape)
+    flat = torch.empty(like.numel(), dtype=rows.dtype, device=rows.device)
+    flat[places.flatten()] = rows.flatten()
+    return flat.reshape(like.shape)

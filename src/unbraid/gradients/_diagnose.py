@@ -86,7 +86,7 @@ class Diagnosis(Result):
         return f"not looked for: shattering, as {self.left_out}" if self.left_out and self.neighbours is None else ""
 
     def __str__(self) -> str:
-        said = [f"{found.what}: {found.words} {found.helps}" for found in self.findings]
+        said = [f"{finding.what}: {finding.words} {finding.helps}" for finding in self.findings]
         said = said or [f"{len(self.signal.names)} blocks: nothing stands out."]
         return "\n".join(filter(None, [*said, self._not_looked_for]))
 
@@ -102,18 +102,18 @@ class Diagnosis(Result):
 
     def rows(self) -> list[Row]:
         """One row per finding; none where nothing stands out."""
-        return [dict(vars(found)) for found in self.findings]
+        return [dict(vars(finding)) for finding in self.findings]
 
     def _table_rows(self) -> list[Row]:
         return self.rows() or [{"what": "nothing stands out", "words": "", "helps": ""}]
 
     def scalars(self) -> dict[str, float]:
         """Growth of variance, first gradient over last, the loudest branch over its skip, the number of findings."""
-        found = self.signal
-        loudest = [ratio for ratio in found.ratio.tolist() if math.isfinite(ratio)]
+        measured = self.signal
+        loudest = [ratio for ratio in measured.ratio.tolist() if math.isfinite(ratio)]
         return {
-            "variance grows": float(found.sum.variance[-1] / found.source.variance[0]),
-            "gradient first over last": float(found.gradient[0] / found.gradient[-1]),
+            "variance grows": float(measured.sum.variance[-1] / measured.source.variance[0]),
+            "gradient first over last": float(measured.gradient[0] / measured.gradient[-1]),
             "loudest branch over skip": max(loudest, default=math.nan),
             "findings": float(len(self.findings)),
         }
@@ -147,14 +147,14 @@ def diagnose(
         DataError: there is no batch.
     """
     form = model if isinstance(model, ResidualForm) else _traced(model, batches)
-    found = signal(form, batches, loss=loss)
-    if found.not_finite is not None:
-        return Diagnosis(tuple(_findings(form, found, None)), found, None, form)
+    measured = signal(form, batches, loss=loss)
+    if measured.not_finite is not None:
+        return Diagnosis(tuple(_findings(form, measured, None)), measured, None, form)
     alike, why = _coherence(form, batches, loss)
     near, hidden = neighbours(form, batches)
     return Diagnosis(
-        tuple(_findings(form, found, near)),
-        found,
+        tuple(_findings(form, measured, near)),
+        measured,
         alike,
         form,
         " ".join(filter(None, dict.fromkeys([hidden, why]))),
@@ -181,47 +181,47 @@ def _coherence(
         return None, str(error).splitlines()[0]
 
 
-def _findings(form: ResidualForm, found: Signal, near: Autocorrelation | None) -> Iterator[Finding]:
-    if found.not_finite is not None:
+def _findings(form: ResidualForm, measured: Signal, near: Autocorrelation | None) -> Iterator[Finding]:
+    if measured.not_finite is not None:
         yield Finding(
             "not finite",
-            found.not_finite.where,
+            measured.not_finite.where,
             float("nan"),
-            f"nan or infinity appears first at {found.not_finite.where}, in the {found.not_finite.way} pass.",
+            f"nan or infinity appears first at {measured.not_finite.where}, in the {measured.not_finite.way} pass.",
             "Lower the learning rate, clip gradients, or compute that operator in a wider type.",
         )
         return
     build = Build.of(form)
-    yield from _through_depth(build, found)
-    yield from _branches(build, found)
+    yield from _through_depth(build, measured)
+    yield from _branches(build, measured)
     if near is not None:
         yield from _shattered(build, near)
 
 
-def _through_depth(build: Build, found: Signal) -> Iterator[Finding]:
-    variance = torch.cat([found.source.variance, found.sum.variance])
+def _through_depth(build: Build, measured: Signal) -> Iterator[Finding]:
+    variance = torch.cat([measured.source.variance, measured.sum.variance])
     growth = float(variance[-1] / variance[0]) if variance[0] > 0 else 1.0
     if growth > _FOLD:
         block = _first(variance > _FOLD * variance[0])
         yield Finding(
             "exploding signal",
-            found.names[block],
+            measured.names[block],
             growth,
             f"the stream's variance grows {growth:.3g}-fold; it passes {_FOLD:g} times the first at block {block} "
-            f"({found.names[block]!r}).",
+            f"({measured.names[block]!r}).",
             build.against_growth(),
         )
     if 0 <= growth < 1 / _FOLD:
         block = _first(variance < variance[0] / _FOLD)
         yield Finding(
             "vanishing signal",
-            found.names[block],
+            measured.names[block],
             growth,
             f"the stream's variance falls to {growth:.3g} of the first; it is below 1/{_FOLD:g} from block {block} on "
-            f"({found.names[block]!r}).",
+            f"({measured.names[block]!r}).",
             build.against_decay(identities=False),
         )
-    gradient = found.gradient
+    gradient = measured.gradient
     if not bool((gradient > 0).all()) or len(gradient) < 2:
         return
     ratio = float(gradient[0] / gradient[-1])
@@ -229,26 +229,26 @@ def _through_depth(build: Build, found: Signal) -> Iterator[Finding]:
         block = int((gradient > _FOLD * gradient[-1]).nonzero().max())
         yield Finding(
             "exploding gradient",
-            found.names[block],
+            measured.names[block],
             ratio,
             f"the gradient grows {ratio:.3g}-fold from the last block to the first; from block {block} down it is more "
-            f"than {_FOLD:g} times that of the last ({found.names[block]!r}).",
+            f"than {_FOLD:g} times that of the last ({measured.names[block]!r}).",
             build.against_growth(),
         )
     if ratio < 1 / _FOLD:
         block = int((gradient < gradient[-1] / _FOLD).nonzero().max())
         yield Finding(
             "vanishing gradient",
-            found.names[block],
+            measured.names[block],
             ratio,
             f"the gradient at the first block is {ratio:.3g} of that at the last; from block {block} down it is below "
-            f"1/{_FOLD:g} ({found.names[block]!r}).",
+            f"1/{_FOLD:g} ({measured.names[block]!r}).",
             build.against_decay(identities=True),
         )
 
 
-def _branches(build: Build, found: Signal) -> Iterator[Finding]:
-    for block, (name, ratio) in enumerate(zip(found.names, found.ratio.tolist(), strict=True)):
+def _branches(build: Build, measured: Signal) -> Iterator[Finding]:
+    for block, (name, ratio) in enumerate(zip(measured.names, measured.ratio.tolist(), strict=True)):
         if ratio < _DEAD:
             yield Finding(
                 "dead branch",

@@ -25,14 +25,14 @@ def parameters_by_block(form: ResidualForm) -> dict[int, tuple[str, ...]]:
     """The learned parameters of each top-level block's branches and skip, nested blocks included."""
     top = {block.index for block in form.blocks}
     parents = {block.index: block.parent[0] for block in form.all_blocks if block.parent is not None}
-    found: dict[int, dict[str, None]] = {}
+    by_block: dict[int, dict[str, None]] = {}
     for segment in form.segments:
         block = segment.block
         while block is not None and block not in top:
             block = parents[block]
         if block is not None:
-            found.setdefault(block, {}).update(dict.fromkeys(n for n in segment.params if n in form.learned))
-    return {block: tuple(names) for block, names in sorted(found.items()) if names}
+            by_block.setdefault(block, {}).update(dict.fromkeys(n for n in segment.params if n in form.learned))
+    return {block: tuple(names) for block, names in sorted(by_block.items()) if names}
 
 
 def gradients_of(form: ResidualForm, batch: Batch, parameters: Mapping[str, Tensor], loss: Loss) -> dict[str, Tensor]:
@@ -58,7 +58,7 @@ def gradients_of(form: ResidualForm, batch: Batch, parameters: Mapping[str, Tens
     try:
         with sdpa_kernel(SDPBackend.MATH):
             each = vmap(grad(of_one), in_dims=(None, 0, 0))
-            found: dict[str, Tensor] = each(dict(parameters), examples, batch.labels)
+            gradients: dict[str, Tensor] = each(dict(parameters), examples, batch.labels)
     except RuntimeError as error:
         recorded = f"\n  The form is one recorded run, because {why}" if (why := form.signature.recorded) else ""
         raise InexactError(
@@ -66,7 +66,7 @@ def gradients_of(form: ResidualForm, batch: Batch, parameters: Mapping[str, Tens
             f"{by_chance(form.graph)}{recorded}",
             where="the gradient",
         ) from error
-    return found
+    return gradients
 
 
 def rows_of(batch: Batch, rows: list[int]) -> Batch:

@@ -97,13 +97,13 @@ def _all(add: Add, holds: Any) -> bool:
 def _has_norm(form: ResidualForm, add: Add) -> bool:
     """Whether each branch of a block computes a norm, its own operator or a reciprocal root."""
     branches = {j for j, stream in enumerate(add.branches) if stream is not None}
-    found: set[int] = set()
+    reached: set[int] = set()
     for segment in form.segments:
         if segment.block == add.block and segment.role == "branch" and isinstance(segment.code, fx.GraphModule):
             called = [node for node in segment.code.graph.nodes if node.op == "call_function"]
             if any(operator_of(node).kind is Kind.NORM or callee(node) is torch.ops.aten.rsqrt for node in called):
-                found |= branches if segment.branch is None else {segment.branch}
-    return bool(branches) and branches <= found
+                reached |= branches if segment.branch is None else {segment.branch}
+    return bool(branches) and branches <= reached
 
 
 def _factor(form: ResidualForm, maker: Any) -> float:

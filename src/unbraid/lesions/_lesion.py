@@ -181,7 +181,7 @@ def lesion(
     stand_in = _replacement(form, chosen, replace, batches, generator)
     if stand_in.instead:
         variants = lesioned(form, [(), *chosen], stand_in.instead)
-    found = sweep(
+    swept = sweep(
         form,
         variants,
         batches,
@@ -197,7 +197,7 @@ def lesion(
     plain = [b.index for b in form.blocks if b.skip == "none" and b.index in touched and replace == "zero"]
     names = the_names(form, chosen)
     return LesionStudy(
-        found.means[0], chosen, names, found.means[1:], replace, tuple(plain), found.examples, found.stacked
+        swept.means[0], chosen, names, swept.means[1:], replace, tuple(plain), swept.examples, swept.stacked
     )
 
 

@@ -150,7 +150,7 @@ def reorderings(
     swapped = tuple(chain.from_iterable(repeat(count, repeats) for count in counts))
     forms = [form.reorder(_order(len(form.blocks), pairs, count, drawn)) for count in swapped]
     variants = [form.graph.steps, *(other.graph.steps for other in forms)]
-    found = sweep(
+    swept = sweep(
         form,
         variants,
         batches,
@@ -163,7 +163,7 @@ def reorderings(
     place = {block: position for position, block in enumerate(form.order)}
     tau = tuple(kendall(list(map(place.__getitem__, other.order))) for other in forms)
     orders = tuple(other.order for other in forms)
-    return ReorderStudy(found.means[0], swapped, orders, tau, found.means[1:], found.examples, found.stacked)
+    return ReorderStudy(swept.means[0], swapped, orders, tau, swept.means[1:], swept.examples, swept.stacked)
 
 
 def kendall(order: Sequence[int]) -> float:

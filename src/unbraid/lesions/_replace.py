@@ -37,7 +37,7 @@ NOTHING = Replacement({}, (), None)
 
 def means(form: ResidualForm, branches: Iterable[BranchIndex], batches: Batches) -> Replacement:
     """Each branch's mean over all examples, at each position, from a first pass over the data."""
-    made = _standing_in(form, branches, "mean of")
+    replacement = _standing_in(form, branches, "mean of")
     sums: dict[str, Tensor] = {}
 
     def work(batch: Batch) -> Row:
@@ -45,7 +45,7 @@ def means(form: ResidualForm, branches: Iterable[BranchIndex], batches: Batches)
             stream: value.to(torch.complex128 if value.is_complex() else torch.float64).sum(
                 _along(form.streams[stream], batch), keepdim=True
             )
-            for stream, value in _branches(form, made, batch).items()
+            for stream, value in _branches(form, replacement, batch).items()
         }
         return {**totals, _EXAMPLES: torch.tensor(batch.size, device="cpu")}
 
@@ -59,14 +59,14 @@ def means(form: ResidualForm, branches: Iterable[BranchIndex], batches: Batches)
 
     def feed(batch: Batch) -> dict[str, Tensor]:
         found = {}
-        for branch, stream in _streams(form, made).items():
+        for branch, stream in _streams(form, replacement).items():
             mean = (sums[stream] / examples).to(device, form.streams[stream].dtype)
             sizes = list(mean.shape)
             sizes[_along(form.streams[stream], batch)] = batch.size
-            found[made.instead[branch]] = mean.expand(sizes)
+            found[replacement.instead[branch]] = mean.expand(sizes)
         return found
 
-    return replace(made, feed=feed)
+    return replace(replacement, feed=feed)
 
 
 def _added(so_far: Tensor | None, total: Tensor, stream: str) -> Tensor:
@@ -86,7 +86,7 @@ def others(form: ResidualForm, branches: Iterable[BranchIndex], generator: torch
     Who stands in for whom is drawn anew for each batch, a random cycle through all of its examples, and is the same
     for all branches. It depends on the generator and the batch's number alone, whichever rank runs the batch.
     """
-    made = _standing_in(form, branches, "another example's")
+    replacement = _standing_in(form, branches, "another example's")
     drawn = generator if generator is not None else torch.Generator().manual_seed(0)
     seed = int(torch.randint(2**62, (), generator=drawn, device=drawn.device))
 
@@ -99,15 +99,15 @@ def others(form: ResidualForm, branches: Iterable[BranchIndex], generator: torch
         order = torch.randperm(batch.size, generator=torch.Generator().manual_seed(seed + batch.number), device="cpu")
         whose = torch.empty_like(order)
         whose[order] = order.roll(1)
-        values = _branches(form, made, batch)
+        values = _branches(form, replacement, batch)
         return {
-            made.instead[branch]: values[stream].index_select(
+            replacement.instead[branch]: values[stream].index_select(
                 _along(form.streams[stream], batch), whose.to(values[stream].device)
             )
-            for branch, stream in _streams(form, made).items()
+            for branch, stream in _streams(form, replacement).items()
         }
 
-    return replace(made, feed=feed)
+    return replace(replacement, feed=feed)
 
 
 def _standing_in(form: ResidualForm, branches: Iterable[BranchIndex], title: str) -> Replacement:
@@ -119,13 +119,13 @@ def _standing_in(form: ResidualForm, branches: Iterable[BranchIndex], title: str
     return Replacement(instead, tuple(given), None)
 
 
-def _streams(form: ResidualForm, made: Replacement) -> dict[BranchIndex, str]:
+def _streams(form: ResidualForm, replacement: Replacement) -> dict[BranchIndex, str]:
     branches = {add.block: add.branches for add in form.adds}
-    return {(block, branch): str(branches[block][branch]) for block, branch in made.instead}
+    return {(block, branch): str(branches[block][branch]) for block, branch in replacement.instead}
 
 
-def _branches(form: ResidualForm, made: Replacement, batch: Batch) -> dict[str, Tensor]:
-    streams = tuple(_streams(form, made).values())
+def _branches(form: ResidualForm, replacement: Replacement, batch: Batch) -> dict[str, Tensor]:
+    streams = tuple(_streams(form, replacement).values())
     values = form.values(batch.args, batch.kwargs, streams)
     return {stream: values[stream] for stream in streams}
 

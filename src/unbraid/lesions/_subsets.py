@@ -50,7 +50,7 @@ class SubsetStudy(Result):
     @property
     def means(self) -> dict[int, float]:
         """The mean of the metric by the number of blocks that are kept."""
-        return {count: sum(found) / len(found) for count, found in self._by_number().items()}
+        return {count: sum(metrics) / len(metrics) for count, metrics in self._by_number().items()}
 
     @property
     def caption(self) -> str:
@@ -80,21 +80,21 @@ class SubsetStudy(Result):
         return draw.subsets([len(kept) for kept in self.kept], self.metrics, self.whole, quantity, ax=ax)
 
     def _by_number(self) -> dict[int, list[float]]:
-        found: dict[int, list[float]] = {}
+        metrics: dict[int, list[float]] = {}
         for kept, metric in zip(self.kept, self.metrics, strict=True):
-            found.setdefault(len(kept), []).append(metric)
-        return dict(sorted(found.items()))
+            metrics.setdefault(len(kept), []).append(metric)
+        return dict(sorted(metrics.items()))
 
     def _table_rows(self) -> list[Row]:
         """One row for each number of blocks."""
-        found = self._by_number()
+        by_number = self._by_number()
         return as_rows(
             {
-                "blocks": found,
-                "subnetworks": map(len, found.values()),
+                "blocks": by_number,
+                "subnetworks": map(len, by_number.values()),
                 "mean": self.means.values(),
-                "least": map(min, found.values()),
-                "most": map(max, found.values()),
+                "least": map(min, by_number.values()),
+                "most": map(max, by_number.values()),
             }
         )
 
@@ -138,7 +138,7 @@ def subsets(
     kept = _all(blocks) if count is None else _drawn(blocks, count, generator)
     deleted = [tuple(sorted(set(blocks).difference(some))) for some in kept]
     variants = lesioned(form, [(), *deleted])
-    found = sweep(
+    swept = sweep(
         form,
         variants,
         batches,
@@ -148,7 +148,7 @@ def subsets(
         text="subnetworks",
         resume=Resume(resume, "subnetworks"),
     )
-    return SubsetStudy(found.means[0], tuple(kept), found.means[1:], len(blocks), found.examples, found.stacked)
+    return SubsetStudy(swept.means[0], tuple(kept), swept.means[1:], len(blocks), swept.examples, swept.stacked)
 
 
 def _all(blocks: list[int]) -> list[tuple[int, ...]]:

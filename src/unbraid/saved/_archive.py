@@ -85,15 +85,15 @@ def _members(data: bytes) -> dict[str, bytes]:
 
 def _without_content(place: str, config: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Name and type of each tensor of the state, nothing of its content."""
-    made = {}
+    tensors = {}
     for name, entry in config.items():
         if entry["use_pickle"] is not False or not entry["path_name"].startswith(("weight_", "tensor_")):
             raise CheckpointError(f"load: {place} in the graph asks for unpickling, which could run code. It was not.")
         dtype = int(entry["tensor_meta"]["dtype"])
-        made[name] = {
+        tensors[name] = {
             "path_name": f"{prefix}{dtype}",
             "is_param": entry["is_param"] is True,
             "use_pickle": False,
             "tensor_meta": {"dtype": dtype, **_EMPTY},
         }
-    return made
+    return tensors

@@ -66,9 +66,9 @@ def _copied(value: Any) -> Any:
 def _operator(target: Any) -> Any:
     if target in _SIZES or target in _WRAPPERS:
         return target
-    found = _OPERATOR.fullmatch(target) if isinstance(target, str) else None
-    if found is not None:
-        space, name, overload = found.groups()
+    parsed = _OPERATOR.fullmatch(target) if isinstance(target, str) else None
+    if parsed is not None:
+        space, name, overload = parsed.groups()
         for schema in torch._C._jit_get_schemas_for_operator(f"{space}::{name}"):
             same = (schema.overload_name or "default") == overload
             if same and not any("file" in argument.name for argument in schema.arguments):

@@ -35,8 +35,8 @@ class Layout:
         if tensor.device.type != "cpu" or tensor.layout is not torch.strided or not tensor.numel():
             return PLAIN
         strides = None if tensor.stride() == _contiguous(tuple(tensor.shape)) else tensor.stride()
-        made = Layout(strides, tensor.data_ptr() % _ALIGNED)
-        return made if made._fits(tuple(tensor.shape), tensor.dtype) else PLAIN
+        layout = Layout(strides, tensor.data_ptr() % _ALIGNED)
+        return layout if layout._fits(tuple(tensor.shape), tensor.dtype) else PLAIN
 
     @staticmethod
     def parsed(facts: Any) -> "Layout":

@@ -81,15 +81,15 @@ def _read(generation: Generation, *, use: Callable[[Capture, Facts], T], stream:
 
 def _entries(files: list[OpenFile], facts: Mapping[str, Any]) -> dict[str, Stored]:
     """The tensors of the files, to be read as they lay when they were saved."""
-    found: dict[str, Stored] = {}
+    entries: dict[str, Stored] = {}
     for file in files:
-        found |= stored(file)
+        entries |= stored(file)
     layouts = facts.get("layouts", {})
     try:
-        parsed = {name: Layout.parsed(layouts[name]) for name in found.keys() & layouts.keys()}
+        parsed = {name: Layout.parsed(layouts[name]) for name in entries.keys() & layouts.keys()}
     except (ValueError, AttributeError) as error:
         raise CheckpointError(f"load: {FORM} is no description of a form: {error}") from error
-    return {name: replace(entry, layout=parsed.get(name, PLAIN)) for name, entry in found.items()}
+    return {name: replace(entry, layout=parsed.get(name, PLAIN)) for name, entry in entries.items()}
 
 
 def _program(file: OpenFile) -> ExportedProgram:
@@ -114,10 +114,10 @@ def _captured(program: ExportedProgram, state: State, facts: Mapping[str, Any]) 
     if missing := sorted(set(names.values()) - state.keys()):
         raise CheckpointError(f"load: {WEIGHTS} lacks {missing[0]!r} and {len(missing) - 1} more that the graph reads.")
     for node, name in names.items():
-        wanted, found = placeholders[node].meta["val"], state[name]
-        if tuple(wanted.shape) != tuple(found.shape) or wanted.dtype != found.dtype:
+        wanted, given = placeholders[node].meta["val"], state[name]
+        if tuple(wanted.shape) != tuple(given.shape) or wanted.dtype != given.dtype:
             raise CheckpointError(
-                f"load: {WEIGHTS} is of another model: {name} is {found.dtype} {list(found.shape)} there, and "
+                f"load: {WEIGHTS} is of another model: {name} is {given.dtype} {list(given.shape)} there, and "
                 f"{wanted.dtype} {list(wanted.shape)} in the graph."
             )
     inputs = {name: unpack(value) for name, value in facts["inputs"].items()}

@@ -118,9 +118,9 @@ def stored(file: OpenFile | Path) -> dict[str, Stored]:
     except OSError as error:
         path = file.path if isinstance(file, OpenFile) else file
         raise CheckpointError(f"load: {path} cannot be read: {error}") from error
-    found = {name: _entry(file, name, fact, start) for name, fact in facts.items() if name != "__metadata__"}
+    entries = {name: _entry(file, name, fact, start) for name, fact in facts.items() if name != "__metadata__"}
     end = start
-    for entry in sorted(found.values(), key=lambda entry: (entry.offset, entry.nbytes)):
+    for entry in sorted(entries.values(), key=lambda entry: (entry.offset, entry.nbytes)):
         if entry.offset != end:
             raise CheckpointError(
                 f"load: {file.path} has {'a gap before' if entry.offset > end else 'two tensors in the place of'} "
@@ -132,7 +132,7 @@ def stored(file: OpenFile | Path) -> dict[str, Stored]:
             f"load: {file.path} is {'cut short' if end > file.size else 'too long'}: its header describes {end} "
             f"bytes, and it has {file.size}. Copy it again."
         )
-    return found
+    return entries
 
 
 def read_tensors(file: OpenFile | Path) -> dict[str, Tensor]:
@@ -177,12 +177,12 @@ class _TwiceError(ValueError):
 
 
 def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    once: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
+        if name in once:
             raise _TwiceError(f"its header has {name[:80]!r} twice")
-        found[name] = value
-    return found
+        once[name] = value
+    return once
 
 
 def _entry(file: OpenFile, name: str, fact: Any, start: int) -> Stored:

@@ -42,16 +42,16 @@ def _in_generation(generation: Generation) -> dict[str, Stored]:
             f"load: {generation.folder} holds no .safetensors file. Weights are read from these alone; pickled ones "
             "(.bin, .pt) could run code: convert them, with model.save_pretrained(FOLDER) say."
         )
-    found: dict[str, Stored] = {}
+    entries: dict[str, Stored] = {}
     for file in files:
         for name, entry in stored(file).items():
-            if name in found:
+            if name in entries:
                 raise CheckpointError(
-                    f"load: {name!r} is in two files, {found[name].path.name} and {file.path.name}, and no index says "
-                    "which counts. Keep one of them."
+                    f"load: {name!r} is in two files, {entries[name].path.name} and {file.path.name}, and no index "
+                    "says which counts. Keep one of them."
                 )
-            found[name] = entry
-    return found
+            entries[name] = entry
+    return entries
 
 
 def _files(generation: Generation) -> list[OpenFile]:
@@ -77,14 +77,14 @@ def state_from(
     Raises:
         CheckpointError: a tensor is missing, or has other sizes; or a computed buffer has no values.
     """
-    found = found_in(folder)
+    entries = found_in(folder)
     aliases = dict[str, tuple[str, ...]]()
     for group in tied:
         aliases |= {name: (name, *group) for name in group}
     places, kept, problems = dict[str, Stored](), dict[str, Tensor](), list[str]()
     for name in state:
         wanted = meta_tensor(state, name)
-        entry = next((found[other] for other in aliases.get(name, (name,)) if other in found), None)
+        entry = next((entries[other] for other in aliases.get(name, (name,)) if other in entries), None)
         if entry is not None and entry.shape == tuple(wanted.shape):
             places[name] = given_as(entry, wanted.dtype)
         elif entry is not None:

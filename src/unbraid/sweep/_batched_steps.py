@@ -104,14 +104,14 @@ class Stacks:
     def _stack(self, number: SupportsIndex) -> _Stack:
         return self._stacks[self._lies[number]]
 
-    def _keep(self, numbers: NDArray[np.integer[Any]], made: Any) -> None:
+    def _keep(self, numbers: NDArray[np.integer[Any]], stack: Any) -> None:
         along = int(self._merged.dimensions[numbers[0]])
-        rows = along != NONE and isinstance(made, Tensor) and made.ndim > along
-        count, odd = divmod(made.shape[along], len(numbers)) if rows else (0, 0)
+        rows = along != NONE and isinstance(stack, Tensor) and stack.ndim > along
+        count, odd = divmod(stack.shape[along], len(numbers)) if rows else (0, 0)
         if odd:
-            raise RuntimeError(f"{made.shape[along]} rows are not those of {len(numbers)} batches of one size")
+            raise RuntimeError(f"{stack.shape[along]} rows are not those of {len(numbers)} batches of one size")
         self._serial += 1
-        self._stacks[self._serial] = _Stack(made, along if rows else None, count, len(numbers))
+        self._stacks[self._serial] = _Stack(stack, along if rows else None, count, len(numbers))
         self._lies[numbers] = self._serial
         self._row[numbers] = np.arange(len(numbers))
 

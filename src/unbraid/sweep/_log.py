@@ -65,9 +65,9 @@ class Log(Result, Generic[R]):
         number = step if isinstance(step, int) else self.calls
         self.calls += 1
         if (self.calls - 1) % self.every == 0:
-            found = self.take()
-            self.records.append((number, found))
-            self._write(number, found)
+            result = self.take()
+            self.records.append((number, result))
+            self._write(number, result)
 
     def lightning(self) -> Any:
         """A callback for Lightning's Trainer that takes a record after each epoch of training.
@@ -89,24 +89,24 @@ class Log(Result, Generic[R]):
 
     def to_dict(self) -> dict[str, Any]:
         """Every record as plain values."""
-        return {"records": [{"step": step, **found.to_dict()} for step, found in self.records]}
+        return {"records": [{"step": step, **result.to_dict()} for step, result in self.records]}
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per record: its step and its single numbers."""
-        return [{"step": step, **found.scalars()} for step, found in self.records]
+        return [{"step": step, **result.scalars()} for step, result in self.records]
 
     def scalars(self) -> dict[str, float]:
         """The single numbers of the last record."""
         return self.records[-1][1].scalars() if self.records else {}
 
-    def _write(self, step: int, found: R) -> None:
+    def _write(self, step: int, result: R) -> None:
         if not world().first:
             return  # every rank takes the record, for they share the work; one writes
         if self.file is not None:
             with Path(self.file).open("a") as lines:
-                lines.write(json.dumps({"step": step, **_known(found.to_dict())}) + "\n")
+                lines.write(json.dumps({"step": step, **_known(result.to_dict())}) + "\n")
         if self.writer is not None:
-            found.log(self.writer, step)
+            result.log(self.writer, step)
 
 
 def _known(value: Any) -> Any:

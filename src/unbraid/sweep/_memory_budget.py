@@ -55,11 +55,11 @@ def measure(
         step, given = merged.step(number), merged.reads[number].tolist()
         operands = {stream: values[value] for stream, value in zip(reads(step), given, strict=False)}
         with torch.no_grad(), _Largest() as watch:
-            made = execute(step, state, operands)
-        values.update(zip(merged.makes[number].tolist(), made, strict=False))
+            results = execute(step, state, operands)
+        values.update(zip(merged.makes[number].tolist(), results, strict=False))
         before = sum(map(_bytes, operands.values()))
         weights = sum(_bytes(meta_tensor(state, name)) for name in step.params) if isinstance(step, Segment) else 0
-        sizes[_key(step)] = Size(before + 2 * watch.largest, before + sum(map(_bytes, made)), weights)
+        sizes[_key(step)] = Size(before + 2 * watch.largest, before + sum(map(_bytes, results)), weights)
         for value in given:
             if last[value] == number and value not in wanted:
                 values.pop(value, None)
@@ -72,12 +72,12 @@ def measure(
 
 def by_step(merged: Merged) -> list[list[set[int]]]:
     """The nodes of each step, wherever a variant has it, as one group each, as `probe_variants` takes them."""
-    found: dict[int | str, set[int]] = {}
+    by_key: dict[int | str, set[int]] = {}
     nodes = np.unique(merged.needs[merged.needs != NONE])
     for number in np.unique(merged.runs[nodes]).tolist():
         alike = nodes[merged.runs[nodes] == number].tolist()
-        found.setdefault(_key(merged.steps[number]), set()).update(alike)
-    return [[group] for group in found.values()]
+        by_key.setdefault(_key(merged.steps[number]), set()).update(alike)
+    return [[group] for group in by_key.values()]
 
 
 @dataclass(frozen=True)
@@ -152,12 +152,12 @@ class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.largest = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        larger = [tensor for tensor in _tensors(made) if _bytes(tensor) > self.largest]
+        result = func(*args, **(kwargs or {}))
+        larger = [tensor for tensor in _tensors(result) if _bytes(tensor) > self.largest]
         if larger:
             given = {_memory(tensor) for tensor in _tensors((args, kwargs))}
             self.largest = max([self.largest, *(_bytes(tensor) for tensor in larger if _memory(tensor) not in given)])
-        return made
+        return result
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -101,8 +101,8 @@ def merge(graph: Graph, variants: Sequence[Sequence[Step]]) -> Merged:
 
 def dimension(stream: Stream) -> int | None:
     """The one dimension whose size grows with the number of examples; None where there is none, or several."""
-    found = [place for place, size in enumerate(stream.shape) if isinstance(size, str) and _BATCH.search(size)]
-    return found[0] if len(found) == 1 else None
+    places = [place for place, size in enumerate(stream.shape) if isinstance(size, str) and _BATCH.search(size)]
+    return places[0] if len(places) == 1 else None
 
 
 def _numbered(variants: Sequence[Sequence[Step]]) -> tuple[list[Step], Numbers]:
@@ -162,22 +162,22 @@ class _Merger:
             step = self._steps[column[rows[0]]]
             operands = self._taken(reads(step), rows)
             if isinstance(step, Add) and operands.shape[1] == 1:
-                made = operands  # a sum of one operand is that operand
+                numbers = operands  # a sum of one operand is that operand
             else:
                 needs[rows] = nodes = self._nodes(column[rows], operands)
-                made = self._first[nodes, None] + np.arange(len(makes(step)))
-            for stream, values in zip(makes(step), made.T, strict=True):
+                numbers = self._first[nodes, None] + np.arange(len(makes(step)))
+            for stream, values in zip(makes(step), numbers.T, strict=True):
                 self._value(stream)[rows] = values
         return needs
 
     def _taken(self, streams: Sequence[str], rows: NDArray[np.int64]) -> Numbers:
         """The numbers of some streams' values in some variants, [variants, streams]."""
-        found = np.empty((len(rows), len(streams)), np.int32)
+        taken = np.empty((len(rows), len(streams)), np.int32)
         for place, stream in enumerate(streams):
-            found[:, place] = self._value(stream)[rows]
-            if (found[:, place] == NONE).any():
+            taken[:, place] = self._value(stream)[rows]
+            if (taken[:, place] == NONE).any():
                 raise ValueError(f"merge: a variant takes the stream {stream}, which no step before makes.")
-        return found
+        return taken
 
     def _value(self, stream: str) -> Numbers:
         if stream not in self._values:
@@ -189,12 +189,12 @@ class _Merger:
         rows = np.column_stack([self._codes[steps], operands])
         first, which = _distinct(rows)
         keys = rows[first].view(f"V{rows.itemsize * rows.shape[1]}").ravel().tolist()
-        found = np.array([self._known.get(key, NONE) for key in keys], np.int32)
-        new = np.flatnonzero(found == NONE)
+        nodes = np.array([self._known.get(key, NONE) for key in keys], np.int32)
+        new = np.flatnonzero(nodes == NONE)
         if len(new):
-            found[new] = self._made(steps[first[new]], operands[first[new]])
-            self._known.update(zip(keys, found.tolist(), strict=True))
-        return found[which]
+            nodes[new] = self._made(steps[first[new]], operands[first[new]])
+            self._known.update(zip(keys, nodes.tolist(), strict=True))
+        return nodes[which]
 
     def _made(self, steps: Numbers, operands: Numbers) -> Numbers:
         """New nodes, one for each row; their steps make the same streams."""
@@ -220,8 +220,8 @@ class _Merger:
         return np.array(kinds, np.int32)[which]
 
     def _along(self, streams: Sequence[str]) -> Numbers:
-        found = (dimension(self._graph.streams[stream]) for stream in streams)
-        return np.array([NONE if along is None else along for along in found], np.int32)
+        dimensions = (dimension(self._graph.streams[stream]) for stream in streams)
+        return np.array([NONE if along is None else along for along in dimensions], np.int32)
 
     def merged(self, needs: Sequence[Numbers]) -> Merged:
         """All variants, without the nodes on which no output depends."""
@@ -272,9 +272,9 @@ def _as_met(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 def _one_below_another(blocks: Sequence[Numbers]) -> Numbers:
     """Rows of several widths as one array, −1 where a row has ended."""
-    found = np.full((sum(map(len, blocks)), max((block.shape[1] for block in blocks), default=0)), NONE, np.int32)
+    stacked = np.full((sum(map(len, blocks)), max((block.shape[1] for block in blocks), default=0)), NONE, np.int32)
     start = 0
     for block in blocks:
-        found[start : start + len(block), : block.shape[1]] = block
+        stacked[start : start + len(block), : block.shape[1]] = block
         start += len(block)
-    return found
+    return stacked

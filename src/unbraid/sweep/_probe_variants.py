@@ -20,23 +20,23 @@ def used(merged: Merged, variants: Iterable[int]) -> set[int]:
 
 
 def _used(merged: Merged, variant: int) -> set[int]:
-    found: set[int] = set()
+    nodes: set[int] = set()
     wanted = set(merged.outputs[variant].tolist())
     for number in sorted(merged.needs[variant].tolist(), reverse=True):  # a node reads what those before it make
         if number != NONE and not wanted.isdisjoint(merged.makes[number].tolist()):
-            found.add(number)
+            nodes.add(number)
             wanted.update(merged.reads[number].tolist())
             wanted.discard(NONE)  # of a node that reads fewer values than others
-    return found
+    return nodes
 
 
 def stacked_kinds(merged: Merged, order: Schedule) -> dict[int, list[set[int]]]:
     """The groups of several nodes, by kind; sums are left out, as a sum is taken number by number."""
-    found: dict[int, list[set[int]]] = {}
+    by_kind: dict[int, list[set[int]]] = {}
     for group in order.groups:
         if len(group) > 1 and isinstance(merged.step(group[0]), Segment):
-            found.setdefault(int(merged.kinds[group[0]]), []).append(set(group.tolist()))
-    return found
+            by_kind.setdefault(int(merged.kinds[group[0]]), []).append(set(group.tolist()))
+    return by_kind
 
 
 def probe_variants(
