@@ -71,7 +71,7 @@ def test_a_sum_over_a_stack_of_n_is_n_minus_1_additions():
     assert len(form.refusals) == 2
 
 
-def test_scores_summed_over_the_layers_cross_the_trunk():
+def test_scores_summed_over_the_layers_are_offsets():
     """RealFormer: skips between scores begin inside one layer and end inside the next."""
 
     def layers(net, x):
@@ -82,10 +82,10 @@ def test_scores_summed_over_the_layers_cross_the_trunk():
 
     form = traced(Does(layers, q0=mlp(6), q1=mlp(6), f0=mlp(6), f1=mlp(6)), ROWS)
     assert kinds(form) == [("identity", 1)] * 2
-    assert any("cross" in refusal.reason for refusal in form.refusals)
+    assert any("offset" in refusal.reason for refusal in form.refusals)
 
 
-def test_each_addition_of_a_sum_that_crosses_is_refused_by_its_own_line():
+def test_each_addition_of_an_offset_is_refused_by_its_own_line():
     def layers(net, x):
         scores = net.q0(x)
         x = x + net.f0(torch.softmax(scores, -1))
@@ -97,7 +97,7 @@ def test_each_addition_of_a_sum_that_crosses_is_refused_by_its_own_line():
     first = layers.__code__.co_firstlineno
     assert kinds(form) == [("identity", 1)] * 2
     assert sorted(refusal.where for refusal in form.refusals) == [f"test_lessons.py:{first + n}" for n in (3, 4)]
-    assert all("cross" in refusal.reason for refusal in form.refusals)
+    assert all("offset" in refusal.reason for refusal in form.refusals)
 
 
 def test_a_parameter_may_scale_the_skip_from_the_left():

@@ -1,13 +1,14 @@
 """From additions found in a graph to blocks: their order, nesting, names, and where the trunk goes between them.
 
 The stream that reaches the output is what the last block hands on: its sum, and what the module that adds does to it
-next (the ReLU of an original ResNet block, the norm of a post-norm transformer). The rest is the head.
+next (the ReLU of an original ResNet block, the norm of a post-norm transformer). The rest is the head. Where the head
+reads several sums, of one trunk or of several, the stream is where they meet.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
 
-from torch import fx
+from torch import Tensor, fx
 
 from unbraid.capture.provenance import scope
 from unbraid.discover._block_names import Names
@@ -34,9 +35,13 @@ class Anatomy:
     parents: dict[int, BranchIndex]
 
     @cached_property
+    def _through(self) -> PostDominators:
+        return PostDominators(self.flow.graph)
+
+    @cached_property
     def regions(self) -> dict[BranchIndex, list[fx.Node]]:
         """The nodes of each operand: (block, −1) is the skip, (block, j) is branch j."""
-        return regions(self.flow, self.blocks, PostDominators(self.flow.graph))
+        return regions(self.flow, self.blocks, self._through)
 
     @property
     def top_level(self) -> range:
@@ -54,23 +59,59 @@ class Anatomy:
         return places
 
     @cached_property
+    def following(self) -> dict[int, list[int]]:
+        """For each top-level block those that begin where the way from its sum leads outside of all branches."""
+        begins = {number: self.blocks[number].fork for number in self.top_level}
+        return {
+            number: [other for other, fork in begins.items() if other != number and self._leads(number, fork)]
+            for number in self.top_level
+        }
+
+    def _leads(self, block: int, fork: fx.Node) -> bool:
+        add = self.blocks[block].add
+        if fork is add:
+            return True
+        if self.flow.order[fork] < self.flow.order[add]:
+            return False
+        way = self.flow.region(add, fork)
+        return bool(way) and all(node not in self.places and node not in self._sums for node in way)
+
+    @cached_property
+    def _sums(self) -> dict[fx.Node, int]:
+        return {self.blocks[block].add: block for block in self.top_level}
+
+    @cached_property
+    def trunks(self) -> list[list[int]]:
+        """The chains of top-level blocks; where two go on from one sum, the first to run goes on with its trunk."""
+        trunks, at = list[list[int]](), dict[int, int]()
+        before = {other: number for number in reversed(self.top_level) for other in self.following[number][:1]}
+        for number in self.top_level:
+            if number in before and trunks[at[before[number]]][-1] == before[number]:
+                at[number] = at[before[number]]
+                trunks[at[number]].append(number)
+            else:
+                at[number] = len(trunks)
+                trunks.append([number])
+        return trunks
+
+    def trunk_of(self, block: int) -> int:
+        """The trunk of a top-level block, or of that in which a block lies."""
+        while block in self.parents:
+            block, _ = self.parents[block]
+        return next(number for number, chained in enumerate(self.trunks) if block in chained)
+
+    @cached_property
     def ends(self) -> dict[int, fx.Node]:
         """For each top-level block the node at which its trunk operations P_k end: the next fork, if any."""
-        ends = {}
-        for block in self.top_level:
-            add = self.blocks[block].add
-            following = self.blocks[block + 1].fork if block + 1 in self.top_level else None
-            direct = following is not None and (following is add or self._trunk_only(add, following))
-            ends[block] = following if direct and following is not None else self._end_in_scope(add)
-        return ends
+        return {
+            block: self.blocks[self.following[block][0]].fork if self.following[block] else self._end_in_scope(block)
+            for block in self.top_level
+        }
 
-    def _trunk_only(self, add: fx.Node, fork: fx.Node) -> bool:
-        way = self.flow.region(add, fork)
-        return bool(way) and all(node not in self.places for node in way)
-
-    def _end_in_scope(self, add: fx.Node) -> fx.Node:
+    def _end_in_scope(self, block: int) -> fx.Node:
         """After the last block P_k is what the module that adds does next in a single line; the rest is the head."""
-        node, home = add, scope(add)
+        node = self.blocks[block].add
+        home = scope(node)
         while home:
             users = [user for user in node.users if user in self.flow.carries]
             if len(users) != 1 or scope(users[0])[: len(home)] != home or len(self.flow.data(users[0])) != 1:
@@ -85,20 +126,33 @@ class Anatomy:
         way = self.flow.region(self.blocks[block].add, self.ends[block])
         return tuple(name_of(node) for node in way if not shape_only(node))
 
-    def last(self, output: fx.Node) -> int | None:
-        """The top-level block whose sum reaches this node without passing another block."""
-        adds = {self.blocks[block].add: block for block in self.top_level}
+    def stream(self, output: fx.Node) -> fx.Node:
+        """What the head reads: where the last sums that reach an output meet, or where the trunk of the only one ends.
+
+        Args:
+            output: the output that is explained.
+        """
         seen, stack, met = {output}, [output], []
         while stack:
             node = stack.pop()
-            if node in adds:
-                met.append(adds[node])
+            if node in self._sums:
+                met.append(node)
                 continue
             for argument in values_read(node):
                 if argument not in seen and argument in self.flow.reached:
                     seen.add(argument)
                     stack.append(argument)
-        return max(met, default=None)
+        if len(met) > 1:
+            return self._meeting(met, output)
+        return self.ends[self._sums[met[0]] if met else max(self.top_level)]
+
+    def _meeting(self, sums: list[fx.Node], output: fx.Node) -> fx.Node:
+        """The first tensor through which all of them lead to an output."""
+        through = PostDominators(self.flow.graph, output)
+        meeting = through.common(sums)
+        while meeting is not None and (meeting not in self.flow.carries or not _is_tensor(meeting)):
+            meeting = through.next(meeting)
+        return meeting or output
 
     @cached_property
     def names(self) -> list[tuple[str, tuple[str, ...]]]:
@@ -117,3 +171,7 @@ def anatomy(flow: Dataflow, found: tuple[BlockNodes, ...]) -> Anatomy:
         tuple(blocks[number] for number in order),
         {place[inner]: (place[outer], operand) for inner, (outer, operand) in parents.items()},
     )
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), Tensor)

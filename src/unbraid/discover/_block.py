@@ -21,6 +21,7 @@ class Block:
         after: the names of the operators of P, what the trunk does between the addition and the next fork.
         nested: the blocks inside its branches.
         parent: the block and the branch, from 0, in which it lies, as `without` takes them; None at the top level.
+        trunk: the number of its trunk; of a nested block that of the top-level block around it.
         shape: the sizes of the sum; a free size is the text of its symbol.
         parameters: how many numbers its branches and its skip learn.
         source: file and line of the addition in the model's own code, with folders.
@@ -33,6 +34,7 @@ class Block:
     after: tuple[str, ...]
     nested: tuple["Block", ...]
     parent: BranchIndex | None
+    trunk: int
     shape: tuple[int | str, ...]
     parameters: int
     source: str
@@ -41,6 +43,21 @@ class Block:
     def where(self) -> str:
         """File and line of the addition, without folders: "modeling_gpt2.py:412"."""
         return self.source.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A chain of top-level blocks, each of which begins where the way from the last leads outside of all branches.
+
+    Attributes:
+        blocks: their indices, in order of execution.
+        shape: the sizes of what it carries, behind its last block.
+        source: the stream at which it begins.
+    """
+
+    blocks: tuple[int, ...]
+    shape: tuple[int | str, ...]
+    source: str
 
 
 def every_block(top: Sequence[Block]) -> tuple[Block, ...]:

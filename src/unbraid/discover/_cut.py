@@ -31,14 +31,14 @@ from unbraid.graph.questions import values_read
 aten = torch.ops.aten
 
 
-def cut(capture: Capture, anatomy: Anatomy) -> Graph:
+def cut(capture: Capture, anatomy: Anatomy, stream: fx.Node | None) -> Graph:
     """Cut a graph of operators at the operands and sums of its blocks into streams, segments and additions.
 
     Every node belongs to the one cut node for which it is computed; a node that serves several becomes a cut itself.
     So each segment is the largest piece with a single result (logic synthesis calls it a fanout-free cone), nothing is
     computed twice, and one pass from the last node to the first finds them all.
     """
-    cutter = _Cutter(capture, anatomy)
+    cutter = _Cutter(capture, anatomy, stream)
     while missing := cutter.attempt():
         # A size is read from a tensor that does not cross the cut: let it cross, and cut again.
         cutter.roots |= missing
@@ -57,7 +57,7 @@ class _Cone:
 
 
 class _Cutter:
-    def __init__(self, capture: Capture, anatomy: Anatomy) -> None:
+    def __init__(self, capture: Capture, anatomy: Anatomy, stream: fx.Node | None) -> None:
         self.capture = capture
         self.anatomy = anatomy
         self.flow = anatomy.flow
@@ -66,7 +66,10 @@ class _Cutter:
         self.result: fx.Node = next(n for n in capture.graph.nodes if n.op == "output")
         by_name = {node.name: node for node in capture.graph.nodes}
         self.outputs = [by_name[stream] for stream in capture.signature.streams()]
-        forks_and_ends = [b.fork for b in anatomy.blocks] + list(anatomy.ends.values())
+        forks_and_ends = [b.fork for b in anatomy.blocks] + [
+            *anatomy.ends.values(),
+            *([] if stream is None else [stream]),
+        ]
         operands: list[fx.Node] = []
         for block in anatomy.blocks:
             operands += [node for _, node in block.operands]

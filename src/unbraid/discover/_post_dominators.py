@@ -46,6 +46,10 @@ class PostDominators:
         known = [node for node in nodes if node in self._depth]
         return reduce(self._meeting, known) if known else None
 
+    def next(self, node: fx.Node) -> fx.Node | None:
+        """The nearest post-dominator but the node itself; None for the output."""
+        return self._next[node]
+
     def _meeting(self, one: fx.Node, other: fx.Node) -> fx.Node:
         while one is not other:
             if self._depth[one] < self._depth[other]:

@@ -10,7 +10,7 @@ from torch import fx, nn
 from unbraid.capture import Capture, tied
 from unbraid.capture.provenance import printable, scope, source
 from unbraid.capture.signature import Sizes, plain_names, sizes
-from unbraid.discover import Anatomy, Block, BlockNodes, Dataflow, anatomy, cut, find, parameters
+from unbraid.discover import Anatomy, Block, BlockNodes, Dataflow, Trunk, anatomy, cut, find, parameters
 from unbraid.errors import NotResidualError, Refusal, TraceError
 from unbraid.form._form import ResidualForm
 from unbraid.form._gradient_sources import modes
@@ -53,18 +53,19 @@ def _form(
     layers: tuple[str, ...] = (),
 ) -> ResidualForm:
     called = plain_names(node for node in captured.graph.nodes if node.name not in captured.names)
-    graph = cut(captured, parts)
+    nodes = {node.name: node for node in captured.graph.nodes}
+    outputs = [nodes[stream] for stream in captured.signature.streams() if nodes[stream] in parts.flow.carries]
+    end = parts.stream(outputs[0]) if outputs else None
+    graph = cut(captured, parts, end)
     graph = replace(graph, streams={s: replace(x, shape=called(x.shape)) for s, x in graph.streams.items()})
-    carried = next((stream for stream in graph.outputs if stream in graph.carried), None)
-    if carried is None:
+    if end is None or graph.carried.isdisjoint(graph.outputs):
         raise TraceError(f"{title}: no output carries data from an input; there is nothing to explain.")
-    last = parts.last(next(node for node in captured.graph.nodes if node.name == carried))
-    end = parts.ends[max(parts.top_level) if last is None else last]
     learned = parameters(graph, parts.parents, {captured.names[name] for name in parts.flow.learned}, tied(model))
     operands = tuple(map(_operands, parts.blocks))
     return ResidualForm(
         graph=graph,
         blocks=tuple(_block(captured, parts, number, called, learned) for number in parts.top_level),
+        trunks=tuple(_trunk(parts, chained, called) for chained in parts.trunks),
         state=captured.state,
         learned=frozenset(captured.names[name] for name in parts.flow.learned),
         signature=captured.signature.renamed(called),
@@ -105,10 +106,17 @@ def _block(
         after=parts.after(number),
         nested=tuple(_block(captured, parts, other, called, learned) for other in sorted(inner)),
         parent=parts.parents.get(number),
+        trunk=parts.trunk_of(number),
         shape=called(sizes(nodes.add.meta["val"])),
         parameters=sum(meta_tensor(captured.state, parameter).numel() for parameter in learned[number]),
         source=source(nodes.add),
     )
+
+
+def _trunk(parts: Anatomy, chained: Sequence[int], called: Callable[[Sizes], Sizes]) -> Trunk:
+    first = parts.blocks[chained[0]]
+    source = first.skip if first.skip is not None and first.kind == "identity" else first.fork
+    return Trunk(tuple(chained), called(sizes(parts.blocks[chained[-1]].add.meta["val"])), source.name)
 
 
 def _saved(model: nn.Module | None, captured: Capture) -> set[str]:

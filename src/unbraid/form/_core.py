@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unbraid._modes import outside_modes
 from unbraid.capture.signature import Signature, as_call
-from unbraid.discover import Block, every_block
+from unbraid.discover import Block, Trunk, every_block
 from unbraid.errors import Refusal
 from unbraid.form._empty import on_meta, refuse_empty_inputs, refuse_empty_weights
 from unbraid.form._origin import Origin
@@ -35,6 +35,7 @@ class Form(Result):
     stream: str
     dtype: torch.dtype
     tracer: str
+    trunks: tuple[Trunk, ...] = ()
     tolerance: float | None = None
     error: float = float("nan")
     silent: tuple[Block, ...] = ()

@@ -46,6 +46,7 @@ class ResidualForm(Form):
     Attributes:
         graph: the streams, segments and additions.
         blocks: the top-level blocks of all trunks, in order of execution.
+        trunks: the chains that they form: one in most models.
         state: the parameters, buffers and constants that the segments name.
         learned: the names in the state of the model's parameters.
         signature: how calls are matched with the graph's inputs.

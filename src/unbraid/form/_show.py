@@ -13,6 +13,11 @@ from unbraid.form._core import Form
 _COLUMNS = ("", "block", "skip", "branches", "after", "nested", "shape", "parameters", "where")
 
 
+def _columns(form: Form) -> tuple[str, ...]:
+    """The columns; with several trunks the first says which."""
+    return ("trunk", *_COLUMNS) if len(form.trunks) > 1 else _COLUMNS
+
+
 def form_table(form: Form) -> Table:
     """The blocks, one per row; the measured error below."""
     table = Table(
@@ -22,16 +27,16 @@ def form_table(form: Form) -> Table:
         caption=escape("\n".join([*form.notes, footline(form)])),
     )
     table.caption_justify = "left"
-    for column in _COLUMNS:
-        table.add_column(column, justify="right" if column in {"", "nested", "parameters"} else "left")
+    for column in _columns(form):
+        table.add_column(column, justify="right" if column in {"", "trunk", "nested", "parameters"} else "left")
     for block in _running(form):
-        table.add_row(*cells(block))
+        table.add_row(*_cells(form, block))
     return table
 
 
 def form_text(form: Form) -> str:
     """The table in plain characters."""
-    rows = [_COLUMNS, *(cells(block) for block in _running(form))]
+    rows = [_columns(form), *(_cells(form, block) for block in _running(form))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     return "\n".join([headline(form), *lines, *form.notes, footline(form)])
@@ -63,8 +68,12 @@ def _grow(tree: Tree, block: Block) -> None:
 
 
 def _running(form: Form) -> list[Block]:
-    """The blocks in the order in which they run."""
-    return [form.blocks[index] for index in form.order]
+    """The blocks, trunk by trunk, in the order in which they run."""
+    return sorted((form.blocks[index] for index in form.order), key=lambda block: block.trunk)
+
+
+def _cells(form: Form, block: Block) -> tuple[str, ...]:
+    return (str(block.trunk), *cells(block)) if len(form.trunks) > 1 else cells(block)
 
 
 def _sizes(shape: tuple[int | str, ...]) -> str:
@@ -89,6 +98,7 @@ def block_row(block: Block) -> dict[str, Any]:
         "branches": list(block.branches),
         "after": list(block.after),
         "nested": len(block.nested),
+        "trunk": block.trunk,
         "shape": list(block.shape),
         "parameters": block.parameters,
         "where": block.where,
@@ -100,7 +110,8 @@ def headline(form: Form) -> str:
     kinds = [block.skip for block in form.blocks]
     parts = [f"{kinds.count(kind)} {kind}" for kind in ("identity", "projection", "none") if kind in kinds]
     count = "1 block" if len(kinds) == 1 else f"{len(kinds)} blocks"
-    return f"{count} (skips: {', '.join(parts)})"
+    trunks = f" in {len(form.trunks)} trunks" if len(form.trunks) > 1 else ""
+    return f"{count}{trunks} (skips: {', '.join(parts)})"
 
 
 def footline(form: Form) -> str:
