@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from unbraid.graph import BranchIndex
 
-Skip: TypeAlias = Literal["identity", "projection", "none"]
+Skip: TypeAlias = Literal["identity", "projection", "gate", "mix", "none"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Block:
     Attributes:
         index: its number; top-level blocks count from 0 in order of execution, nested ones from there on.
         name: the path of the module that it belongs to.
-        skip: what S is: the identity, a projection, or nothing in a plain layer.
+        skip: what S is: the identity; a projection; a gate, which multiplies each element by what the data decide; or
+            nothing in a plain layer.
         branches: the name of each branch f_j.
         after: the names of the operators of P, what the trunk does between the addition and the next fork.
         nested: the blocks inside its branches.

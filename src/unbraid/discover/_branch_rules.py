@@ -73,12 +73,15 @@ class Judge:
         region = self.flow.region(fork, branch)
         if branch not in self.flow.carries:
             return NO_DATA
-        if kind != "identity" and (self.affine(fork, region, held=held) or not self._reads(fork, branch)):
+        # Beside the fork itself, and beside a gate, a linear branch counts, as in x + conv(x) or t·W x + (1 − t)·x.
+        if kind == "projection" and self.affine(fork, region, held=held):
+            return AFFINE
+        if kind != "identity" and not self._reads(fork, branch):
             return AFFINE
         own = {fork, *region}  # a learned fork is none of the branch's parameters
         if not any(mixing(node) or self._has_parameters(node, own) for node in region):
             return POINTWISE
-        if kind == "identity" and self._carries_all(fork, branch):
+        if kind != "projection" and self._carries_all(fork, branch):
             return COPY
         if not added and not any(self.flow.weighs(node) for node in region):
             return TAKEN_OFF
@@ -175,6 +178,24 @@ class Judge:
                 return False
             node = data[0]
         return True
+
+    def gated(self, fork: fx.Node, base: fx.Node, node: fx.Node) -> bool:
+        """Whether an operand is the fork's elements, as another has them, times what may depend on the data.
+
+        Args:
+            fork: the tensor that both carry.
+            base: the fork's elements as the skip has them, without its gates.
+            node: the operand.
+        """
+        stack, lowest = [node], self.flow.order[fork]
+        while stack:
+            node = stack.pop()
+            if self.elements(fork).same(node, base):
+                return True
+            if node.op == "call_function" and callee(node) in (aten.mul, aten.div, aten.neg):
+                able = self.flow.data(node)[: 1 if callee(node) is aten.div else None]
+                stack += [read for read in able if same_shape(read, node) and self.flow.order[read] >= lowest]
+        return False
 
     def _carries_all(self, fork: fx.Node, branch: fx.Node) -> bool:
         """Whether a way of movements, numbers, parameters and norms alone leads from an operand to the fork."""

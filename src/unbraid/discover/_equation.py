@@ -125,7 +125,7 @@ def _recursion(blocks: Sequence[Block], notation: _Notation) -> str:
         ]
         if block.skip == "identity":
             terms.insert(0, before)
-        elif block.skip == "projection":
+        elif block.skip != "none":
             terms.insert(0, f"{_factor('S', k, notation)}{notation.times}{before}")
         total = " + ".join(terms)
         if block.after:
@@ -138,7 +138,7 @@ def _product(blocks: Sequence[Block], notation: _Notation) -> str:
     """The same derivative before its product is multiplied out: ∏_k P_k (S_k + J_k), the last block first."""
     factors = []
     for k, block in reversed([*enumerate(blocks, start=1)][1:]):
-        skip = {"identity": notation.identity, "projection": _factor("S", k, notation), "none": ""}[block.skip]
+        skip = {"identity": notation.identity, "none": ""}.get(block.skip, _factor("S", k, notation))
         total = " + ".join(part for part in (skip, _factor("J", k, notation)) if part)
         after = f"{_factor('P', k, notation)}{notation.times}" if block.after else ""
         factors.append(f"{after}({total})")

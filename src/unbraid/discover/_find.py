@@ -36,15 +36,16 @@ from unbraid.discover._dataflow import Dataflow, same_shape
 from unbraid.discover._element_maps import Constant, no_constant, unmoved
 from unbraid.discover._flattened_sums import Join, Term, joins
 from unbraid.discover._fused import unfuse
+from unbraid.discover._gates import distribute, hold_gates
 from unbraid.discover._moves_aside import move_aside
 from unbraid.discover._nesting import nesting
 from unbraid.discover._partial_writes import Written
 from unbraid.discover._post_dominators import PostDominators
 from unbraid.discover._regroup import Group, Regrouping
-from unbraid.discover._routes import Step, met, way_up
+from unbraid.discover._routes import Step, met, through_one_factor, ways_up
 from unbraid.discover._trunk_reached import trunk_way
 from unbraid.errors import Refusal
-from unbraid.graph.questions import Carrier, is_float
+from unbraid.graph.questions import Carrier, is_float, shape_only
 
 NEITHER = "neither operand reaches, by shape-only or affine operations, a tensor from which the other is computed"
 SPREAD = "its operands have different sizes: one is spread over the other"
@@ -82,6 +83,8 @@ def find(flow: Dataflow, constant: Constant = no_constant) -> SearchResult:
         flow = _tidied(flow)
     if Written(flow, constant).run():
         flow = _tidied(flow)
+    if distribute(flow):
+        flow = _tidied(flow)
     finder = _Finder(flow, Judge(flow, constant))
     for join in joins(flow.graph):
         if join.head in flow.carries:
@@ -115,6 +118,16 @@ class _Candidate:
     def end(self) -> Step:
         """The farthest meeting: what hangs on the way before it hangs on it, too."""
         return self.way[max(self.meets.values())]
+
+    @property
+    def base(self) -> fx.Node:
+        """The fork's elements as the skip has them, before it multiplies them."""
+        base = self.skip.node
+        for step in self.way[: max(self.meets.values())]:
+            if not shape_only(step.node):
+                base = self.way[self.way.index(step) + 1].node
+        assert isinstance(base, fx.Node)
+        return base
 
 
 class _Finder:
@@ -161,6 +174,8 @@ class _Finder:
                 break
             lines = [where(node) for node in regrouping.meetings(group.operands)]
             block = regrouping.block(group)
+            if block.kind == "gate":
+                block = hold_gates(self.flow, block)
             self.blocks[block.add], self.lines[block.add] = block, lines
         regrouping.finish()
         refused = [Refusal(where(node), group) for node in regrouping.meetings(regrouping.with_data)]
@@ -209,28 +224,31 @@ class _Finder:
             others = [term for term in operands if term is not skip]
             messages = [t for t in others if self.judge.message(_tensor(skip), _tensor(t), added=t.factor > 0)]
             if messages:
-                return Group(_tensor(skip), "identity", skip, 1.0, (), (), (*messages,), 1.0)
+                return Group(_tensor(skip), "identity", skip, 1.0, (), (), (*messages,), ((),) * len(messages), 1.0)
         return None
 
     def _candidates(self, operands: Sequence[Term], weakest: Carrier, *, data: bool, held: bool) -> list[_Candidate]:
         """The operands, with data or without, whose way meets another's, the strongest and nearest meeting first."""
-        ways = {}
+        ways = list[tuple[Term, list[Step]]]()
         for term in operands:
             if (_tensor(term) in self.flow.carries) is not data:
                 continue
-            way = way_up(self.flow, _tensor(term), held=held)
-            ways[term] = [step for step in way if step.strength <= weakest]
-        marked = dict.fromkeys(step.node for step in chain.from_iterable(ways.values()))
+            for way in ways_up(self.flow, _tensor(term), held=held):
+                ways.append((term, [step for step in way if step.strength <= weakest]))
+        marked = dict.fromkeys(step.node for _, way in ways for step in way)
         above = met(self.flow, [_tensor(term) for term in operands], marked, self.blocks)
         candidates = []
-        for skip, way in ways.items():
+        for skip, way in ways:
             meets = {}
             for term in operands:
                 places = [n for n, step in enumerate(way) if step.node in above[_tensor(term)]]
                 if term is not skip and places:
                     meets[term] = places[0]
-            if meets:
-                candidates.append(_Candidate(skip, way, meets))
+            if not meets:
+                continue
+            candidate = _Candidate(skip, way, meets)
+            if candidate.end.strength is not Carrier.GATED or through_one_factor(self.flow, way, candidate.end.node):
+                candidates.append(candidate)
         return sorted(candidates, key=self._rank)
 
     def _rank(self, candidate: _Candidate) -> tuple[float, ...]:
@@ -239,14 +257,33 @@ class _Finder:
         return tuple(map(float, ranks))
 
     def _judged(self, candidate: _Candidate, operands: Sequence[Term], *, held: bool, apart: bool) -> Group | str:
+        """The group with this skip: with what carries the same fork through gates collected, if a branch is left."""
+        copies = self._gated_copies(candidate, operands)
+        group = self._collected(candidate, operands, copies, held=held, apart=apart)
+        # x + g(x)·x: where nothing but gated copies of the fork is left, they are the branch (residual attention).
+        if copies and not isinstance(group, Group):
+            return self._collected(candidate, operands, [], held=held, apart=apart)
+        return group
+
+    def _gated_copies(self, candidate: _Candidate, operands: Sequence[Term]) -> list[Term]:
+        if candidate.end.strength not in (Carrier.SHAPE, Carrier.GATED):
+            return []
+        fork, base = candidate.end.node, candidate.base
+        others = [term for term in operands if term is not candidate.skip and _tensor(term) is not base]
+        products = [t for t in others if len(self.flow.data(_tensor(t))) > 1 or candidate.end.strength is Carrier.GATED]
+        return [term for term in products if self.judge.gated(fork, base, _tensor(term))]
+
+    def _collected(
+        self, candidate: _Candidate, operands: Sequence[Term], gated: Sequence[Term], *, held: bool, apart: bool
+    ) -> Group | str:
         skip, fork = candidate.skip, candidate.end.node
-        rest = [term for term in operands if term is not skip]
+        rest = [term for term in operands if term is not skip and term not in gated]
         same = [term for term in rest if self.judge.elements(fork).same(_tensor(term), _tensor(skip))]
         moved_only = candidate.end.strength is Carrier.SHAPE
         scaled = [
             t for t in rest if moved_only and t not in same and self.judge.scaled(fork, _tensor(skip), _tensor(t))
         ]
-        others = [term for term in candidate.meets if term not in (*same, *scaled)]
+        others = [term for term in candidate.meets if term not in (*same, *scaled, *gated)]
         factor = skip.factor + sum(term.factor for term in same)
         hidden = sum(term.factor * self.judge.copies(fork, _tensor(skip), _tensor(term)) for term in others)
         if math.isclose(factor + hidden, 0, abs_tol=1e-9):
@@ -255,6 +292,7 @@ class _Finder:
         if factor / unit < 0:
             return NEGATIVE
         kind: Skip = "identity" if moved_only and not scaled and math.isclose(factor / unit, 1) else "projection"
+        kind = "gate" if gated or candidate.end.strength is Carrier.GATED else kind
         objections = {}
         for term in others:
             place = candidate.way[candidate.meets[term]].node
@@ -266,7 +304,22 @@ class _Finder:
             return next(filter(None, objections.values()), COPY)
         affine = [term for term, objection in objections.items() if objection == AFFINE]
         fork = candidate.way[max(candidate.meets[term] for term in (*branches, *affine))].node
-        return Group(fork, kind, skip, factor, (*same,), (*scaled, *affine), (*branches,), unit)
+        alone, more = self._by_what_they_gate(fork, branches)
+        return Group(fork, kind, skip, factor, (*same,), (*scaled, *gated, *affine), alone, more, unit)
+
+    def _by_what_they_gate(
+        self, fork: fx.Node, branches: Sequence[Term]
+    ) -> tuple[tuple[Term, ...], tuple[tuple[Term, ...], ...]]:
+        """The branches, and with each those that are the same once more, gated: f − c·f is one branch."""
+        together: dict[Term, list[Term]] = {}
+        for term in branches:
+            of = [t for t in together if self.judge.gated(fork, _tensor(t), _tensor(term))]
+            back = [t for t in together if self.judge.gated(fork, _tensor(term), _tensor(t))]
+            if of or back:
+                together[(of or back)[0]].append(term)
+            else:
+                together[term] = []
+        return (*together,), (*map(tuple, together.values()),)
 
 
 def _unit(factor: float, others: Sequence[float]) -> float:

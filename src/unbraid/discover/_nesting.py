@@ -59,7 +59,7 @@ def nesting(flow: Dataflow, blocks: Sequence[BlockNodes], through: PostDominator
     for number, branches in holding.items():
         block = blocks[number]
         for outer, operand in branches:
-            if not through.passes(block.add, blocks[outer].branches[operand]):
+            if not through.passes(block.add, _outlet(blocks[outer], operand)):
                 continue
             if block.fork in inside[outer, operand] or block.fork is blocks[outer].fork:
                 parents[number] = outer, operand

@@ -27,6 +27,7 @@ class Group:
         copies: the same operand once more.
         beside: what belongs to the skip, too: scaled copies, and affine operands beside a projection.
         branches: the other operands.
+        with_branches: for each branch what belongs to it, too: further gated copies of it, as f and −c·f.
         unit: by what the block's sum is multiplied in the join.
     """
 
@@ -37,11 +38,12 @@ class Group:
     copies: tuple[Term, ...]
     beside: tuple[Term, ...]
     branches: tuple[Term, ...]
+    with_branches: tuple[tuple[Term, ...], ...]
     unit: float
 
     @property
     def operands(self) -> tuple[Term, ...]:
-        return self.skip, *self.copies, *self.beside, *self.branches
+        return self.skip, *self.copies, *self.beside, *self.branches, *chain.from_iterable(self.with_branches)
 
 
 class Regrouping:
@@ -66,7 +68,10 @@ class Regrouping:
             total = self.join.head
         writer = Writer(self.flow, total or self.join.head)
         skip = self._skip(group, writer)
-        branches = [self._branch([term, *constants[term]], group.unit, writer) for term in group.branches]
+        branches = [
+            self._branch([term, *more, *constants[term]], group.unit, writer)
+            for term, more in zip(group.branches, group.with_branches, strict=True)
+        ]
         if total is None or not _adds(total, {skip, *branches}):
             self._stands = self._stands and total is not None
             total = writer.sum([skip, *branches], at=total)
@@ -115,7 +120,7 @@ class Regrouping:
             return shared
         with_data = self.with_data
         for term in self.terms:
-            if term in with_data or term in (group.skip, *group.copies, *group.beside):
+            if term in with_data or term in group.operands:
                 continue
             held = [branch for branch in group.branches if self.join.holder([branch, term], group.unit)]
             near = min(held or group.branches, key=lambda branch: _distance(branch, term))

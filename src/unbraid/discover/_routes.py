@@ -2,11 +2,14 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 
+import torch
 from torch import fx
 
 from unbraid.discover._broadcast import spreads
-from unbraid.discover._dataflow import Dataflow
+from unbraid.discover._dataflow import Dataflow, same_shape
+from unbraid.graph.operators import callee
 from unbraid.graph.questions import Carrier, carrier, values_read
 
 
@@ -19,26 +22,83 @@ class Step:
 
 
 def way_up(flow: Dataflow, node: fx.Node, *, held: bool) -> list[Step]:
-    """The tensors that an operand carries, itself first.
+    """The tensors that an operand carries without gates, itself first.
 
     Args:
         flow: the data flow.
         node: the operand.
         held: whether the way may pass norms, whose scale depends on the data, as if that scale were held.
     """
-    way, strength, spread = [Step(node, Carrier.SHAPE)], Carrier.SHAPE, False
-    while node.op == "call_function":
-        data = flow.data(node)
-        passed = carrier(node, data, held=held)
-        carried = data or values_read(node)  # a learned token carries no data, and has a way all the same
-        if passed is None or len(carried) != 1 or (not data and passed is not Carrier.SHAPE):
+    return ways_up(flow, node, held=held, gates=False)[0]
+
+
+def ways_up(flow: Dataflow, node: fx.Node, *, held: bool, gates: bool = True) -> list[list[Step]]:
+    """The ways up from an operand, itself first: one, and of a product of two tensors of data one by each factor.
+
+    The other factor is held, as a gate. What is behind one is only moved and scaled: a matrix there would make an
+    expert of the operand, as silu(W x) · V x is one, and no skip.
+
+    Args:
+        flow: the data flow.
+        node: the operand.
+        held: whether a way may pass norms, whose scale depends on the data, as if that scale were held.
+        gates: whether a way may pass products of data.
+    """
+    ways, begun = list[list[Step]](), [([Step(node, Carrier.SHAPE)], False)]
+    while begun:
+        way, spread = begun.pop()
+        further = _further(flow, way[-1], held=held)
+        if further is None or (spread and further.strength is not Carrier.SHAPE):
+            # A part, or a mean, that is spread over others is no skip.
+            factors = _factors(flow, way[-1]) if gates and not spread and len(ways) + len(begun) < _MOST_WAYS else []
+            begun += [([*way, Step(factor, Carrier.GATED)], False) for factor in factors]
+            ways += [] if factors else [way]
+            continue
+        begun.append(([*way, further], spread or (bool(flow.data(way[-1].node)) and spreads(way[-1].node))))
+    return ways
+
+
+_MOST_WAYS = 16  # of one operand, through the factors of products of products
+
+
+def _further(flow: Dataflow, step: Step, *, held: bool) -> Step | None:
+    """The tensor from which the node was made, if it carries one alone."""
+    node = step.node
+    if node.op != "call_function":
+        return None
+    data = flow.data(node)
+    passed = carrier(node, data, held=held)
+    carried = data or values_read(node)  # a learned token carries no data, and has a way all the same
+    if passed is None or len(carried) != 1 or (not data and passed is not Carrier.SHAPE):
+        return None
+    if Carrier.GATED in (step.strength, passed) and Carrier.MIXING in (step.strength, passed):
+        return None
+    return Step(carried[0], max(step.strength, passed))
+
+
+def _factors(flow: Dataflow, step: Step) -> list[fx.Node]:
+    """The factors of a product, element by element, of two tensors of data, that have its sizes."""
+    node = step.node
+    if step.strength > Carrier.GATED or callee(node) not in (torch.ops.aten.mul, torch.ops.aten.div):
+        return []
+    data = flow.data(node)
+    able = data if callee(node) is torch.ops.aten.mul else [read for read in data if read is node.args[0]]
+    return [factor for factor in able if len(data) == 2 and same_shape(factor, node)]
+
+
+def through_one_factor(flow: Dataflow, way: Sequence[Step], fork: fx.Node) -> bool:
+    """Whether of each product on a way one factor alone leads to the fork: x·x carries none."""
+    for step, above in pairwise(way):
+        data = flow.data(step.node)
+        if len(data) < 2 or above.node not in data or not _factors(flow, Step(step.node, Carrier.SHAPE)):
+            continue
+        (other,) = (factor for factor in data if factor is not above.node)
+        leading = chain.from_iterable(ways_up(flow, other, held=True))
+        if fork in {one.node for one in leading}:
+            return False
+        if above.node is fork:
             break
-        spread |= bool(data) and spreads(node)
-        if spread and passed is not Carrier.SHAPE:  # a part, or a mean, that is spread over others is no skip
-            break
-        node, strength = carried[0], max(strength, passed)
-        way.append(Step(node, strength))
-    return way
+    return True
 
 
 def met(

@@ -12,7 +12,7 @@ from unbraid.draw._style import PALETTE, shorten
 __all__ = ["blocks", "left"]
 
 _MOST_NAMED = 24  # bars that still carry their names on half a page
-_SKIPS = {"identity": PALETTE[0], "projection": PALETTE[1], "none": PALETTE[3]}
+_SKIPS = {"identity": PALETTE[0], "projection": PALETTE[1], "gate": PALETTE[2], "mix": PALETTE[4], "none": PALETTE[3]}
 
 
 def blocks(names: Sequence[str], parameters: Sequence[int], skips: Sequence[str], *, ax: Axes | None = None) -> Figure:
@@ -21,7 +21,7 @@ def blocks(names: Sequence[str], parameters: Sequence[int], skips: Sequence[str]
     Args:
         names: of the blocks; shown as they stand, and left out beyond 24.
         parameters: how many numbers each learns.
-        skips: the kind of each skip: "identity", "projection" or "none".
+        skips: the kind of each skip: "identity", "projection", "gate", "mix" or "none".
         ax: where to draw; by default a figure of its own.
 
     Raises:

@@ -1,13 +1,13 @@
 """How a form is shown: text, a table for the terminal, HTML for a notebook."""
 
-from typing import Any
+from typing import Any, get_args
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from unbraid.discover import Block, drawn
+from unbraid.discover import Block, Skip, drawn
 from unbraid.form._core import Form
 
 _COLUMNS = ("", "block", "skip", "branches", "after", "nested", "shape", "parameters", "where")
@@ -54,7 +54,7 @@ def form_tree(form: Form) -> Tree:
 
 
 def _grow(tree: Tree, block: Block) -> None:
-    skip = {"identity": "h", "projection": "S h", "none": ""}[block.skip]
+    skip = {"identity": "h", "none": ""}.get(block.skip, "S h")
     functions = [f"f{j}(h)" if len(block.branches) > 1 else "f(h)" for j in range(len(block.branches))]
     after = f", then {' '.join(block.after)}" if block.after else ""
     total = " + ".join([skip, *functions] if skip else functions)
@@ -108,7 +108,7 @@ def block_row(block: Block) -> dict[str, Any]:
 def headline(form: Form) -> str:
     """How many blocks there are, and of what kind."""
     kinds = [block.skip for block in form.blocks]
-    parts = [f"{kinds.count(kind)} {kind}" for kind in ("identity", "projection", "none") if kind in kinds]
+    parts = [f"{kinds.count(kind)} {kind}" for kind in get_args(Skip) if kind in kinds]
     count = "1 block" if len(kinds) == 1 else f"{len(kinds)} blocks"
     trunks = f" in {len(form.trunks)} trunks" if len(form.trunks) > 1 else ""
     return f"{count}{trunks} (skips: {', '.join(parts)})"

@@ -70,7 +70,8 @@ class Carrier(IntEnum):
     SHAPE = 0  # it moves all of the elements
     PICK = 1  # it takes some of them, or puts them among others
     SCALED = 2  # it multiplies each by a number, or a norm's held scale
-    MIXING = 3  # it is affine, or a maximum, and makes an element from several
+    GATED = 3  # it multiplies each by other data, which are held
+    MIXING = 4  # it is affine, or a maximum, and makes an element from several
 
 
 def carrier(node: fx.Node, data: Sequence[fx.Node], *, held: bool = True) -> Carrier | None:

@@ -1,0 +1,159 @@
+"""Gates: x + t·(f − x) is (1 − t)·x + t·f, in whatever spelling.
+
+Before sums are flattened, a product of a sum is written as a sum of products where the sum around it adds one of the
+same operands: then all that carries the fork is collected into one coefficient S, here 1 − t. `lerp` is its formula.
+
+Behind a skip gates are *held*: what passes a gate has passed a learned function, which is no skip. So the skip is
+written with its gates detached, and the derivative that this leaves out is added to the first branch, as a number that
+is zero and has the gate's derivative:
+
+    S(g)·h + f(h)   =   S(ḡ)·h + [f(h) + S(g)·h̄ − S̄(ḡ)·h̄]        a bar stands for detached
+
+Values stay as they are, the gradient stays that of the model, and the frozen form holds the gates as it holds whatever
+is detached.
+"""
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.node import map_arg
+
+from unbraid.discover._block_nodes import BlockNodes
+from unbraid.discover._dataflow import Dataflow, same_shape
+from unbraid.discover._flattened_sums import read_once
+from unbraid.discover._graph_writer import Writer
+from unbraid.discover._summands import summands
+from unbraid.graph.operators import callee
+from unbraid.graph.questions import Carrier, carrier, shape_only
+
+aten = torch.ops.aten
+
+HELD = "held"  # in a node's meta: a detached gate of a skip
+
+
+def distribute(flow: Dataflow) -> bool:
+    """Write lerp as its formula, and products of sums as sums of products where one sum adds what both do.
+
+    Returns:
+        Whether there were any.
+    """
+    written = False
+    for node in list(flow.graph.nodes):
+        if node.op != "call_function":
+            continue
+        if callee(node) is aten.lerp and isinstance(node.args[2], fx.Node) and node in flow.carries:
+            _unfuse_lerp(flow, node)
+            written = True
+        for operand, _ in summands(node) if node in flow.carries else ():
+            if isinstance(operand, fx.Node) and _multiplied_out(flow, node, operand):
+                written = True
+    return written
+
+
+def _unfuse_lerp(flow: Dataflow, node: fx.Node) -> None:
+    """(1 − w)·a + w·b."""
+    a, b, weight = node.args
+    writer = Writer(flow, node)
+    rest = writer.call(aten.rsub.Scalar, (weight, 1), like=_tensor(weight))
+    parts = [writer.call(aten.mul.Tensor, (rest, a), like=node), writer.call(aten.mul.Tensor, (weight, b), like=node)]
+    writer.sum(parts, at=node)
+
+
+def _multiplied_out(flow: Dataflow, node: fx.Node, product: fx.Node) -> bool:
+    """Multiply out a product that a sum adds, if it is of a sum that adds what the outer one adds, too."""
+    if callee(product) is not aten.mul or not read_once(product) or len(product.args) != 2:
+        return False
+    others = {operand for operand, _ in summands(node) if operand is not product}
+    for total, factor in (product.args, product.args[::-1]):
+        inner = summands(total) if isinstance(total, fx.Node) else []
+        tensors = [operand for operand, _ in inner if isinstance(operand, fx.Node)]
+        if len(tensors) < 2 or not isinstance(factor, fx.Node) or others.isdisjoint(tensors):
+            continue
+        if not read_once(total) or not all(same_shape(tensor, product) for tensor in tensors):
+            continue
+        writer = Writer(flow, product)
+        parts: list[Any] = []
+        for operand, times in inner:
+            if isinstance(operand, fx.Node):
+                part = writer.call(aten.mul.Tensor, (operand, factor), like=product)
+                parts.append(writer.multiple(part, times))
+            else:
+                parts.append(writer.multiple(factor, operand * times))
+        writer.sum(parts, at=product)
+        return True
+    return False
+
+
+def hold_gates(flow: Dataflow, block: BlockNodes) -> BlockNodes:
+    """The block with its skip's gates held, and their derivative in its first branch."""
+    assert block.skip is not None, "a block with a gate has a skip"
+    carried = _carried(flow, block.fork, block.skip)
+    writer = Writer(flow, block.add)
+    skip = _Copy(flow, writer, carried, block.fork, hold_fork=False).of(block.skip)
+    moving = _Copy(flow, writer, carried, block.fork, hold_fork=True).of(block.skip)
+    still = _held(writer, moving)
+    tangent = writer.call(aten.sub.Tensor, (moving, still), like=block.skip)
+    first = writer.call(aten.add.Tensor, (block.branches[0], tangent), like=block.add)
+    held = replace(block, skip=skip, branches=(first, *block.branches[1:]))
+    if callee(block.add) is aten.add and set(block.add.all_input_nodes) == {block.skip, block.branches[0]}:
+        block.add.args = map_arg(block.add.args, lambda read: skip if read is block.skip else first)  # in its own order
+    else:
+        writer.sum([skip, *held.branches], at=block.add)
+    return held
+
+
+def _carried(flow: Dataflow, fork: fx.Node, skip: fx.Node) -> set[fx.Node]:
+    """The nodes between a fork and a skip on the ways that carry it: sums, scaled and gated copies."""
+    found = {fork}
+    for node in flow.region(fork, skip):
+        data = flow.data(node)
+        alone = len(data) == 1 and (carrier(node, data) or Carrier.SHAPE) < Carrier.MIXING
+        alone = alone and carrier(node, data) is not None
+        linear = shape_only(node) or alone or len(summands(node)) > 1 or callee(node) in (aten.mul, aten.div)
+        if linear and not found.isdisjoint(data):
+            found.add(node)
+    return found
+
+
+class _Copy:
+    """Copies what carries a fork, with either the fork or all that multiplies it detached."""
+
+    def __init__(
+        self, flow: Dataflow, writer: Writer, carried: Collection[fx.Node], fork: fx.Node, *, hold_fork: bool
+    ) -> None:
+        self.flow = flow
+        self.writer = writer
+        self.carried = carried
+        self.hold_fork = hold_fork
+        self.done: dict[fx.Node, fx.Node] = {fork: _held(writer, fork) if hold_fork else fork}
+
+    def of(self, node: fx.Node) -> fx.Node:
+        """The copy of a node that carries the fork."""
+        if node not in self.done:
+            self.done[node] = self._copied(node)
+        return self.done[node]
+
+    def _copied(self, node: fx.Node) -> fx.Node:
+        gates = [read for read in self.flow.data(node) if read not in self.carried]
+        held = {} if self.hold_fork else {gate: _held(self.writer, gate) for gate in gates}
+
+        def argument(read: fx.Node) -> fx.Node:
+            return self.of(read) if read in self.carried else held.get(read, read)
+
+        copy = self.writer.call(node.target, map_arg(node.args, argument), like=node)
+        copy.kwargs = map_arg(node.kwargs, argument)
+        return copy
+
+
+def _held(writer: Writer, node: fx.Node) -> fx.Node:
+    held = writer.call(aten.detach.default, (node,), like=node)
+    held.meta[HELD] = True
+    return held
+
+
+def _tensor(argument: Any) -> fx.Node:
+    assert isinstance(argument, fx.Node)
+    return argument
