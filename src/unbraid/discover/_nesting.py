@@ -70,6 +70,12 @@ def nesting(flow: Dataflow, blocks: Sequence[BlockNodes], through: PostDominator
     return Nesting(around, parents, offsets)
 
 
+def _outlet(outer: BlockNodes, branch: int) -> fx.Node:
+    """The end of a branch; a gate, whose derivative is the first branch's, reaches the sum through the skip, too."""
+    gated = outer.kind in ("gate", "mix") and branch == 0
+    return outer.add if gated else outer.branches[branch]
+
+
 def regions(flow: Dataflow, blocks: Sequence[BlockNodes], through: PostDominators) -> dict[BranchIndex, list[fx.Node]]:
     """The nodes between the fork and each operand of each block, without those of trunks that lead on elsewhere.
 
