@@ -88,7 +88,8 @@ def regions(flow: Dataflow, blocks: Sequence[BlockNodes], through: PostDominator
             region = flow.region(block.fork, end)
             if not region and end is not block.fork and operand != SKIP:
                 region = exclusive(flow, end, through)
-            leaving = {n for n in region if sums.get(n, number) != number and not through.passes(n, end)}
+            outlet = end if operand == SKIP else _outlet(block, operand)
+            leaving = {n for n in region if sums.get(n, number) != number and not through.passes(n, outlet)}
             found[number, operand] = _own(region, end, leaving, through, block.add) if leaving else region
     return found
 
