@@ -4,7 +4,7 @@ Only this room knows what a skip connection is.
 """
 
 from unbraid.discover._anatomy import Anatomy, anatomy
-from unbraid.discover._block import Block, Skip, Trunk, every_block
+from unbraid.discover._block import Block, JoinKind, Skip, Trunk, every_block
 from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._block_parameters import parameters
 from unbraid.discover._cut import cut
@@ -24,6 +24,7 @@ __all__ = [
     "BranchLike",
     "Dataflow",
     "Equation",
+    "JoinKind",
     "Skip",
     "Split",
     "Trunk",

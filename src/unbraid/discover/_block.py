@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 from unbraid.graph import BranchIndex
 
 Skip: TypeAlias = Literal["identity", "projection", "gate", "mix", "none"]
+JoinKind: TypeAlias = Literal["sum", "concatenation"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Block:
         name: the path of the module that it belongs to.
         skip: what S is: the identity; a projection; a gate, which multiplies each element by what the data decide; or
             nothing in a plain layer.
+        join: whether skip and branches are added, or lie side by side: [S h, f(h)].
         branches: the name of each branch f_j.
         after: the names of the operators of P, what the trunk does between the addition and the next fork.
         nested: the blocks inside its branches.
@@ -31,6 +33,7 @@ class Block:
     index: int
     name: str
     skip: Skip
+    join: JoinKind
     branches: tuple[str, ...]
     after: tuple[str, ...]
     nested: tuple["Block", ...]

@@ -1,9 +1,11 @@
 from dataclasses import dataclass
 
+import torch
 from torch import fx
 
-from unbraid.discover._block import Skip
+from unbraid.discover._block import JoinKind, Skip
 from unbraid.graph import SKIP
+from unbraid.graph.operators import callee
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +25,11 @@ class BlockNodes:
     skip: fx.Node | None
     branches: tuple[fx.Node, ...]
     kind: Skip
+
+    @property
+    def join(self) -> JoinKind:
+        """Whether the operands are added or concatenated."""
+        return "concatenation" if callee(self.add) is torch.ops.aten.cat else "sum"
 
     @property
     def operands(self) -> tuple[tuple[int, fx.Node], ...]:

@@ -24,6 +24,7 @@ from unbraid.capture import Capture
 from unbraid.capture.signature import sizes
 from unbraid.discover._anatomy import Anatomy
 from unbraid.discover._block_nodes import BlockNodes
+from unbraid.discover._concatenations import concatenated, known_size
 from unbraid.graph import SKIP, Add, Graph, Order, Role, Segment, Step, Stream, needed, runnable
 from unbraid.graph.operators import callee
 from unbraid.graph.questions import values_read
@@ -207,7 +208,8 @@ class _Cutter:
         block = self.anatomy.blocks[number]
         skip = None if block.skip is None else block.skip.name
         branches = tuple(node.name for node in block.branches)
-        return Add(number, block.fork.name, skip, branches, block.add.name, _order(block))
+        along, spans = _spans(block)
+        return Add(number, block.fork.name, skip, branches, block.add.name, _order(block), along, spans)
 
     def _segment(self, cone: _Cone) -> Segment:
         place = self.anatomy.places.get(cone.ends[0])
@@ -256,6 +258,20 @@ class _Cutter:
         made = graph.call_function(aten.sym_size.int, (copies[holder[0]], holder[1]))
         made.meta = copy.copy(node.meta)
         return made
+
+
+def _spans(block: BlockNodes) -> tuple[int | None, tuple[tuple[int, int], ...]]:
+    """Of a concatenation the dimension, from the last, and where each operand lies."""
+    if block.join == "sum":
+        return None, ()
+    tensors, along = concatenated(block.add)
+    starts, start = dict[fx.Node, tuple[int, int]](), 0
+    for tensor in tensors:
+        length = known_size(tensor.meta["val"].shape[along])
+        assert length is not None, "a concatenation of free sizes is no block"
+        starts[tensor] = start, length
+        start += length
+    return along, tuple(starts[node] for _, node in block.operands)
 
 
 def _order(block: BlockNodes) -> Order:

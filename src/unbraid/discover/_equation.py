@@ -40,7 +40,10 @@ def equation(blocks: Sequence[Block]) -> Equation:
     name: h_k = P_k(S_k h_{k−1} + Σ_j f_{k,j}(h_{k−1})), factors that are the identity left out.
     Blocks count from 1, as in the book, so that f_1 is block 0; the branches of a block from 0: f_{1,0}, f_{1,1}.
     """
-    pure = all(block.skip == "identity" and not block.after and len(block.branches) == 1 for block in blocks)
+    pure = all(
+        block.skip == "identity" and block.join == "sum" and not block.after and len(block.branches) == 1
+        for block in blocks
+    )
     written_out = pure and len(blocks) <= _WRITTEN_OUT
     text = _unravelled(len(blocks), _TEXT) if written_out else _recursion(blocks, _TEXT)
     latex = _unravelled(len(blocks), _LATEX) if written_out else _recursion(blocks, _LATEX)
@@ -59,9 +62,10 @@ class _Notation:
     times: str
     identity: str
     line: str
+    beside: str
 
 
-_TEXT = _Notation("f{}", "{}[{}]", "x", "y", "∂f{1}/∂f{0}", "·", "I", "\n")
+_TEXT = _Notation("f{}", "{}[{}]", "x", "y", "∂f{1}/∂f{0}", "·", "I", "\n", "[{}]")
 _LATEX = _Notation(
     r"\mathbf{{f}}_{{{}}}",
     r"{}\left[{}\right]",
@@ -71,6 +75,7 @@ _LATEX = _Notation(
     " ",
     r"\mathbf{I}",
     r"\\ ",
+    r"\left[{}\right]",
 )
 
 
@@ -127,7 +132,7 @@ def _recursion(blocks: Sequence[Block], notation: _Notation) -> str:
             terms.insert(0, before)
         elif block.skip != "none":
             terms.insert(0, f"{_factor('S', k, notation)}{notation.times}{before}")
-        total = " + ".join(terms)
+        total = " + ".join(terms) if block.join == "sum" else notation.beside.format(", ".join(terms))
         if block.after:
             total = notation.call.format(_factor("P", k, notation), total)
         lines.append(f"{_trunk(k, len(blocks), notation)} = {total}")
@@ -139,7 +144,8 @@ def _product(blocks: Sequence[Block], notation: _Notation) -> str:
     factors = []
     for k, block in reversed([*enumerate(blocks, start=1)][1:]):
         skip = {"identity": notation.identity, "none": ""}.get(block.skip, _factor("S", k, notation))
-        total = " + ".join(part for part in (skip, _factor("J", k, notation)) if part)
+        parts = [part for part in (skip, _factor("J", k, notation)) if part]
+        total = " + ".join(parts) if block.join == "sum" else notation.beside.format("; ".join(parts))
         after = f"{_factor('P', k, notation)}{notation.times}" if block.after else ""
         factors.append(f"{after}({total})")
     first = [_factor("P", 1, notation)] if blocks[0].after else []

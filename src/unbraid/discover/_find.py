@@ -32,6 +32,7 @@ from unbraid.discover._block import Skip
 from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._branch_rules import AFFINE, APART, COPY, Judge
 from unbraid.discover._broadcast import spread_out, spreads
+from unbraid.discover._concatenations import adjacent, as_one, concatenated, grow, is_concatenation
 from unbraid.discover._dataflow import Dataflow, same_shape
 from unbraid.discover._element_maps import Constant, no_constant, unmoved
 from unbraid.discover._flattened_sums import Join, Term, joins
@@ -51,6 +52,7 @@ NEITHER = "neither operand reaches, by shape-only or affine operations, a tensor
 SPREAD = "its operands have different sizes: one is spread over the other"
 NOTHING = "the copies of the tensor that both operands carry cancel: nothing is left of the skip"
 OFFSET = "an offset inside another block's branch: what it is added to depends on it only around that branch"
+BETWEEN = "skip and branch are concatenated with another tensor between them"
 NEGATIVE = "what carries the tensor that both share is subtracted: a negative multiple is no skip"
 
 
@@ -83,12 +85,16 @@ def find(flow: Dataflow, constant: Constant = no_constant) -> SearchResult:
         flow = _tidied(flow)
     if Written(flow, constant).run():
         flow = _tidied(flow)
-    if distribute(flow):
-        flow = _tidied(flow)
+    for rewrite in (distribute, grow):
+        if rewrite(flow):
+            flow = _tidied(flow)
     finder = _Finder(flow, Judge(flow, constant))
-    for join in joins(flow.graph):
-        if join.head in flow.carries:
-            finder.visit(join)
+    sums = {join.head: join for join in joins(flow.graph)}
+    for node in list(flow.graph.nodes):
+        if node in sums and node in flow.carries:
+            finder.visit(sums[node])
+        elif is_concatenation(node) and node in flow.carries:
+            finder.visit_concatenation(node)
     finder.visit_again()
     flow = _tidied(flow)
     through, blocks = PostDominators(flow.graph), list(finder.blocks.values())
@@ -154,6 +160,42 @@ class _Finder:
                 self.visit(Join(inner, closed))
                 closed.add(inner)
         self._regroup(Join(join.head, closed) if closed else join)
+
+    def visit_concatenation(self, node: fx.Node) -> None:
+        """Take a concatenation apart into blocks and what lies beside them."""
+        total: fx.Node | None = None
+        while total is not node:
+            tensors = [tensor for tensor in concatenated(node)[0] if tensor in self.flow.carries and is_float(tensor)]
+            terms = [Term(tensor, 1.0, frozenset((place,))) for place, tensor in enumerate(tensors)]
+            group = self._beside(node, terms) if len(terms) > 1 else ""
+            if not isinstance(group, Group):
+                self.refusals += [Refusal(where(node), group)] if group else []
+                return
+            skip, branches = _tensor(group.skip), tuple(map(_tensor, group.branches))
+            total = as_one(self.flow, node, [skip, *branches])
+            self.blocks[total] = BlockNodes(group.fork, total, skip, branches, group.kind)
+            self.lines[total] = [where(node)]
+
+    def _beside(self, node: fx.Node, operands: Sequence[Term]) -> Group | str:
+        """The operands of a concatenation that make up a block, or why there is none; "" where none share a tensor."""
+        reason = ""
+        for candidate in self._candidates(operands, Carrier.PICK, data=True, held=True):
+            skip, objections = candidate.skip, dict[Term, str | None]()
+            for term, place in candidate.meets.items():
+                fork = candidate.way[place].node
+                objections[term] = self.judge.objection(
+                    fork, _tensor(skip), _tensor(term), "identity", held=True, added=True
+                )
+            branches = [term for term, objection in objections.items() if objection is None]
+            if branches and not adjacent(concatenated(node)[0], [*map(_tensor, (skip, *branches))]):
+                reason = BETWEEN
+            elif branches:
+                fork = candidate.way[max(candidate.meets[term] for term in branches)].node
+                kind: Skip = "identity" if candidate.end.strength is Carrier.SHAPE else "projection"
+                return Group(fork, kind, skip, 1.0, (), (), (*branches,), ((),) * len(branches), 1.0)
+            else:
+                reason = next(filter(None, objections.values()), COPY)
+        return reason
 
     def visit_again(self) -> None:
         """Look once more at the sums of parts that have nothing in common, where blocks begin at these sums.

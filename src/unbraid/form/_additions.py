@@ -68,12 +68,15 @@ def run_uncut(form: Form, origin: Origin, inputs: Mapping[str, Any]) -> Addition
     for skip, branches, total in origin.operands:
         named |= {skip, *branches, total}
     values = uncut(form, origin, inputs, {name for name in named if name is not None})
+    sums = {node.name: node for node in origin.graph.nodes}
     errors, ratios = [], []
     for operands in origin.operands:
         skip, branches, total = operands
         whole = values[total]
-        parts = [values[name].to(whole.dtype).expand(whole.shape) for name in (skip, *branches) if name is not None]
-        errors.append(sum_error(torch.stack(parts), whole))
+        if callee(sums[total]) is not torch.ops.aten.cat:  # which computes nothing
+            names = [name for name in (skip, *branches) if name is not None]
+            parts = [values[name].to(whole.dtype).expand(whole.shape) for name in names]
+            errors.append(sum_error(torch.stack(parts), whole))
         present = {name: _size(values[name]) for name in (skip, *branches) if name is not None}
         ratios.append(_ratio(operands, present))
     return tuple(errors), tuple(ratios)
@@ -98,7 +101,9 @@ def _adds_alone(nodes: Mapping[str, fx.Node], operands: Operands) -> bool:
 
 
 def _summands(node: Any) -> tuple[Any, ...]:
-    """The two operands of a plain addition; none where it has a factor, or is another operator."""
+    """The operands of a plain addition or of a concatenation; none where it has a factor, or is another operator."""
+    if isinstance(node, fx.Node) and callee(node) is torch.ops.aten.cat:
+        return tuple(node.args[0])  # what is concatenated is added to zeros
     plain = isinstance(node, fx.Node) and callee(node) is torch.ops.aten.add and len(node.args) == 2 and not node.kwargs
     return node.args if plain else ()
 

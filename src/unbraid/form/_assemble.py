@@ -102,6 +102,7 @@ def _block(
         index=number,
         name=name,
         skip=nodes.kind,
+        join=nodes.join,
         branches=branches,
         after=parts.after(number),
         nested=tuple(_block(captured, parts, other, called, learned) for other in sorted(inner)),

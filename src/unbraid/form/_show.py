@@ -55,9 +55,10 @@ def form_tree(form: Form) -> Tree:
 
 def _grow(tree: Tree, block: Block) -> None:
     skip = {"identity": "h", "none": ""}.get(block.skip, "S h")
+    between, around = (" + ", "{}") if block.join == "sum" else (", ", "[{}]")
     functions = [f"f{j}(h)" if len(block.branches) > 1 else "f(h)" for j in range(len(block.branches))]
     after = f", then {' '.join(block.after)}" if block.after else ""
-    total = " + ".join([skip, *functions] if skip else functions)
+    total = around.format(between.join([skip, *functions] if skip else functions))
     grown = tree.add(escape(f"{block.index} h <- {total}{after}   {block.name}   {_sizes(block.shape)}"))
     for j, name in enumerate(block.branches):
         inner = [nested for nested in block.nested if nested.parent == (block.index, j)]
@@ -95,6 +96,7 @@ def block_row(block: Block) -> dict[str, Any]:
         "index": block.index,
         "name": block.name,
         "skip": block.skip,
+        "join": block.join,
         "branches": list(block.branches),
         "after": list(block.after),
         "nested": len(block.nested),
@@ -127,7 +129,7 @@ def cells(block: Block) -> tuple[str, ...]:
     return (
         str(block.index),
         block.name,
-        block.skip,
+        block.skip if block.join == "sum" else f"{block.skip}, beside",
         ", ".join(block.branches) if len(block.branches) > 1 else str(len(block.branches)),
         ", ".join(block.after) or "-",
         str(len(block.nested)) if block.nested else "-",

@@ -7,7 +7,8 @@
 - A *stream* is a tensor by name; *sources* are streams at which trunks begin.
 - A *segment* is a piece of the model's code between streams. Its parameters are arguments, not attributes, so that the
   same segment runs with the model's own tensors, with frozen ones, on another device, or with ones read when needed.
-- An *add* is a residual addition: a skip, branches, and which block it is.
+- An *add* is a residual addition: a skip, branches, and which block it is. Where the model concatenates them, each
+  operand has a span of the output to itself: a sum of tensors that are zero elsewhere, of which no zeros are kept.
 
 The graph is a room of its own under `walk`, so that the walk can be tested on graphs built by hand, and a form can run,
 count and freeze itself through the walk.
@@ -74,7 +75,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Add:
-    """A residual addition, output = skip + Σ_j branch_j, of operands of one shape (Equation 11.4).
+    """A residual addition, output = skip + Σ_j branch_j, of operands of one shape (Equation 11.4), or side by side.
 
     Attributes:
         block: the number of its block.
@@ -84,6 +85,8 @@ class Add:
         output: the stream of the sum.
         order: how the model's code brackets the sum, pairs of operands by their numbers: (0, −1) for f(h) + h,
             ((−1, 0), 1) for h + f(h) + g(h). Rounding and strides depend on it. Empty for the order of `operands`.
+        along: of a concatenation the dimension, counted from the last, −1; None for a sum.
+        spans: of a concatenation where skip and branches lie in the output, (start, length) for each.
     """
 
     block: int
@@ -92,12 +95,44 @@ class Add:
     branches: tuple[str | None, ...]
     output: str
     order: Order = ()
+    along: int | None = None
+    spans: tuple[tuple[int, int], ...] = ()
 
     @property
     def operands(self) -> tuple[tuple[int, str], ...]:
         """The operands that are there, each with its number: −1 for the skip, j ≥ 0 for branch j."""
         operands = enumerate((self.skip, *self.branches), start=SKIP)
         return tuple((j, stream) for j, stream in operands if stream is not None)
+
+    def part(self, operand: int, value: torch.Tensor) -> torch.Tensor:
+        """What of a tensor of the output's sizes, or of a stack of them, belongs to an operand: all, or its span."""
+        if self.along is None:
+            return value
+        start, length = self.spans[operand + 1]
+        return value.narrow(self.along, start, length)
+
+    def embedded(self, operand: int, value: torch.Tensor) -> torch.Tensor:
+        """What an operand, or a stack of them, adds to the output: itself, or its span among zeros."""
+        if self.along is None:
+            return value
+        start, length = self.spans[operand + 1]
+        sizes = list(value.shape)
+        sizes[self.along] = sum(count for _, count in self.spans)
+        whole = value.new_zeros(sizes)
+        whole.narrow(self.along, start, length).copy_(value)
+        return whole
+
+    def side_by_side(self, present: Mapping[int, torch.Tensor]) -> torch.Tensor:
+        """The concatenation of the operands that are there; zeros stand for the others."""
+        assert self.along is not None, "a sum has no spans"
+        like = next(iter(present.values()))
+        parts = []
+        for operand in sorted(range(len(self.spans)), key=lambda place: self.spans[place]):
+            sizes = list(like.shape)
+            sizes[self.along] = self.spans[operand][1]
+            given = present.get(operand - 1)
+            parts.append(like.new_zeros(sizes) if given is None else given)
+        return torch.cat(parts, self.along)
 
 
 Step: TypeAlias = Segment | Add

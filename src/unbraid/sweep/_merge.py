@@ -147,7 +147,9 @@ class _Merger:
         self._known: dict[bytes, int] = {}  # the node of each code and operands
         self._kinds: dict[tuple[int, ...], int] = {}
         # What each step computes, with what it can be stacked, and between which streams it stands, by numbers.
-        self._codes = _numbers(["sum" if isinstance(step, Add) else (id(step.code), step.params) for step in steps])
+        self._codes = _numbers(
+            [_sum(step) if isinstance(step, Add) else (id(step.code), step.params) for step in steps]
+        )
         self._alike = _numbers(
             [(step.block, step.output) if isinstance(step, Add) else (id(step.code), step.params) for step in steps]
         )
@@ -161,7 +163,7 @@ class _Merger:
             rows = np.flatnonzero(between == group)
             step = self._steps[column[rows[0]]]
             operands = self._taken(reads(step), rows)
-            if isinstance(step, Add) and operands.shape[1] == 1:
+            if isinstance(step, Add) and operands.shape[1] == 1 and step.along is None:
                 numbers = operands  # a sum of one operand is that operand
             else:
                 needs[rows] = nodes = self._nodes(column[rows], operands)
@@ -246,6 +248,11 @@ class _Merger:
             outputs,
             self._dimensions,
         )
+
+
+def _sum(add: Add) -> object:
+    """What an addition computes of its operands: of a concatenation it matters which of them are there, and where."""
+    return "sum" if add.along is None else (add.along, add.spans, tuple(operand for operand, _ in add.operands))
 
 
 def _numbers(keys: Sequence[object]) -> Numbers:

@@ -17,12 +17,12 @@ from unbraid._modes import outside_modes
 from unbraid._renamed import gone
 from unbraid.form import Linearised, ResidualForm
 from unbraid.freeze import freeze
-from unbraid.graph import Add, Graph, Segment, Step, makes, reads, subgraph
+from unbraid.graph import SKIP, Add, Graph, Segment, Step, makes, reads, subgraph
 from unbraid.graph.state import State
 from unbraid.results import Examples, Target
 from unbraid.terms._attribution import Attribution, attributed
 from unbraid.terms._frozen_head import frozen_head
-from unbraid.terms._route import CONSTANTS, INPUT, By, Route, Writer, in_order, names_of, parts_of, taken_by
+from unbraid.terms._route import CONSTANTS, INPUT, By, Route, Writer, in_order, names_of, parts_of, taken_by, written
 from unbraid.terms._spill_file import SpillFile
 
 
@@ -122,7 +122,7 @@ def _passed(
     bare = _bare(form, route)
     ends: set[str] = set()
     for add in _adds(route):
-        ends.update(*parts_of(add, by_branch).values())
+        ends.update(stream for operand, stream in add.operands if operand != SKIP)
     entering = {stream: inputs[stream] for stream in bare.inputs if stream in inputs}
     last = dict[str, Tensor](entering)
 
@@ -160,10 +160,10 @@ def _contributions(
 ) -> Iterator[tuple[Writer, Float[Tensor, " batch"]]]:
     """Each term times the gradient where it joins, one at a time."""
     for add in _adds(route):
-        for writer, (one, *more) in parts_of(add, by_branch).items():
-            device = back.gradients[add.output].device
-            written = sum((spilled.take(s, device) for s in more), spilled.take(one, device))
-            yield writer, back.product(add.output, written)
+        streams, device = dict(add.operands), back.gradients[add.output].device
+        for writer, branches in parts_of(add, by_branch).items():
+            values = {streams[j]: spilled.take(streams[j], device) for j in branches}
+            yield writer, back.product(add.output, written(add, branches, values))
 
 
 def _sources(route: Sequence[Step], trunk: Graph) -> list[str]:

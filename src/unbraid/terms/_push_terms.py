@@ -13,9 +13,9 @@ from unbraid.discover import by_chance
 from unbraid.errors import InexactError
 from unbraid.form import ResidualForm
 from unbraid.freeze import freeze
-from unbraid.graph import Add, Graph, Segment, differentiable, subgraph
+from unbraid.graph import SKIP, Add, Graph, Segment, differentiable, subgraph
 from unbraid.graph.state import State
-from unbraid.terms._route import CONSTANTS, INPUT, Route, Writer, parts_of
+from unbraid.terms._route import CONSTANTS, INPUT, Route, Writer, parts_of, written
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +89,9 @@ class FrozenTrunk:
 
     def _sum(self, add: Add, skip: dict[Writer, Tensor]) -> dict[Writer, Tensor]:
         """Equation 11.4: the skip's terms, and the branches as a term of their own, or as one each."""
-        terms = dict(skip)
-        for origin, streams in parts_of(add, self.by_branch).items():
-            first, *more = map(self.values.__getitem__, streams)
-            terms[origin] = sum(more, start=first)
+        terms = {origin: add.embedded(SKIP, term) for origin, term in skip.items()}
+        for origin, branches in parts_of(add, self.by_branch).items():
+            terms[origin] = written(add, branches, self.values)
         return terms
 
 

@@ -1,11 +1,14 @@
 """Along which steps terms travel to a stream: the additions, and the segments of trunk and skips."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias, get_args
 
+from torch import Tensor
+
 from unbraid.form import ResidualForm
-from unbraid.graph import Add, BranchIndex, Segment, makes
+from unbraid.graph import SKIP, Add, BranchIndex, Segment, makes
 
 # What writes a term into the stream: the input or the trunk's constants, by name, a block, or one of its branches.
 Writer: TypeAlias = str | int | BranchIndex
@@ -70,12 +73,19 @@ class Route:
         return frozenset(behind)
 
 
-def parts_of(add: Add, by_branch: bool) -> dict[Writer, tuple[str, ...]]:
-    """What an addition adds to the skip, by writer: its branches together, or each by itself."""
+def parts_of(add: Add, by_branch: bool) -> dict[Writer, tuple[int, ...]]:
+    """The branches of an addition, by what they write together, or each by itself."""
+    there = [operand for operand, _ in add.operands if operand != SKIP]
     if by_branch and len(add.branches) > 1:
-        return {(add.block, j): (s,) for j, s in enumerate(add.branches) if s is not None}
-    branches = tuple(stream for stream in add.branches if stream is not None)
-    return {add.block: branches} if branches else {}
+        return {(add.block, j): (j,) for j in there}
+    return {add.block: (*there,)} if there else {}
+
+
+def written(add: Add, branches: Sequence[int], values: Mapping[str, Tensor]) -> Tensor:
+    """What some branches add to an addition's output."""
+    streams = dict(add.operands)
+    first, *more = (add.embedded(j, values[streams[j]]) for j in branches)
+    return sum(more, start=first)
 
 
 def names_of(form: ResidualForm, writers: tuple[Writer, ...]) -> tuple[str, ...]:

@@ -280,6 +280,6 @@ def _free_way(trunk: FrozenTrunk, block: int, stream: str) -> bool:
     """Whether nothing but additions lies between a block and the stream: every later S and P is the identity."""
     reached = _add(trunk, block).output
     for add in trunk.form.adds:
-        if add.block < len(trunk.form.blocks) and add.skip == reached:
+        if add.block < len(trunk.form.blocks) and add.skip == reached and add.along is None:
             reached = add.output
-    return reached == stream
+    return reached == stream and _add(trunk, block).along is None

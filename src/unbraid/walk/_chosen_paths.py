@@ -61,7 +61,7 @@ class Chosen:
         if add.block in self.columns:
             kept = (self.masks[value.rows, self.columns[add.block]] == operand).nonzero()[:, 0]
         stream = dict(add.operands)[operand]
-        stack = value.stack[kept.to(value.stack.device)].to(self.graph.streams[stream].dtype)
+        stack = add.part(operand, value.stack[kept.to(value.stack.device)]).to(self.graph.streams[stream].dtype)
         return Rows(value.rows[kept], stack)
 
     def pull(self, segment: Segment, values: tuple[Rows | None, ...]) -> tuple[Rows | None, ...]:

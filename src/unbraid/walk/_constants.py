@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.graph import Add, Graph, Segment, reads
+from unbraid.graph import Add, Graph, Segment
 from unbraid.graph.state import State
 from unbraid.walk._run import execute
 
@@ -32,7 +32,7 @@ def constants(graph: Graph, state: State, values: Mapping[str, Any]) -> Iterator
                 fixed = zip(step.outputs, _at_zero(graph, step, state, values), strict=True)
                 yield from ((stream, value) for stream, value in fixed if stream in graph.carried)
         elif isinstance(step, Add):
-            for stream in reads(step):
+            for _, stream in step.operands:
                 if stream not in graph.reached and not isinstance(graph.makers.get(stream), Add):
                     yield stream, values[stream]
 

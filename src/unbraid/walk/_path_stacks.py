@@ -62,7 +62,7 @@ class Masks:
         if add.block in self.columns:
             masks = masks.clone()
             masks[:, self.columns[add.block]] = operand
-        return PathStack(masks, value.stack.to(self.graph.streams[stream].dtype))
+        return PathStack(masks, add.part(operand, value.stack).to(self.graph.streams[stream].dtype))
 
     def pull(self, segment: Segment, values: tuple[PathStack | None, ...]) -> tuple[PathStack | None, ...]:
         """Every path through J^T; paths that arrive at one output alone have zeros at the others."""

@@ -95,7 +95,7 @@ class Polynomials:
     def enter(self, add: Add, operand: int, value: Polynomial) -> Polynomial:
         """t·g for a branch that counts, g otherwise; in the operand's own type."""
         low = value.low + self.lengths.of(add, operand)
-        stack = value.stack
+        stack = add.part(operand, value.stack)
         if self.max_length is not None:
             low = min(low, self.max_length + 1)
             stack = stack[: self.max_length + 1 - low]

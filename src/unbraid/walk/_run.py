@@ -52,6 +52,8 @@ def execute(step: Step, state: State, values: Mapping[str, Any]) -> tuple[Any, .
     """One step: a segment's code, or an addition's sum in the model's own order."""
     operands = [values[stream] for stream in reads(step)]
     if isinstance(step, Add):
+        if step.along is not None:
+            return (step.side_by_side({operand: values[stream] for operand, stream in step.operands}),)
         return (_sum(step, values) if step.order else reduce(add, operands),)
     weights = {name: state[name] for name in step.params}
     with rereading(state, weights):

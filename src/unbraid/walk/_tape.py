@@ -103,9 +103,9 @@ class Cotangents:
         return a + b
 
     def enter(self, add: Add, operand: int, value: Tensor) -> Tensor:
-        """The same cotangent for every operand, in the operand's own type."""
+        """The same cotangent for every operand of a sum, its span of it beside others; in the operand's own type."""
         stream = dict(add.operands)[operand]
-        return value.to(self.graph.streams[stream].dtype)
+        return add.part(operand, value).to(self.graph.streams[stream].dtype)
 
     def pull(self, segment: Segment, values: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
         """J^T g."""

@@ -67,7 +67,7 @@ class ThroughBlocks:
     def enter(self, add: Add, operand: int, value: BlockSetStack) -> BlockSetStack:
         """Every path that enters a branch of block k passes k from now on."""
         stream = dict(add.operands)[operand]
-        stack = value.stack.to(self.graph.streams[stream].dtype)
+        stack = add.part(operand, value.stack).to(self.graph.streams[stream].dtype)
         if not self.lengths.of(add, operand):
             return BlockSetStack(value.sets, stack)
         grows = [row for row, blocks in enumerate(value.sets) if len(blocks) < self.most]

@@ -1,0 +1,138 @@
+"""Concatenations: [S h, f(h)], a sum of tensors each of which is zero where the others lie.
+
+A list that is concatenated anew at each layer and a tensor that grows are one network, and so are a list that is
+stacked anew and a stack that grows by one. So a concatenation that repeats an earlier one is written with it:
+
+    cat[x, f1]; cat[x, f1, f2]              cat[x, f1] = h;  cat[h, f2]
+    stack[v0, v1]; stack[v0, v1, v2]        cat[v0', v1'] = h;  cat[h, v2']         v': v with a dimension more
+
+A skip of a concatenation is shape-only, or a gate: beside one another, what a convolution and a pooling make of a
+tensor are two readings of it, and no skip. Of operands that lie apart from each other, with another's between, no block
+is made: the sum of its spans would be no tensor of the model.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import SymInt, Tensor, fx
+
+from unbraid.discover._dataflow import Dataflow
+from unbraid.discover._graph_writer import Writer
+from unbraid.graph.operators import callee
+
+aten = torch.ops.aten
+
+
+def concatenated(node: fx.Node) -> tuple[list[fx.Node], int]:
+    """The tensors that a node concatenates, and along which dimension, counted from the last."""
+    tensors: Any = node.args[0]
+    given: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    rank = node.meta["val"].ndim
+    return list(tensors), given % rank - rank
+
+
+def is_concatenation(node: fx.Node) -> bool:
+    """Whether a node concatenates tensors, each read once, of sizes that are known along that dimension."""
+    if node.op != "call_function" or callee(node) is not aten.cat or not isinstance(node.args[0], list | tuple):
+        return False
+    if not all(isinstance(tensor, fx.Node) for tensor in node.args[0]) or not isinstance(node.meta.get("val"), Tensor):
+        return False
+    tensors, along = concatenated(node)
+    ranks = {tensor.meta["val"].ndim for tensor in tensors}
+    return (
+        len(set(tensors)) == len(tensors) > 1
+        and ranks == {node.meta["val"].ndim}
+        and all(known_size(tensor.meta["val"].shape[along]) is not None for tensor in tensors)
+    )
+
+
+def known_size(size: int | SymInt) -> int | None:
+    """A size as a number; None where it is free."""
+    return size if isinstance(size, int) else size.node.maybe_as_int()
+
+
+def grow(flow: Dataflow) -> bool:
+    """Write each concatenation, or stack, that repeats an earlier one with that one; returns whether there were any."""
+    written = _stacks_as_concatenations(flow)
+    known: dict[tuple[int, tuple[fx.Node, ...]], fx.Node] = {}
+    for node in list(flow.graph.nodes):
+        if not is_concatenation(node) or node not in flow.carries:
+            continue
+        tensors, along = concatenated(node)
+        whole = (*tensors,)
+        for first, last in _runs(len(tensors)):
+            earlier = known.get((along, whole[first:last]))
+            if earlier is not None and flow.order[earlier] < flow.order[node]:
+                node.args = ([*tensors[:first], earlier, *tensors[last:]], along % node.meta["val"].ndim)
+                node.kwargs = {}
+                written = True
+                break
+        known[along, whole] = node
+    return written
+
+
+def _runs(count: int) -> list[tuple[int, int]]:
+    """The runs of at least two of so many, but not all, the longest first; those at the beginning or the end."""
+    runs = [(0, length) for length in range(count - 1, 1, -1)] + [
+        (count - length, count) for length in range(count - 1, 1, -1)
+    ]
+    return sorted(runs, key=lambda run: run[0] - run[1])
+
+
+def _stacks_as_concatenations(flow: Dataflow) -> bool:
+    """Write stacks of which one begins with all that another stacks as concatenations."""
+    stacks: dict[int, list[fx.Node]] = {}
+    for node in flow.graph.nodes:
+        if node.op == "call_function" and callee(node) is aten.stack and node in flow.carries and node.users:
+            stacks.setdefault(_dimension(node), []).append(node)
+    growing: dict[fx.Node, None] = {}
+    for nodes in stacks.values():
+        for before, after in pairwise(nodes):
+            one, other = _listed(before), _listed(after)
+            if len(one) < len(other) and other[: len(one)] == one:
+                growing |= {before: None, after: None}
+    lifted: dict[tuple[fx.Node, int], fx.Node] = {}
+    for node in growing:
+        along = _dimension(node)
+        writer, parts = Writer(flow, node), list[fx.Node]()
+        for tensor in _listed(node):
+            if (tensor, along) not in lifted:
+                part = writer.call(aten.unsqueeze.default, (tensor, along), like=tensor)
+                part.meta["val"] = tensor.meta["val"].unsqueeze(along)
+                lifted[tensor, along] = part
+            parts.append(lifted[tensor, along])
+        node.target, node.args, node.kwargs = aten.cat.default, (parts, along), {}
+    return bool(growing)
+
+
+def _listed(node: fx.Node) -> list[fx.Node]:
+    tensors: Any = node.args[0]
+    return list(tensors)
+
+
+def _dimension(node: fx.Node) -> int:
+    given: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    return int(given) % node.meta["val"].ndim
+
+
+def adjacent(tensors: Sequence[fx.Node], chosen: Sequence[fx.Node]) -> bool:
+    """Whether the chosen ones lie side by side among some tensors."""
+    places = sorted(tensors.index(node) for node in chosen)
+    return places[-1] - places[0] == len(places) - 1
+
+
+def as_one(flow: Dataflow, node: fx.Node, chosen: Sequence[fx.Node]) -> fx.Node:
+    """The node that concatenates the chosen operands of a concatenation: itself, or a new one that it reads."""
+    tensors, along = concatenated(node)
+    inner = [tensor for tensor in tensors if tensor in chosen]
+    if len(inner) == len(tensors):
+        return node
+    dimension = along % node.meta["val"].ndim
+    total = Writer(flow, node).call(aten.cat.default, (inner, dimension), like=node)
+    total.meta["val"] = torch.cat([tensor.meta["val"] for tensor in inner], dimension)
+    first = tensors.index(inner[0])
+    rest = [tensor for tensor in tensors if tensor not in chosen]
+    node.args, node.kwargs = ([*rest[:first], total, *rest[first:]], dimension), {}
+    return total
