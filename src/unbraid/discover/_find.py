@@ -190,9 +190,9 @@ class _Finder:
             if branches and not adjacent(concatenated(node)[0], [*map(_tensor, (skip, *branches))]):
                 reason = BETWEEN
             elif branches:
-                fork = candidate.way[max(candidate.meets[term] for term in branches)].node
-                kind: Skip = "identity" if candidate.end.strength is Carrier.SHAPE else "projection"
-                return Group(fork, kind, skip, 1.0, (), (), (*branches,), ((),) * len(branches), 1.0)
+                end = candidate.way[max(candidate.meets[term] for term in branches)]
+                kind: Skip = "identity" if end.strength is Carrier.SHAPE else "projection"
+                return Group(end.node, kind, skip, 1.0, (), (), (*branches,), ((),) * len(branches), 1.0)
             else:
                 reason = next(filter(None, objections.values()), COPY)
         return reason

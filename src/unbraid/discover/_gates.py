@@ -27,12 +27,9 @@ from unbraid.discover._flattened_sums import read_once
 from unbraid.discover._graph_writer import Writer
 from unbraid.discover._summands import summands
 from unbraid.graph.operators import callee
-from unbraid.graph.questions import Carrier, carrier, shape_only
+from unbraid.graph.questions import HELD, Carrier, carrier, shape_only
 
 aten = torch.ops.aten
-
-HELD = "held"  # in a node's meta: a detached gate of a skip
-
 
 def distribute(flow: Dataflow) -> bool:
     """Write lerp as its formula, and products of sums as sums of products where one sum adds what both do.
@@ -94,8 +91,9 @@ def hold_gates(flow: Dataflow, block: BlockNodes) -> BlockNodes:
     writer = Writer(flow, block.add)
     skip = _Copy(flow, writer, carried, block.fork, hold_fork=False).of(block.skip)
     moving = _Copy(flow, writer, carried, block.fork, hold_fork=True).of(block.skip)
-    still = _held(writer, moving)
+    still = writer.call(aten.detach.default, (moving,), like=moving)
     tangent = writer.call(aten.sub.Tensor, (moving, still), like=block.skip)
+    tangent.meta[HELD] = True
     first = writer.call(aten.add.Tensor, (block.branches[0], tangent), like=block.add)
     held = replace(block, skip=skip, branches=(first, *block.branches[1:]))
     if callee(block.add) is aten.add and set(block.add.all_input_nodes) == {block.skip, block.branches[0]}:

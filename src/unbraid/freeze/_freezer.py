@@ -21,7 +21,7 @@ from unbraid.errors import InexactError
 from unbraid.freeze._activations import evaluate, gate
 from unbraid.freeze._recording import Recording, has_data, several
 from unbraid.graph.operators import EITHER, Frozen, Kind, callee, foreign, operator_of, random
-from unbraid.graph.questions import jointly_affine
+from unbraid.graph.questions import HELD, jointly_affine
 
 aten = torch.ops.aten
 _CASTS = (aten.to, aten._to_copy, aten.type_as)
@@ -104,11 +104,11 @@ class Freezer:
             if random(node):
                 self._held.add(node)
             return
-        root = self._common_root(node, touched)
+        root = None if HELD in node.meta else self._common_root(node, touched)
         if root is not None:
             self._roots[node] = root
         rounded = root is not None and _rounds(node, self.values) and has_data(self.values[node])
-        held = operator_of(node).freeze is Frozen.HELD
+        held = operator_of(node).freeze is Frozen.HELD or HELD in node.meta
         if held or not (data or rounded) or not has_data(self.values[node]):
             self._held.add(node)
             return
