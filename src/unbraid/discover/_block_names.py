@@ -7,7 +7,7 @@ Both sums stand in layers.0, which therefore names neither. The first block is c
 added, "layers.0.attn"; so is the second, by the last of its two: "layers.0.fc2". But a module that holds a block's sum
 and what makes its branch, and no other block besides those inside, is the block: "layer1.0" of a ResNet. Where code
 works with bare parameters, their names stand for modules; where it has none, an operator's does. What then still
-has one name is one module called twice, and its second call ends in "@1".
+has one name is one module called several times, and its calls end in "@1", "@2", ...
 """
 
 import re
@@ -175,7 +175,7 @@ def _once(name: str) -> str:
 
 
 def told_apart(choices: Sequence[Sequence[str]]) -> list[str]:
-    """One name for each: the shortest that will do, or a longer one that tells apart; "@1" marks a second."""
+    """One name for each: the shortest that will do, or a longer one that tells apart; calls of one are numbered."""
     alike = defaultdict(list)
     for number, names in enumerate(choices):
         alike[names[0]].append(number)
@@ -188,11 +188,19 @@ def told_apart(choices: Sequence[Sequence[str]]) -> list[str]:
                 for number, name in zip(numbers, names, strict=True):
                     chosen[number] = name
                 break
-    seen, taken = Counter[str](), set(chosen)
-    for number, name in enumerate(chosen):
-        while seen[name] and f"{name}@{seen[name]}" in taken:
-            seen[name] += 1
-        if seen[name]:
-            chosen[number] = f"{name}@{seen[name]}"
-        seen[name] += 1
-    return chosen
+    return _numbered(chosen)
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """The names, those that several have with the number of the call behind them, from 1: a shared layer, run again."""
+    times, taken, called = Counter(names), set(names), Counter[str]()
+    numbered = list[str]()
+    for name in names:
+        if times[name] > 1:
+            called[name] += 1
+            while f"{name}@{called[name]}" in taken:
+                called[name] += 1
+            numbered.append(f"{name}@{called[name]}")
+        else:
+            numbered.append(name)
+    return numbered

@@ -224,6 +224,8 @@ class Judge:
             return MERGED
         if way.end is fork and way.blocks and kind == "identity" and unmoved(skip) is unmoved(fork):
             inside = all(leaves_by(self.flow, total, branch) for total in way.blocks)
+            # 2·h + f(h), which is no block's sum of the model, reads h at another depth once more.
+            inside = inside and (branch not in self.blocks or self.blocks[branch].kind != "projection")
             if inside and read_once(branch) and only_first_begins_at(self.blocks, way.blocks, fork):
                 return None
         itself = (way.end is fork and way.blocks) or reads_trunk(self.flow, self.blocks, branch, Carrier.SCALED, fork)

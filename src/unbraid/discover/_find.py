@@ -25,7 +25,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 
-from torch import fx
+from torch import Tensor, fx
 
 from unbraid.capture.provenance import where
 from unbraid.discover._block import Skip
@@ -179,7 +179,9 @@ class _Finder:
     def _beside(self, node: fx.Node, operands: Sequence[Term]) -> Group | str:
         """The operands of a concatenation that make up a block, or why there is none; "" where none share a tensor."""
         reason = ""
-        for candidate in self._candidates(operands, Carrier.PICK, data=True, held=True):
+        candidates = self._candidates(operands, Carrier.PICK, data=True, held=True)
+        # What is concatenated at once is one join: its skip is what most of it is computed from.
+        for candidate in sorted(candidates, key=lambda candidate: -len(candidate.meets)):
             skip, objections = candidate.skip, dict[Term, str | None]()
             for term, place in candidate.meets.items():
                 fork = candidate.way[place].node
@@ -276,7 +278,9 @@ class _Finder:
             if (_tensor(term) in self.flow.carries) is not data:
                 continue
             for way in ways_up(self.flow, _tensor(term), held=held):
-                ways.append((term, [step for step in way if step.strength <= weakest]))
+                # The several results of one operator are no tensor from which skip and branch could part.
+                tensors = [step for step in way if isinstance(step.node.meta.get("val"), Tensor)]
+                ways.append((term, [step for step in tensors if step.strength <= weakest]))
         marked = dict.fromkeys(step.node for _, way in ways for step in way)
         above = met(self.flow, [_tensor(term) for term in operands], marked, self.blocks)
         candidates = []

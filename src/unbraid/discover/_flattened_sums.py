@@ -138,8 +138,18 @@ def joins(graph: fx.Graph) -> Iterator[Join]:
     inside = set[fx.Node]()
     found = list[Join]()
     for node in reversed(graph.nodes):
-        if node not in inside and sum(isinstance(operand, fx.Node) for operand, _ in summands(node)) > 1:
+        if node not in inside and _adds(node):
             join = Join(node)
             inside.update(added for added, _ in join.sums)
             found.append(join)
     return reversed(found)
+
+
+def _adds(node: fx.Node) -> bool:
+    """Whether a node is a sum of at least two tensors, or takes such a sum off: −(f − x)."""
+    added = summands(node)
+    if len(added) == 1 and added[0][1] < 0 and read_once(added[0][0]):
+        (operand, _) = added[0]
+        assert isinstance(operand, fx.Node)
+        added = summands(operand)
+    return sum(isinstance(operand, fx.Node) for operand, _ in added) > 1

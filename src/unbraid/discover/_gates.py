@@ -31,6 +31,7 @@ from unbraid.graph.questions import HELD, Carrier, carrier, shape_only
 
 aten = torch.ops.aten
 
+
 def distribute(flow: Dataflow) -> bool:
     """Write lerp as its formula, and products of sums as sums of products where one sum adds what both do.
 

@@ -20,8 +20,9 @@ from torch import fx
 from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._dataflow import Dataflow
 from unbraid.discover._post_dominators import PostDominators
+from unbraid.discover._trunk_reached import trunk_way
 from unbraid.graph import SKIP, BranchIndex
-from unbraid.graph.questions import shape_only, values_read
+from unbraid.graph.questions import Carrier, shape_only, values_read
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,9 @@ def regions(flow: Dataflow, blocks: Sequence[BlockNodes], through: PostDominator
         for operand, end in block.operands:
             region = flow.region(block.fork, end)
             if not region and end is not block.fork and operand != SKIP:
-                region = exclusive(flow, end, through)
+                region = exclusive(
+                    flow, end, through, {total for total in sums if _is_state(flow, total, sums, blocks)}
+                )
             outlet = end if operand == SKIP else _outlet(block, operand)
             leaving = {n for n in region if sums.get(n, number) != number and not through.passes(n, outlet)}
             found[number, operand] = _own(region, end, leaving, through, block.add) if leaving else region
@@ -111,12 +114,36 @@ def _own(
     return [n for n in region if n in own and not (n in behind and not through.passes(n, total))]
 
 
-def exclusive(flow: Dataflow, end: fx.Node, through: PostDominators) -> list[fx.Node]:
-    """The nodes of data that are computed for one node alone, itself included, in order of execution."""
+def _is_state(flow: Dataflow, total: fx.Node, sums: Mapping[fx.Node, int], blocks: Sequence[BlockNodes]) -> bool:
+    """Whether a sum is the state of a trunk that begins at no other block's: not of one inside a branch."""
+    known = {block.add: block for block in blocks}
+    end, stack = trunk_way(flow, known, total, Carrier.SCALED).end, list[fx.Node]()
+    seen = {end}
+    stack = [end]
+    while stack:
+        for read in values_read(stack.pop()):
+            if read in sums:
+                return False
+            if read not in seen and read in flow.reached:
+                seen.add(read)
+                stack.append(read)
+    return True
+
+
+def exclusive(flow: Dataflow, end: fx.Node, through: PostDominators, closed: Collection[fx.Node] = ()) -> list[fx.Node]:
+    """The nodes of data that are computed for one node alone, itself included, in order of execution.
+
+    Args:
+        flow: the data flow of the graph.
+        end: the node.
+        through: the graph's post-dominators.
+        closed: nodes that are none of them, and what these are computed from.
+    """
     found, stack = {end}, [end]
     while stack:
         for read in values_read(stack.pop()):
-            if read not in found and read in flow.reached and read.op != "placeholder" and through.passes(read, end):
+            fresh = read not in found and read not in closed and read in flow.reached and read.op != "placeholder"
+            if fresh and through.passes(read, end):
                 found.add(read)
                 stack.append(read)
     return sorted(found, key=flow.order.__getitem__)

@@ -49,8 +49,8 @@ def name_of(node: fx.Node) -> str:
     return getattr(node.target, "__name__", str(node.target))
 
 
-# In the meta of a node that `discover` has put behind a skip: a detached gate, or a number that is zero and has a gate's
-# derivative. At a given input both are constants.
+# In the meta of a node that `discover` has put behind a skip: a detached gate, or zeros that have a gate's derivative.
+# At a given input both are constants.
 HELD = "unbraid_held"
 
 
