@@ -17,8 +17,8 @@ class Block:
     Attributes:
         index: its number; top-level blocks count from 0 in order of execution, nested ones from there on.
         name: the path of the module that it belongs to.
-        skip: what S is: the identity; a projection; a gate, which multiplies each element by what the data decide; or
-            nothing in a plain layer.
+        skip: what S is: the identity; a projection; a gate, which multiplies elements by what the data decide; a mix
+            of several streams by weights that the data decide; or nothing in a plain layer.
         join: whether skip and branches are added, or lie side by side: [S h, f(h)].
         branches: the name of each branch f_j.
         after: the names of the operators of P, what the trunk does between the addition and the next fork.

@@ -21,7 +21,7 @@ A block's node must hold the plain sum of its operands: where the model has no s
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 
@@ -34,7 +34,7 @@ from unbraid.discover._branch_rules import AFFINE, APART, COPY, Judge
 from unbraid.discover._broadcast import spread_out, spreads
 from unbraid.discover._concatenations import adjacent, as_one, concatenated, grow, is_concatenation
 from unbraid.discover._dataflow import Dataflow, same_shape
-from unbraid.discover._element_maps import Constant, no_constant, unmoved
+from unbraid.discover._element_maps import Constant, no_constant, traced_size, unmoved
 from unbraid.discover._flattened_sums import Join, Term, joins
 from unbraid.discover._fused import unfuse
 from unbraid.discover._gates import distribute, hold_gates
@@ -42,15 +42,17 @@ from unbraid.discover._moves_aside import move_aside
 from unbraid.discover._nesting import nesting
 from unbraid.discover._partial_writes import Written
 from unbraid.discover._post_dominators import PostDominators
+from unbraid.discover._recurrence import recurrent
 from unbraid.discover._regroup import Group, Regrouping
 from unbraid.discover._routes import Step, met, through_one_factor, ways_up
 from unbraid.discover._trunk_reached import trunk_way
 from unbraid.errors import Refusal
-from unbraid.graph.questions import Carrier, is_float, shape_only
+from unbraid.graph.questions import Carrier, is_float, mixing, shape_only
 
 NEITHER = "neither operand reaches, by shape-only or affine operations, a tensor from which the other is computed"
 SPREAD = "its operands have different sizes: one is spread over the other"
 NOTHING = "the copies of the tensor that both operands carry cancel: nothing is left of the skip"
+RECURRENT = "a recurrence: a state that one module carries over positions, and no trunk of blocks"
 OFFSET = "an offset inside another block's branch: what it is added to depends on it only around that branch"
 BETWEEN = "skip and branch are concatenated with another tensor between them"
 NEGATIVE = "what carries the tensor that both share is subtracted: a negative multiple is no skip"
@@ -96,14 +98,22 @@ def find(flow: Dataflow, constant: Constant = no_constant) -> SearchResult:
         elif is_concatenation(node) and node in flow.carries:
             finder.visit_concatenation(node)
     finder.visit_again()
-    flow = _tidied(flow)
-    through, blocks = PostDominators(flow.graph), list(finder.blocks.values())
+    carried_on = recurrent(flow, finder.blocks.values())
     refusals = finder.refusals
+    refusals += [Refusal(line, RECURRENT) for line in dict.fromkeys(_lines(finder, carried_on))]
+    blocks = [block for block in finder.blocks.values() if block.add not in carried_on]
+    blocks = [hold_gates(flow, block) if block.kind in ("gate", "mix") else block for block in blocks]
+    flow = _tidied(flow)
+    through = PostDominators(flow.graph)
     while offsets := nesting(flow, blocks, through).offsets:
-        lines = chain.from_iterable(finder.lines[blocks[number].add] for number in offsets)
-        refusals += [Refusal(line, OFFSET) for line in lines]
+        refusals += [Refusal(line, OFFSET) for line in _lines(finder, [blocks[number].add for number in offsets])]
         blocks = [block for number, block in enumerate(blocks) if number not in offsets]
     return SearchResult(tuple(blocks), tuple(refusals), flow)
+
+
+def _lines(finder: "_Finder", sums: Iterable[fx.Node]) -> Iterator[str]:
+    """The additions of the model that make up some sums."""
+    return chain.from_iterable(finder.lines[total] for total in sums)
 
 
 def _tidied(flow: Dataflow) -> Dataflow:
@@ -124,6 +134,11 @@ class _Candidate:
     def end(self) -> Step:
         """The farthest meeting: what hangs on the way before it hangs on it, too."""
         return self.way[max(self.meets.values())]
+
+    @property
+    def passed(self) -> list[fx.Node]:
+        """The operators on the way to the fork."""
+        return [step.node for step in self.way[: max(self.meets.values())]]
 
     @property
     def base(self) -> fx.Node:
@@ -218,8 +233,6 @@ class _Finder:
                 break
             lines = [where(node) for node in regrouping.meetings(group.operands)]
             block = regrouping.block(group)
-            if block.kind == "gate":
-                block = hold_gates(self.flow, block)
             self.blocks[block.add], self.lines[block.add] = block, lines
         regrouping.finish()
         refused = [Refusal(where(node), group) for node in regrouping.meetings(regrouping.with_data)]
@@ -285,17 +298,31 @@ class _Finder:
         above = met(self.flow, [_tensor(term) for term in operands], marked, self.blocks)
         candidates = []
         for skip, way in ways:
-            meets = {}
+            places: dict[Term, list[int]] = {}
             for term in operands:
-                places = [n for n, step in enumerate(way) if step.node in above[_tensor(term)]]
-                if term is not skip and places:
-                    meets[term] = places[0]
-            if not meets:
-                continue
-            candidate = _Candidate(skip, way, meets)
-            if candidate.end.strength is not Carrier.GATED or through_one_factor(self.flow, way, candidate.end.node):
-                candidates.append(candidate)
+                if term is not skip:
+                    places[term] = [n for n, step in enumerate(way) if step.node in above[_tensor(term)]]
+            # Before a gate, and behind it: W·h may be cut in a part that the branch reads and one that is the skip.
+            for first in {0, next((n for n, step in enumerate(way) if step.strength is Carrier.GATED), 0)}:
+                meets = {
+                    term: min(n for n in met_at if n >= first)
+                    for term, met_at in places.items()
+                    if met_at and met_at[-1] >= first
+                }
+                candidate = _Candidate(skip, way, meets)
+                if meets and (candidate.end.strength is not Carrier.GATED or self._carries_through_gates(candidate)):
+                    candidates.append(candidate)
         return sorted(candidates, key=self._rank)
+
+    def _carries_through_gates(self, candidate: _Candidate) -> bool:
+        """Whether the fork is what is multiplied, not what multiplies: it has the sum's elements, or mixes of them."""
+        fork, skip = candidate.end.node, _tensor(candidate.skip)
+        same = (
+            _elements(fork) == _elements(skip)
+            if any(map(mixing, candidate.passed))
+            else _elements(fork) >= _elements(skip)
+        )
+        return same and through_one_factor(self.flow, candidate.way, fork)
 
     def _rank(self, candidate: _Candidate) -> tuple[float, ...]:
         order, end = self.flow.order, candidate.end
@@ -338,7 +365,8 @@ class _Finder:
         if factor / unit < 0:
             return NEGATIVE
         kind: Skip = "identity" if moved_only and not scaled and math.isclose(factor / unit, 1) else "projection"
-        kind = "gate" if gated or candidate.end.strength is Carrier.GATED else kind
+        if gated or candidate.end.strength is Carrier.GATED:
+            kind = "mix" if any(mixing(node) for node in candidate.passed) else "gate"
         objections = {}
         for term in others:
             place = candidate.way[candidate.meets[term]].node
@@ -366,6 +394,11 @@ class _Finder:
             else:
                 together[term] = []
         return (*together,), (*map(tuple, together.values()),)
+
+
+def _elements(node: fx.Node) -> int:
+    """How many elements a tensor has at the traced input."""
+    return math.prod(map(traced_size, node.meta["val"].shape))
 
 
 def _unit(factor: float, others: Sequence[float]) -> float:

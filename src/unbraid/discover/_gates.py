@@ -27,7 +27,7 @@ from unbraid.discover._flattened_sums import read_once
 from unbraid.discover._graph_writer import Writer
 from unbraid.discover._summands import summands
 from unbraid.graph.operators import callee
-from unbraid.graph.questions import HELD, Carrier, carrier, shape_only
+from unbraid.graph.questions import HELD, Carrier, carrier, is_float, shape_only, values_read
 
 aten = torch.ops.aten
 
@@ -104,17 +104,24 @@ def hold_gates(flow: Dataflow, block: BlockNodes) -> BlockNodes:
     return held
 
 
+_PRODUCTS = (aten.mul, aten.div, aten.matmul, aten.mm, aten.bmm, aten.einsum)
+
+
 def _carried(flow: Dataflow, fork: fx.Node, skip: fx.Node) -> set[fx.Node]:
-    """The nodes between a fork and a skip on the ways that carry it: sums, scaled and gated copies."""
+    """The nodes between a fork and a skip on the ways that carry it: sums, scaled, gated and mixed copies."""
     found = {fork}
     for node in flow.region(fork, skip):
-        data = flow.data(node)
-        alone = len(data) == 1 and (carrier(node, data) or Carrier.SHAPE) < Carrier.MIXING
-        alone = alone and carrier(node, data) is not None
-        linear = shape_only(node) or alone or len(summands(node)) > 1 or callee(node) in (aten.mul, aten.div)
-        if linear and not found.isdisjoint(data):
+        if _carries(flow, node) and not found.isdisjoint(flow.data(node)):
             found.add(node)
     return found
+
+
+def _carries(flow: Dataflow, node: fx.Node) -> bool:
+    if shape_only(node) or len(summands(node)) > 1 or callee(node) in (*_PRODUCTS, aten.sum):
+        return True
+    data = flow.data(node)
+    passed = carrier(node, data) if len(data) == 1 else None
+    return passed is not None and passed < Carrier.MIXING
 
 
 class _Copy:
@@ -136,8 +143,9 @@ class _Copy:
         return self.done[node]
 
     def _copied(self, node: fx.Node) -> fx.Node:
-        gates = [read for read in self.flow.data(node) if read not in self.carried]
-        held = {} if self.hold_fork else {gate: _held(self.writer, gate) for gate in gates}
+        beside = [read for read in values_read(node) if read not in self.carried and is_float(read)]
+        # Beside the fork gates are held; beside gates the fork is, and what is learned: once is its derivative taken.
+        held = {read: _held(self.writer, read) for read in beside if (read in self.flow.carries) is not self.hold_fork}
 
         def argument(read: fx.Node) -> fx.Node:
             return self.of(read) if read in self.carried else held.get(read, read)

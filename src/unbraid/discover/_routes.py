@@ -12,6 +12,8 @@ from unbraid.discover._dataflow import Dataflow, same_shape
 from unbraid.graph.operators import callee
 from unbraid.graph.questions import Carrier, carrier, values_read
 
+aten = torch.ops.aten
+
 
 @dataclass(frozen=True)
 class Step:
@@ -48,9 +50,10 @@ def ways_up(flow: Dataflow, node: fx.Node, *, held: bool, gates: bool = True) ->
     while begun:
         way, spread = begun.pop()
         further = _further(flow, way[-1], held=held)
-        if further is None or (spread and further.strength is not Carrier.SHAPE):
+        factors = _factors(flow, way[-1]) if gates and not spread else []
+        if factors or further is None or (spread and further.strength is not Carrier.SHAPE):
             # A part, or a mean, that is spread over others is no skip.
-            factors = _factors(flow, way[-1]) if gates and not spread and len(ways) + len(begun) < _MOST_WAYS else []
+            factors = factors if len(ways) + len(begun) < _MOST_WAYS else []
             begun += [([*way, Step(factor, Carrier.GATED)], False) for factor in factors]
             ways += [] if factors else [way]
             continue
@@ -76,20 +79,42 @@ def _further(flow: Dataflow, step: Step, *, held: bool) -> Step | None:
     return Step(carried[0], max(step.strength, passed))
 
 
+_MATRIX_PRODUCTS = (aten.matmul, aten.mm, aten.bmm, aten.einsum)
+
+
 def _factors(flow: Dataflow, step: Step) -> list[fx.Node]:
-    """The factors of a product, element by element, of two tensors of data, that have its sizes."""
+    """The factors of a product of two tensors of data, of which a way may go on by either, with the other one held.
+
+    Of a product element by element those that have its sizes; of a product of matrices, or its spelling as a sum of
+    products that are spread, both.
+    """
     node = step.node
-    if step.strength > Carrier.GATED or callee(node) not in (torch.ops.aten.mul, torch.ops.aten.div):
+    if step.strength > Carrier.GATED or node.op != "call_function":
         return []
     data = flow.data(node)
-    able = data if callee(node) is torch.ops.aten.mul else [read for read in data if read is node.args[0]]
-    return [factor for factor in able if len(data) == 2 and same_shape(factor, node)]
+    if callee(node) is aten.sum and isinstance(node.args[0], fx.Node) and callee(node.args[0]) is aten.mul:
+        data = flow.data(node.args[0])
+        return data if len(data) == 2 and not any(same_shape(factor, node.args[0]) for factor in data) else []
+    if len(data) != 2:
+        return []
+    if callee(node) in _MATRIX_PRODUCTS:
+        return data
+    if callee(node) is aten.div:
+        data = [read for read in data if read is node.args[0]]
+    elif callee(node) is not aten.mul:
+        return []
+    return [factor for factor in data if same_shape(factor, node)]
+
+
+def held_product(node: fx.Node) -> fx.Node:
+    """The product whose factors `ways_up` tells apart: the node itself, or what it sums."""
+    return node.args[0] if callee(node) is aten.sum and isinstance(node.args[0], fx.Node) else node
 
 
 def through_one_factor(flow: Dataflow, way: Sequence[Step], fork: fx.Node) -> bool:
     """Whether of each product on a way one factor alone leads to the fork: x·x carries none."""
     for step, above in pairwise(way):
-        data = flow.data(step.node)
+        data = flow.data(held_product(step.node))
         if len(data) < 2 or above.node not in data or not _factors(flow, Step(step.node, Carrier.SHAPE)):
             continue
         (other,) = (factor for factor in data if factor is not above.node)

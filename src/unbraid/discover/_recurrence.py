@@ -1,0 +1,75 @@
+"""Recurrences: a state that is carried over positions adds to itself at each of them, and is no trunk of blocks.
+
+    s_t = a(x_t)·s_{t−1} + b(x_t),  x_t = x[:, t]          one state read and written T times, not T blocks
+
+An LSTM written out, a selective scan and a delta rule are of this kind. In the graph each step looks like a block whose
+skip scales the state. What tells it from a layer: since the step before, it reads another place of a tensor that this
+one read, too, and no parameter that this one did not read. A layer of its own brings parameters; a layer that is run
+again reads the whole of what it is given, not one place after the other.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from torch import fx
+
+from unbraid.discover._block_nodes import BlockNodes
+from unbraid.discover._dataflow import Dataflow
+from unbraid.graph.questions import name_of, values_read
+
+_PICKS = frozenset({"select", "slice", "narrow", "getitem"})
+_NEAR = 16  # sums before, among which that of the step before is looked for
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What a sum reads since the sum before.
+
+    Attributes:
+        places: of each tensor that is read in parts the places that are read, as the arguments of the operators say.
+        parameters: the parameters.
+    """
+
+    places: Mapping[fx.Node, Collection[object]]
+    parameters: Collection[fx.Node]
+
+    def follows(self, before: "_Step") -> bool:
+        """Whether it may be the next step of a recurrence."""
+        shared = self.places.keys() & before.places.keys()
+        moved = [tensor for tensor in shared if set(self.places[tensor]).isdisjoint(before.places[tensor])]
+        return bool(moved) and set(self.parameters) <= set(before.parameters)
+
+
+def recurrent(flow: Dataflow, blocks: Collection[BlockNodes]) -> list[fx.Node]:
+    """The sums of blocks that are steps of a recurrence, in order of execution."""
+    order, ordered = flow.order, sorted(blocks, key=lambda block: flow.order[block.add])
+    steps: dict[fx.Node, _Step] = {}
+    found: dict[fx.Node, None] = {}
+    for number, block in enumerate(ordered):
+        before = _before(flow, block.add, [other.add for other in ordered[max(0, number - _NEAR) : number]])
+        floor = block.fork if before is None or order[block.fork] > order[before] else before
+        steps[block.add] = _step(flow, block.add, floor if before is None else before)
+        if before is not None and steps[block.add].follows(steps[before]):
+            found |= {before: None, block.add: None}
+    return sorted(found, key=order.__getitem__)
+
+
+def _before(flow: Dataflow, add: fx.Node, earlier: list[fx.Node]) -> fx.Node | None:
+    """The last of the sums before from which one is computed."""
+    if not earlier:
+        return None
+    above = flow.above(add, earlier[0])
+    return next((other for other in reversed(earlier) if other in above), None)
+
+
+def _step(flow: Dataflow, add: fx.Node, floor: fx.Node) -> _Step:
+    places: dict[fx.Node, set[object]] = {}
+    parameters = set[fx.Node]()
+    for node in flow.above(add, floor) - {floor}:
+        for read in (node, *values_read(node)):  # parts may all be taken at the beginning, before the floor
+            if name_of(read) in _PICKS and read.op == "call_function" and read in flow.carries:
+                tensor, *place = read.args
+                if isinstance(tensor, fx.Node):
+                    places.setdefault(tensor, set()).add(tuple(map(str, place)))
+        parameters |= {read for read in node.all_input_nodes if read in flow.parametric}
+    return _Step(places, parameters)
