@@ -288,11 +288,6 @@ def pooled_queries(net, x):
     return torch.softmax(query @ net.k(x).mT + net.r(query), -1)
 
 
-def highway(net, x):
-    gate = torch.sigmoid(net.gate(x))
-    return gate * net.f(x) + (1 - gate) * x
-
-
 NEITHER = "neither operand reaches"
 POINTWISE = "pointwise function of the first, without parameters"
 AFFINE = "both operands are affine"
@@ -352,8 +347,6 @@ NONE = {
         1,
         AFFINE,
     ),
-    "DenseNet": (lambda: Does(lambda net, x: net.b(torch.cat([x, net.a(x)], 1)), a=mlp(6), b=mlp(12)), ROWS, 0, None),
-    "highway": (lambda: Does(highway, gate=nn.Linear(6, 6), f=mlp(6)), ROWS, 1, NEITHER),
     "a plain network": (lambda: Chain(mlp(6), mlp(6)), ROWS, 0, None),
 }
 

@@ -85,14 +85,14 @@ MODELS = {
     ),
     "fused": (lambda: Chain(Fused()), ["blocks.0.attn_out+mlp_out", "blocks.0.after"]),
     "bare": (lambda: Chain(Bare()), ["blocks.0.u", "blocks.0.v", "blocks.0.cumsum"]),
-    "shared": (lambda: Does(twice, f=mlp(6)), ["f", "f@1"]),
+    "shared": (lambda: Does(twice, f=mlp(6)), ["f@1", "f@2"]),
     "a layer twice": (
         lambda: Does(lambda net, x: net.layer(net.layer(x)), layer=Layer()),
-        ["layer.attn", "layer.fc2", "layer.attn@1", "layer.fc2@1"],
+        ["layer.attn@1", "layer.fc2@1", "layer.attn@2", "layer.fc2@2"],
     ),
     "a residual module twice": (
         lambda: Does(lambda net, x: net.r(net.r(x)), r=Residual(mlp(6))),
-        ["r", "r@1"],
+        ["r@1", "r@2"],
     ),
     "stem": (Stem, ["position", "layers.blocks.0.attn", "layers.blocks.0.fc2", "layers.blocks.1", "b", "position.0"]),
 }

@@ -143,4 +143,4 @@ def test_a_name_that_two_branches_have_needs_its_block():
     form = trace(lively(twice).double(), X)
     with pytest.raises(IndexError, match=r"2 branches have the name 'r\.a'; give one as .*: \[\(0, 0\), \(1, 0\)\]\.$"):
         form.without("r.a")
-    assert form.without(("r@1", "r.a"))(X).equal(form.without((1, 0))(X))
+    assert form.without(("r@2", "r.a"))(X).equal(form.without((1, 0))(X))

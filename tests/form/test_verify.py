@@ -121,7 +121,7 @@ def test_a_wrong_head_is_seen_at_the_output(form):
 def test_an_addition_that_does_not_add_up_is_named(form):
     """Block 1 is told that its branch is block 0's: its own sum departs, and the message names it."""
     operands = list(form.origin.operands)
-    operands[1] = (operands[1][0], operands[0][1], operands[1][2])
+    operands[1] = (operands[1][0], operands[0][1], *operands[1][2:])
     broken = replace(form, origin=replace(form.origin, operands=tuple(operands)))
     with pytest.raises(InexactError, match=r"departs at block 1 \('blocks\.1'\)") as caught:
         broken.verify(X)

@@ -21,6 +21,7 @@ A block's node must hold the plain sum of its operands: where the model has no s
 """
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
@@ -30,7 +31,7 @@ from torch import Tensor, fx
 from unbraid.capture.provenance import where
 from unbraid.discover._block import Skip
 from unbraid.discover._block_nodes import BlockNodes
-from unbraid.discover._branch_rules import AFFINE, APART, COPY, Judge
+from unbraid.discover._branch_rules import AFFINE, APART, COPY, POINTWISE, Judge
 from unbraid.discover._broadcast import spread_out, spreads
 from unbraid.discover._concatenations import adjacent, as_one, concatenated, grow, is_concatenation
 from unbraid.discover._dataflow import Dataflow, same_shape
@@ -45,7 +46,7 @@ from unbraid.discover._post_dominators import PostDominators
 from unbraid.discover._recurrence import recurrent
 from unbraid.discover._regroup import Group, Regrouping
 from unbraid.discover._routes import Step, met, through_one_factor, ways_up
-from unbraid.discover._trunk_reached import trunk_way
+from unbraid.discover._trunk_reached import reads_around, trunk_way
 from unbraid.errors import Refusal
 from unbraid.graph.questions import Carrier, is_float, mixing, shape_only
 
@@ -98,9 +99,8 @@ def find(flow: Dataflow, constant: Constant = no_constant) -> SearchResult:
         elif is_concatenation(node) and node in flow.carries:
             finder.visit_concatenation(node)
     finder.visit_again()
-    carried_on = recurrent(flow, finder.blocks.values())
-    refusals = finder.refusals
-    refusals += [Refusal(line, RECURRENT) for line in dict.fromkeys(_lines(finder, carried_on))]
+    carried_on = finder.recurrences()
+    refusals = finder.told(carried_on)
     blocks = [block for block in finder.blocks.values() if block.add not in carried_on]
     blocks = [hold_gates(flow, block) if block.kind in ("gate", "mix") else block for block in blocks]
     flow = _tidied(flow)
@@ -157,7 +157,8 @@ class _Finder:
     Attributes:
         blocks: the blocks found, by their sums.
         lines: the additions of the model that make up each of these sums, as lines of its code.
-        refusals: the additions that are none.
+        refused: the additions that are none, with the reason.
+        forks: the tensor from which the operands of each sum come, block or none; known once all sums were visited.
     """
 
     def __init__(self, flow: Dataflow, judge: Judge) -> None:
@@ -165,8 +166,33 @@ class _Finder:
         self.judge = judge
         self.blocks = judge.blocks
         self.lines: dict[fx.Node, list[str]] = {}
-        self._apart: dict[Join, list[Refusal]] = {}
-        self.refusals: list[Refusal] = []
+        self.forks: dict[fx.Node, fx.Node] = {}
+        self._apart: dict[Join, list[tuple[fx.Node, str]]] = {}
+        self.refused: list[tuple[fx.Node, str]] = []
+
+    def recurrences(self) -> list[fx.Node]:
+        """The sums that are steps of a recurrence: of blocks, and of sums that are none."""
+        refused = {node: self.flow.data(node) for node, _ in self.refused}
+        first = {node: min(data, key=self.flow.order.__getitem__) for node, data in refused.items() if data}
+        self.forks = first | {total: block.fork for total, block in self.blocks.items()}
+        return recurrent(self.flow, {t: b.fork for t, b in self.blocks.items()}) + recurrent(self.flow, first)
+
+    def told(self, carried_on: Collection[fx.Node]) -> list[Refusal]:
+        """The refusals: of what a recurrence does at each of its steps one for each line, however many steps it has."""
+        order, blocks = self.flow.order, [total for total in carried_on if total in self.blocks]
+        reasons = dict.fromkeys(_lines(self, blocks), RECURRENT)
+        begins = min((order[self.forks[total]] for total in carried_on), default=math.inf)
+        ends = max((order[total] for total in carried_on), default=-math.inf)
+        inside = [node for node, _ in self.refused if begins <= order[node] <= ends]
+        times = Counter(map(where, inside))
+        told = list[Refusal]()
+        for node, reason in self.refused:
+            line = where(node)
+            if node in inside and (times[line] > 1 or line in reasons):
+                reasons.setdefault(line, reason)
+            else:
+                told.append(Refusal(line, reason))
+        return [*told, *(Refusal(line, reason) for line, reason in reasons.items())]
 
     def visit(self, join: Join) -> None:
         closed = set[fx.Node]()
@@ -184,7 +210,7 @@ class _Finder:
             terms = [Term(tensor, 1.0, frozenset((place,))) for place, tensor in enumerate(tensors)]
             group = self._beside(node, terms) if len(terms) > 1 else ""
             if not isinstance(group, Group):
-                self.refusals += [Refusal(where(node), group)] if group else []
+                self.refused += [(node, group)] if group else []
                 return
             skip, branches = _tensor(group.skip), tuple(map(_tensor, group.branches))
             total = as_one(self.flow, node, [skip, *branches])
@@ -200,9 +226,11 @@ class _Finder:
             skip, objections = candidate.skip, dict[Term, str | None]()
             for term, place in candidate.meets.items():
                 fork = candidate.way[place].node
-                objections[term] = self.judge.objection(
-                    fork, _tensor(skip), _tensor(term), "identity", held=True, added=True
-                )
+                objection = self.judge.objection(fork, _tensor(skip), _tensor(term), "identity", held=True, added=True)
+                behind = [step.node for step in candidate.way[place + 1 :] if step.strength is Carrier.PICK]
+                # A coupling puts a half back beside what it made of both: the skip is a part, and others are read, too.
+                coupled = any(reads_around(self.flow, _tensor(term), fork, whole) for whole in behind)
+                objections[term] = objection or (APART if coupled else None)
             branches = [term for term, objection in objections.items() if objection is None]
             if branches and not adjacent(concatenated(node)[0], [*map(_tensor, (skip, *branches))]):
                 reason = BETWEEN
@@ -211,7 +239,9 @@ class _Finder:
                 kind: Skip = "identity" if end.strength is Carrier.SHAPE else "projection"
                 return Group(end.node, kind, skip, 1.0, (), (), (*branches,), ((),) * len(branches), 1.0)
             else:
-                reason = next(filter(None, objections.values()), COPY)
+                # Nobody would take moved, scaled and pointwise parts side by side for a residual connection.
+                said = [objection for objection in objections.values() if objection not in (POINTWISE, COPY, APART)]
+                reason = next(filter(None, said), reason)
         return reason
 
     def visit_again(self) -> None:
@@ -221,7 +251,7 @@ class _Finder:
         """
         for join in self._apart:
             if any(block.fork is join.head for block in self.blocks.values()):
-                self.refusals = [refusal for refusal in self.refusals if refusal not in self._apart[join]]
+                self.refused = [refused for refused in self.refused if refused not in self._apart[join]]
                 self._regroup(join, apart=True)
 
     def _regroup(self, join: Join, *, apart: bool = False) -> None:
@@ -235,8 +265,8 @@ class _Finder:
             block = regrouping.block(group)
             self.blocks[block.add], self.lines[block.add] = block, lines
         regrouping.finish()
-        refused = [Refusal(where(node), group) for node in regrouping.meetings(regrouping.with_data)]
-        self.refusals += refused
+        refused = [(node, group) for node in regrouping.meetings(regrouping.with_data)]
+        self.refused += refused
         if group == APART and not apart:
             self._apart[join] = refused
 
@@ -315,14 +345,11 @@ class _Finder:
         return sorted(candidates, key=self._rank)
 
     def _carries_through_gates(self, candidate: _Candidate) -> bool:
-        """Whether the fork is what is multiplied, not what multiplies: it has the sum's elements, or mixes of them."""
+        """Whether the fork is what is multiplied, and not what multiplies: it has the sum's sizes."""
         fork, skip = candidate.end.node, _tensor(candidate.skip)
-        same = (
-            _elements(fork) == _elements(skip)
-            if any(map(mixing, candidate.passed))
-            else _elements(fork) >= _elements(skip)
-        )
-        return same and through_one_factor(self.flow, candidate.way, fork)
+        mixes = any(map(mixing, candidate.passed))
+        fits = same_shape(fork, skip) if mixes else _elements(fork) >= _elements(skip)
+        return fits and through_one_factor(self.flow, candidate.way, fork)
 
     def _rank(self, candidate: _Candidate) -> tuple[float, ...]:
         order, end = self.flow.order, candidate.end

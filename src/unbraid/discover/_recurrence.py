@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._dataflow import Dataflow
 from unbraid.graph.questions import name_of, values_read
 
@@ -40,17 +39,23 @@ class _Step:
         return bool(moved) and set(self.parameters) <= set(before.parameters)
 
 
-def recurrent(flow: Dataflow, blocks: Collection[BlockNodes]) -> list[fx.Node]:
-    """The sums of blocks that are steps of a recurrence, in order of execution."""
-    order, ordered = flow.order, sorted(blocks, key=lambda block: flow.order[block.add])
+def recurrent(flow: Dataflow, forks: Mapping[fx.Node, fx.Node]) -> list[fx.Node]:
+    """The sums that are steps of a recurrence, in order of execution.
+
+    Args:
+        flow: the data flow of the graph.
+        forks: sums of data, blocks or none, each with the tensor from which its operands come.
+    """
+    order = flow.order
+    ordered = sorted(forks, key=order.__getitem__)
     steps: dict[fx.Node, _Step] = {}
     found: dict[fx.Node, None] = {}
-    for number, block in enumerate(ordered):
-        before = _before(flow, block.add, [other.add for other in ordered[max(0, number - _NEAR) : number]])
-        floor = block.fork if before is None or order[block.fork] > order[before] else before
-        steps[block.add] = _step(flow, block.add, floor if before is None else before)
-        if before is not None and steps[block.add].follows(steps[before]):
-            found |= {before: None, block.add: None}
+    for number, total in enumerate(ordered):
+        before = _before(flow, total, ordered[max(0, number - _NEAR) : number])
+        floor = forks[total] if before is None or order[forks[total]] > order[before] else before
+        steps[total] = _step(flow, total, floor if before is None else before)
+        if before is not None and steps[total].follows(steps[before]):
+            found |= {before: None, total: None}
     return sorted(found, key=order.__getitem__)
 
 

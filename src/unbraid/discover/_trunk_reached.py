@@ -108,6 +108,19 @@ def leaves_by(flow: Dataflow, node: fx.Node, end: fx.Node) -> bool:
     return True
 
 
+def reads_around(flow: Dataflow, node: fx.Node, part: fx.Node, whole: fx.Node) -> bool:
+    """Whether a node is computed from a tensor other than through a part of it."""
+    seen, stack, lowest = {node}, [node], flow.order[whole]
+    while stack:
+        for read in values_read(stack.pop()):
+            if read is whole:
+                return True
+            if read is not part and read not in seen and flow.order[read] > lowest:
+                seen.add(read)
+                stack.append(read)
+    return False
+
+
 def only_first_begins_at(blocks: Mapping[fx.Node, BlockNodes], passed: Collection[fx.Node], fork: fx.Node) -> bool:
     """Whether of the blocks that a way passes one alone begins at the fork."""
     return sum(blocks[total].fork is fork for total in passed) == 1

@@ -55,11 +55,11 @@ class Propagated:
             **_sums(0, SOURCE, self._at(tape, self.adds[0].fork, 0)),
         }
         for place, add in enumerate(self.adds):
-            branches = [add.embedded(j, tape.values[stream]) for j, stream in add.operands if j != SKIP]
+            branches = [add.embedded(j, tape.values[stream]) for j, stream in add.operands if j >= 0]
             branch = _rows(sum(branches[1:], start=branches[0]), self._channels[place])
             row |= _sums(place, SUM, self._at(tape, add.output, place)) | _sums(place, BRANCH, branch)
             if add.skip is not None:
-                skip = _rows(add.embedded(SKIP, tape.values[add.skip]), self._channels[place])
+                skip = _rows(add.embedded(-1, tape.values[add.skip]), self._channels[place])
                 row |= _sums(place, SKIP, skip) | {f"{place} {PRODUCT}": (skip * branch).sum(1)}
         if (step := _first_not_finite(self.form, tape)) is not None:
             row[_FORWARD] = torch.tensor(step, device="cpu")
