@@ -24,7 +24,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, product
+from itertools import chain, pairwise, product
 
 from torch import Tensor, fx
 
@@ -184,14 +184,14 @@ class _Finder:
         begins = min((order[self.forks[total]] for total in carried_on), default=math.inf)
         ends = max((order[total] for total in carried_on), default=-math.inf)
         inside = [node for node, _ in self.refused if begins <= order[node] <= ends]
-        times = Counter(map(where, inside))
-        told = list[Refusal]()
+        told, at_steps = list[Refusal](), dict[str, list[str]]()
         for node, reason in self.refused:
-            line = where(node)
-            if node in inside and (times[line] > 1 or line in reasons):
-                reasons.setdefault(line, reason)
+            if node in inside:
+                at_steps.setdefault(where(node), []).append(reason)
             else:
-                told.append(Refusal(line, reason))
+                told.append(Refusal(where(node), reason))
+        for line, said in at_steps.items():
+            reasons.setdefault(line, Counter(said).most_common(1)[0][0])  # the first step may be another than the rest
         return [*told, *(Refusal(line, reason) for line, reason in reasons.items())]
 
     def visit(self, join: Join) -> None:
@@ -347,8 +347,12 @@ class _Finder:
     def _carries_through_gates(self, candidate: _Candidate) -> bool:
         """Whether the fork is what is multiplied, and not what multiplies: it has the sum's sizes."""
         fork, skip = candidate.end.node, _tensor(candidate.skip)
-        mixes = any(map(mixing, candidate.passed))
-        fits = same_shape(fork, skip) if mixes else _elements(fork) >= _elements(skip)
+        fits = _elements(fork) >= _elements(skip)
+        for made, factor in pairwise([*candidate.passed, fork]):
+            if mixing(made) and not same_shape(factor, made):
+                fits = same_shape(fork, skip)
+                break
+            fits = fits and (not mixing(made) or _elements(fork) == _elements(skip))
         return fits and through_one_factor(self.flow, candidate.way, fork)
 
     def _rank(self, candidate: _Candidate) -> tuple[float, ...]:
