@@ -1,0 +1,99 @@
+"""Networks told as plain code that says itself which tensors are branches: what every oracle here is read off.
+
+    def story(net, mark, x):
+        for k, f in enumerate(net.f):
+            gate = torch.sigmoid(net.gate[k](x))
+            x = (1 - mark.gate(f"f{k}", gate)) * x + mark(f"f{k}", gate * f(x))
+        return net.head(x)
+
+`mark(name, value)` is a branch of the block of that name, and `mark.gate(name, value)` what a skip is multiplied by. A
+traced network leaves both as they are. An oracle scales their cotangents by t, drops a branch, or lets no gradient
+through: a path that passes a branch, or the gate of a skip, has one step more. Where a network spells its sums in
+another way its `reference` is a second story, on the same modules, that is the same function and has the marks.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from oracles.structure import Marks
+
+Story = Callable[..., Any]
+
+
+class Verbs:
+    """The network as it is."""
+
+    def __call__(self, name: str, branch: Tensor) -> Tensor:
+        return branch
+
+    def gate(self, name: str, gate: Tensor) -> Tensor:
+        return gate
+
+
+PLAIN = Verbs()
+
+
+class Marked(Verbs):
+    """Scales the cotangents of the counted blocks' branches by t, and those of what their skips are multiplied by."""
+
+    def __init__(self, counted: Collection[str]) -> None:
+        self.counted, self.marks = counted, Marks()
+        self.met: list[str] = []
+
+    def __call__(self, name: str, branch: Tensor) -> Tensor:
+        self.met.append(name)
+        return self.marks(branch) if name in self.counted else branch
+
+    def gate(self, name: str, gate: Tensor) -> Tensor:
+        return self.marks(gate) if name in self.counted else gate
+
+
+class Dropped(Verbs):
+    """A block's branches are zero, or one of them, by its place; the gates of its skip stay."""
+
+    def __init__(self, name: str, which: int | None = None) -> None:
+        self.name, self.which, self.met = name, which, 0
+
+    def __call__(self, name: str, branch: Tensor) -> Tensor:
+        if name != self.name:
+            return branch
+        self.met += 1
+        return torch.zeros_like(branch) if self.which in (None, self.met - 1) else branch
+
+
+class Skips(Verbs):
+    """A gradient passes the skips alone, and their gates are held: the path that passes no branch."""
+
+    def __init__(self, counted: Collection[str]) -> None:
+        self.counted = counted
+
+    def __call__(self, name: str, branch: Tensor) -> Tensor:
+        return branch.detach() if name in self.counted else branch
+
+    def gate(self, name: str, gate: Tensor) -> Tensor:
+        return gate.detach() if name in self.counted else gate
+
+
+class Told(nn.Module):
+    """A story with the modules that it uses; what is traced has no marks."""
+
+    def __init__(self, story: Story, reference: Story | None = None, **parts: nn.Module | nn.Parameter) -> None:
+        super().__init__()
+        self.story, self.reference = story, reference or story
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x: Tensor, *more: Tensor) -> Any:
+        return self.story(self, PLAIN, x, *more)
+
+    def told(self, verbs: Verbs, *inputs: Tensor) -> Tensor:
+        """The reference's first output."""
+        return first(self.reference(self, verbs, *inputs))
+
+
+def first(output: Any) -> Tensor:
+    """Of several outputs the first: the one that analyses explain."""
+    return output if isinstance(output, Tensor) else next(iter(output))
