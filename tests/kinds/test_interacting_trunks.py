@@ -6,7 +6,7 @@ Path counts by hand: a branch adds t times the counts of what it reads, a sum ad
 import pytest
 from torch import cat, nn
 
-from kinds.known import CHECKS, WIDTH, Known
+from kinds.known import CHECKS, WIDTH, Known, counted_by_ones
 from kinds.polynomials import ONE, binomials, chain, plus, t
 from kinds.told import Told
 from marks import quick
@@ -143,9 +143,7 @@ def of_another_alone():
 
 
 TWO = {
-    "reversible": Known(
-        two(reversible), "F0 G0 F1 G1 F2 G2", of_reversible(LAYERS), refused=("net.head(a + b)",)
-    ),
+    "reversible": Known(two(reversible), "F0 G0 F1 G1 F2 G2", of_reversible(LAYERS), refused=("net.head(a + b)",)),
     "simultaneous": Known(
         two(simultaneous), "F0 G0 F1 G1 F2 G2", plus(chain(LAYERS), chain(LAYERS)), refused=("net.head(a + b)",)
     ),
@@ -393,6 +391,16 @@ CASES = {**TWO, **ONES}
 def test_the_counts_of_a_reversible_network_are_fibonacci_numbers():
     assert [sum(of_reversible(layers)) for layers in range(5)] == [2, 5, 13, 34, 89]
     assert sum(of_dense_former()) == 27
+
+
+# Without those that scale by numbers, cut halves, or read one stream twice: there a path's gradient is not 1.
+SCALED = ("halves", "nodes", "an input", "residual in residual, scaled")
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(SCALED)])
+def test_the_oracle_counts_the_paths_where_every_map_is_the_identity(name):
+    case = CASES[name]
+    assert counted_by_ones(case, opened=True) == [*(case.opened or case.counts)]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

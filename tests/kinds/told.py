@@ -12,6 +12,7 @@ through: a path that passes a branch, or the gate of a skip, has one step more. 
 another way its `reference` is a second story, on the same modules, that is the same function and has the marks.
 """
 
+import copy
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -97,3 +98,17 @@ class Told(nn.Module):
 def first(output: Any) -> Tensor:
     """Of several outputs the first: the one that analyses explain."""
     return output if isinstance(output, Tensor) else next(iter(output))
+
+
+def of_ones(network: Told) -> Told:
+    """The same story where every module is the identity and every parameter of its own one.
+
+    A path of it has the gradient 1: the gradient of a length, summed over the input, is how many paths have it.
+    """
+    ones = copy.deepcopy(network)
+    for name, part in network.named_children():
+        several = isinstance(part, nn.ModuleList)
+        setattr(ones, name, nn.ModuleList(nn.Identity() for _ in part) if several else nn.Identity())
+    for parameter in ones.parameters(recurse=False):
+        parameter.data.fill_(1)
+    return ones

@@ -1,0 +1,251 @@
+"""Skips that are multiplied by numbers computed from the data, and branches that are: known answers.
+
+    h ← c·h + t·f(h)        the skip's coefficient c is held: its own derivative is one step, like the branch
+
+Spelled in whatever way, it is this: a stretch of the highway x + t·(f − x) is (1 − t)·x + t·f.
+"""
+
+import pytest
+import torch
+from torch import nn, sigmoid
+
+from kinds.known import CHECKS, SUMS, WIDTH, WORDS, Known
+from kinds.polynomials import binomials
+from kinds.told import Told
+from marks import quick
+from networks import F64, mlp, normal
+from unbraid import all_paths
+
+LAYERS = 3
+FS = "f0 f1 f2"
+
+
+def several(make, count=LAYERS):
+    return nn.ModuleList(make(WIDTH) for _ in range(count))
+
+
+def linear(width):
+    return nn.Linear(width, width)
+
+
+def vectors():
+    return nn.Parameter(torch.ones(LAYERS, WIDTH, dtype=F64))
+
+
+def network(story, reference=None, **parts):
+    modules = {"f": several(mlp), "t": several(linear), "head": nn.Linear(WIDTH, 3)}
+    return lambda: Told(story, reference, **{**modules, **parts})
+
+
+def layers(join):
+    """A story of several layers, each of which puts x, f(x) and σ(W x) together."""
+
+    def story(net, mark, x):
+        for k in range(LAYERS):
+            x = join(x, net.f[k](x), sigmoid(net.t[k](x)))
+        return net.head(x)
+
+    return story
+
+
+def highway(net, mark, x):
+    for k in range(LAYERS):
+        t = sigmoid(net.t[k](x))
+        x = mark(f"f{k}", t * net.f[k](x)) + (1 - mark.gate(f"f{k}", t)) * x
+    return net.head(x)
+
+
+def highway_in_place(x, f, t):
+    h = (1 - t) * x
+    h += t * f
+    return h
+
+
+def highway_of_methods(x, f, t):
+    return x.clone().mul_(1 - t).add_(t.mul(f))
+
+
+def highway_complemented(x, f, t):
+    c = 1 - t
+    return f + c * (x - f)
+
+
+def highway_stacked(x, f, t):
+    return torch.stack([(1 - t) * x, t * f]).sum(0)
+
+
+def highway_weighted(x, f, t):
+    return (torch.stack([x, f], 1) * torch.stack([1 - t, t], 1)).sum(1)
+
+
+def highway_of_einsum(x, f, t):
+    return torch.einsum("kbi,kbi->bi", torch.stack([1 - t, t]), torch.stack([x, f]))
+
+
+SPELLINGS = {
+    "x + t(f - x)": lambda x, f, t: x + t * (f - x),
+    "(f - x)t + x": lambda x, f, t: (f - x) * t + x,
+    "x - t(x - f)": lambda x, f, t: x - t * (x - f),
+    "x - tx + tf": lambda x, f, t: x - t * x + t * f,
+    "f + c(x - f)": highway_complemented,
+    "lerp": lambda x, f, t: torch.lerp(x, f, t),
+    "lerp, turned": lambda x, f, t: torch.lerp(f, x, 1 - t),
+    "stacked and summed": highway_stacked,
+    "a weighted stack": highway_weighted,
+    "einsum": highway_of_einsum,
+    "in place": highway_in_place,
+    "in place, by methods": highway_of_methods,
+    "addcmul": lambda x, f, t: torch.addcmul((1 - t) * x, t, f),
+    "alpha": lambda x, f, t: torch.add(t * f, torch.rsub(t, 1) * x, alpha=1),
+}
+
+
+def gated(spelling=None):
+    return Known(
+        network(highway if spelling is None else layers(spelling), highway), FS, binomials(LAYERS), skips="gate"
+    )
+
+
+def uncoupled(net, mark, x):
+    """Srivastava's transform and carry gates, each its own."""
+    for k in range(LAYERS):
+        t, c = sigmoid(net.t[k](x)), sigmoid(net.c[k](x))
+        x = mark(f"f{k}", t * net.f[k](x)) + mark.gate(f"f{k}", c) * x
+    return net.head(x)
+
+
+def carried_alone(net, mark, x):
+    """A gate on the skip, and none on the branch."""
+    for k in range(LAYERS):
+        x = mark.gate(f"f{k}", sigmoid(net.t[k](x))) * x + mark(f"f{k}", net.f[k](x))
+    return net.head(x)
+
+
+def one_number(net, mark, x):
+    """A gate for each example, spread over its features."""
+    for k in range(LAYERS):
+        t = sigmoid(net.t[k](x)).mean(-1, keepdim=True)
+        x = mark(f"f{k}", t * net.f[k](x)) + (1 - mark.gate(f"f{k}", t)) * x
+    return net.head(x)
+
+
+def gate_of_tokens(net, mark, x):
+    """The gate of each position comes from all of them."""
+    for k in range(LAYERS):
+        t = torch.softmax(net.t[k](x), 1)
+        x = mark(f"f{k}", net.f[k](x)) + mark.gate(f"f{k}", t) * x
+    return net.head(x.mean(1))
+
+
+def gru_gate(net, mark, x):
+    """GTrXL: r and z read the sublayer's output y and the stream, and h is what the branch adds."""
+    for k in range(LAYERS):
+        y = net.f[k](x)
+        r = sigmoid(net.wr[k](y) + net.ur[k](x))
+        z = sigmoid(net.wz[k](y) + net.uz[k](x) - net.bias)
+        h = torch.tanh(net.wg[k](y) + net.ug[k](r * x))
+        x = (1 - mark.gate(f"f{k}", z)) * x + mark(f"f{k}", z * h)
+    return net.head(x)
+
+
+GRU = {name: several(linear) for name in ("wr", "ur", "wz", "uz", "wg", "ug")}
+
+
+def rezero(net, mark, x):
+    for k in range(LAYERS):
+        x = x + mark(f"f{k}", net.alpha[k, 0] * net.f[k](x))
+    return net.head(x)
+
+
+def layer_scale(net, mark, x):
+    for k in range(LAYERS):
+        x = x + mark(f"f{k}", net.alpha[k] * net.f[k](x))
+    return net.head(x)
+
+
+def weighted(net, mark, x):
+    """Muse: α x + β f(x), both learned."""
+    for k in range(LAYERS):
+        x = net.alpha[k] * x + mark(f"f{k}", net.beta[k] * net.f[k](x))
+    return net.head(x)
+
+
+def weighted_by_data(net, mark, x):
+    """The same with α = 1 + tanh(W x) from the data."""
+    for k in range(LAYERS):
+        alpha = 1 + torch.tanh(net.t[k](x))
+        x = mark.gate(f"f{k}", alpha) * x + mark(f"f{k}", net.beta[k] * net.f[k](x))
+    return net.head(x)
+
+
+def residual_attention(net, mark, x):
+    """x + g(x)·x: beside the identity the gated copy is the branch."""
+    for k in range(LAYERS):
+        x = x + mark(f"f{k}", sigmoid(net.t[k](x)) * x)
+    return net.head(x)
+
+
+def residual_attention_and_branch(net, mark, x):
+    """x + g(x)·x + f(x): the copies are one coefficient, 1 + g, and f is the branch."""
+    for k in range(LAYERS):
+        g = sigmoid(net.t[k](x))
+        x = x + mark.gate(f"f{k}", g) * x + mark(f"f{k}", net.f[k](x))
+    return net.head(x)
+
+
+CASES = {
+    "highway": gated(),
+    **{f"highway, {name}": gated(spelling) for name, spelling in SPELLINGS.items()},
+    "uncoupled gates": Known(network(uncoupled, c=several(linear)), FS, binomials(LAYERS), skips="gate"),
+    "a gate on the skip alone": Known(network(carried_alone), FS, binomials(LAYERS), skips="gate"),
+    "a gate of one number": Known(network(one_number), FS, binomials(LAYERS), skips="gate"),
+    "a gate of positions": Known(network(gate_of_tokens), FS, binomials(LAYERS), inputs=(WORDS,), skips="gate"),
+    "ReZero": Known(network(rezero, alpha=vectors()), FS, binomials(LAYERS)),
+    "LayerScale": Known(network(layer_scale, alpha=vectors()), FS, binomials(LAYERS)),
+    # A learned coefficient is a projection as a number is: no data is in it.
+    "learned weights": Known(
+        network(weighted, alpha=vectors(), beta=vectors()), FS, binomials(LAYERS), skips="projection"
+    ),
+    "weights from data": Known(network(weighted_by_data, beta=vectors()), FS, binomials(LAYERS), skips="gate"),
+    "residual attention": Known(network(residual_attention), FS, binomials(LAYERS)),
+    # Open: whether the sums of W y and U x, y = f(x), of which r, z and h are made, are blocks inside.
+    "GTrXL": Known(
+        network(gru_gate, bias=nn.Parameter(normal(WIDTH)), **GRU), FS, binomials(LAYERS), skips="gate", unsettled=True
+    ),
+    "residual attention and a branch": Known(
+        network(residual_attention_and_branch), FS, binomials(LAYERS), skips="gate"
+    ),
+}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", quick(CASES, *CASES))
+def test_a_known_answer(name, check):
+    check(CASES[name])
+
+
+@pytest.mark.parametrize("name", ["highway", "highway, lerp", "highway, f + c(x - f)"])
+def test_the_path_of_skips_alone_is_the_product_of_the_carry_gates(name):
+    """Π (1 − t)·x through the head, and nothing else of x."""
+    case = CASES[name]
+    x = carried = case.inputs[0]
+    with torch.no_grad():
+        for f, gate in zip(case.network.f, case.network.t, strict=True):
+            t = sigmoid(gate(x))
+            x, carried = (1 - t) * x + t * f(x), (1 - t) * carried
+        expected = carried @ case.network.head.weight[1]
+    paths = all_paths(case.form, case.inputs, target=1)
+    (place,) = (paths.masks == -1).all(1).nonzero().flatten().tolist()
+    assert float((paths.values[place] - expected).abs().max()) <= SUMS * float(paths.values.abs().max())
+
+
+def test_a_gate_beside_no_branch_is_no_skip():
+    """g(x)·x alone, as in squeeze and excitation: nothing is added."""
+
+    def story(net, mark, x):
+        for k in range(LAYERS):
+            x = x + mark(f"f{k}", net.f[k](x) * sigmoid(net.t[k](x)))
+        return net.head(x * sigmoid(net.t[0](x)))
+
+    form = Known(network(story), FS, binomials(LAYERS)).form
+    assert [(b.skip, b.join) for b in form.all_blocks] == [("identity", "sum")] * LAYERS
