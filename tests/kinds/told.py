@@ -33,6 +33,10 @@ class Verbs:
     def gate(self, name: str, gate: Tensor) -> Tensor:
         return gate
 
+    def held(self, weights: Tensor) -> Tensor:
+        """Weights outside of branches and skips, a head's, which the frozen form holds."""
+        return weights
+
 
 PLAIN = Verbs()
 
@@ -76,6 +80,9 @@ class Skips(Verbs):
 
     def gate(self, name: str, gate: Tensor) -> Tensor:
         return gate.detach() if name in self.counted else gate
+
+    def held(self, weights: Tensor) -> Tensor:
+        return weights.detach()
 
 
 class Told(nn.Module):
