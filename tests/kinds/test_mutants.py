@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import cat, sigmoid
 
-from kinds import test_concatenations, test_gates, test_interacting_trunks, test_mixes
-from kinds.known import STRUCTURE, Known, departure
+from kinds import dense, gates, highways, mixes, one_trunk, two_trunks
+from kinds.checks import STRUCTURE, departure
+from kinds.known import Known
 from kinds.told import Marked
 from oracles.structure import at_points
 from unbraid import gradient_spectrum
@@ -20,18 +21,18 @@ SEEN = 1e-3
 
 def transposed(net, mark, x):
     """R with rows and columns exchanged."""
-    streams = test_mixes.apart(x)
-    for k in range(test_mixes.LAYERS):
+    streams = mixes.apart(x)
+    for k in range(mixes.LAYERS):
         r, p, q = net.mix[k](streams)
         z = (p.unsqueeze(-1) * streams).sum(-2)
         written = q.unsqueeze(-1) * net.f[k](z).unsqueeze(-2)
         streams = mark.gate(f"f{k}", r.mT) @ streams + mark(f"f{k}", written)
-    return test_mixes.read(net, streams)
+    return mixes.read(net, streams)
 
 
 def counted_twice(net, mark, x):
     """The derivative of a gate is two steps: its own, and the branch's."""
-    for k in range(test_gates.LAYERS):
+    for k in range(gates.LAYERS):
         t = sigmoid(net.t[k](x))
         x = mark(f"f{k}", t * net.f[k](x)) + (1 - mark.gate(f"f{k}", mark.gate(f"f{k}", t))) * x
     return net.head(x)
@@ -39,7 +40,7 @@ def counted_twice(net, mark, x):
 
 def not_counted(net, mark, x):
     """The derivative of a gate is none: as if it were the skip's own."""
-    for k in range(test_gates.LAYERS):
+    for k in range(gates.LAYERS):
         t = sigmoid(net.t[k](x))
         x = mark(f"f{k}", t * net.f[k](x)) + (1 - t) * x
     return net.head(x)
@@ -47,7 +48,7 @@ def not_counted(net, mark, x):
 
 def held_for_good(net, mark, x):
     """The derivative of a gate is lost."""
-    for k in range(test_gates.LAYERS):
+    for k in range(gates.LAYERS):
         t = sigmoid(net.t[k](x))
         x = mark(f"f{k}", t * net.f[k](x)) + (1 - t.detach()) * x
     return net.head(x)
@@ -55,25 +56,25 @@ def held_for_good(net, mark, x):
 
 def mix_not_counted(net, mark, x):
     """The derivative of R is none."""
-    streams = test_mixes.apart(x)
-    for k in range(test_mixes.LAYERS):
+    streams = mixes.apart(x)
+    for k in range(mixes.LAYERS):
         r, p, q = net.mix[k](streams)
         z = (p.unsqueeze(-1) * streams).sum(-2)
         streams = r @ streams + mark(f"f{k}", q.unsqueeze(-1) * net.f[k](z).unsqueeze(-2))
-    return test_mixes.read(net, streams)
+    return mixes.read(net, streams)
 
 
 def dropped(net, mark, x):
     """The last concatenation passes its skip's values, and no gradient."""
-    for k in range(test_concatenations.LAYERS):
-        skip = x if k < test_concatenations.LAYERS - 1 else x.detach()
+    for k in range(dense.LAYERS):
+        skip = x if k < dense.LAYERS - 1 else x.detach()
         x = cat([skip, mark(f"f{k}", net.f[k](x))], -1)
     return net.head(x)
 
 
 def at_another_place(net, mark, x):
     """What was appended is taken from the front."""
-    for k in range(test_concatenations.LAYERS):
+    for k in range(dense.LAYERS):
         f = mark(f"f{k}", net.f[k](x))
         x = cat([x, f], -1) if k else cat([f, x], -1)
     return net.head(x)
@@ -82,7 +83,7 @@ def at_another_place(net, mark, x):
 def merged(net, mark, x):
     """The head's sum of both trunks is a block, whose branch is b."""
     a = b = net.embed(x)
-    for k in range(test_interacting_trunks.LAYERS):
+    for k in range(two_trunks.LAYERS):
         a = a + mark(f"F{k}", net.f[k](b))
         b = b + mark(f"G{k}", net.g[k](a))
     return net.head(a + mark("F0", b))
@@ -91,7 +92,7 @@ def merged(net, mark, x):
 def missed(net, mark, x):
     """One of two trunks has no blocks."""
     a = b = net.embed(x)
-    for k in range(test_interacting_trunks.LAYERS):
+    for k in range(two_trunks.LAYERS):
         a = a + mark(f"F{k}", net.f[k](b))
         b = b + net.g[k](a)
     return net.head(a + b)
@@ -100,7 +101,7 @@ def missed(net, mark, x):
 def later(net, mark, x):
     """b reads what a was before."""
     a = b = net.embed(x)
-    for k in range(test_interacting_trunks.LAYERS):
+    for k in range(two_trunks.LAYERS):
         f, g = mark(f"F{k}", net.f[k](b)), mark(f"G{k}", net.g[k](a))
         a, b = a + f, b + g
     return net.head(a + b)
@@ -116,19 +117,19 @@ def deepest_is_a_block(net, mark, x):
 
 
 MUTANTS = {
-    "a transposed mix": (test_mixes.CASES["dynamic"], transposed),
-    "a transposed mix that is doubly stochastic": (test_mixes.CASES["doubly stochastic"], transposed),
-    "a transposed mix of learned weights": (test_mixes.CASES["static"], transposed),
-    "a mix whose derivative is not counted": (test_mixes.CASES["dynamic"], mix_not_counted),
-    "a gate counted twice": (test_gates.CASES["highway"], counted_twice),
-    "a gate not counted": (test_gates.CASES["highway"], not_counted),
-    "a gate held for good": (test_gates.CASES["highway"], held_for_good),
-    "a dropped operand": (test_concatenations.CASES["growing"], dropped),
-    "operands that have changed places": (test_concatenations.CASES["growing"], at_another_place),
-    "a merge taken for a block": (test_interacting_trunks.CASES["reversible"], merged),
-    "a trunk that was missed": (test_interacting_trunks.CASES["reversible"], missed),
-    "a branch that reads too early": (test_interacting_trunks.CASES["reversible"], later),
-    "a head taken for a block": (test_interacting_trunks.CASES["several depths"], deepest_is_a_block),
+    "a transposed mix": (mixes.CASES["dynamic"], transposed),
+    "a transposed mix that is doubly stochastic": (mixes.CASES["doubly stochastic"], transposed),
+    "a transposed mix of learned weights": (mixes.CASES["static"], transposed),
+    "a mix whose derivative is not counted": (mixes.CASES["dynamic"], mix_not_counted),
+    "a gate counted twice": (highways.CASES["highway"], counted_twice),
+    "a gate not counted": (highways.CASES["highway"], not_counted),
+    "a gate held for good": (highways.CASES["highway"], held_for_good),
+    "a dropped operand": (dense.CASES["growing"], dropped),
+    "operands that have changed places": (dense.CASES["growing"], at_another_place),
+    "a merge taken for a block": (two_trunks.CASES["reversible"], merged),
+    "a trunk that was missed": (two_trunks.CASES["reversible"], missed),
+    "a branch that reads too early": (two_trunks.CASES["reversible"], later),
+    "a head taken for a block": (one_trunk.CASES["several depths"], deepest_is_a_block),
 }
 
 
@@ -163,10 +164,10 @@ def test_the_form_departs_from_a_mutant(name):
 
 
 FORGOTTEN = {
-    "reversible": test_interacting_trunks.CASES["reversible"],
-    "highway": test_gates.CASES["highway"],
-    "DenseNet": test_concatenations.CASES["growing"],
-    "hyper-connections": test_mixes.CASES["dynamic"],
+    "reversible": two_trunks.CASES["reversible"],
+    "highway": highways.CASES["highway"],
+    "DenseNet": dense.CASES["growing"],
+    "hyper-connections": mixes.CASES["dynamic"],
 }
 
 
@@ -192,15 +193,15 @@ def test_a_finder_that_forgets_a_block_is_seen(name, monkeypatch):
 
 def test_a_lesion_of_the_bare_identity_is_seen():
     """A gated block without its branch is (1 − t)·x, and not x."""
-    case = test_gates.CASES["highway"]
+    case = highways.CASES["highway"]
 
     def identity(net, x, without):
-        for k in range(test_gates.LAYERS):
+        for k in range(gates.LAYERS):
             t = sigmoid(net.t[k](x))
             x = x if k == without else t * net.f[k](x) + (1 - t) * x
         return net.head(x)
 
     with torch.no_grad():
-        for k in range(test_gates.LAYERS):
+        for k in range(gates.LAYERS):
             found, bare = case.form.without(k)(*case.inputs), identity(case.network, *case.inputs, k)
             assert float((found - bare).abs().max() / bare.abs().max()) > SEEN

@@ -1,20 +1,15 @@
 """Skips that are multiplied by numbers computed from the data, and branches that are: known answers.
 
-    h ← c·h + t·f(h)        the skip's coefficient c is held: its own derivative is one step, like the branch
-
-Spelled in whatever way, it is this: a stretch of the highway x + t·(f − x) is (1 − t)·x + t·f.
+h ← c·h + t·f(h)        the skip's coefficient c is held: its own derivative is one step, like the branch
 """
 
-import pytest
 import torch
 from torch import nn, sigmoid
 
-from kinds.known import CHECKS, SUMS, WIDTH, WORDS, Known
+from kinds.known import WIDTH, WORDS, Known
 from kinds.polynomials import binomials
 from kinds.told import Told
-from marks import quick
 from networks import F64, mlp, normal
-from unbraid import all_paths
 
 LAYERS = 3
 FS = "f0 f1 f2"
@@ -35,75 +30,6 @@ def vectors():
 def network(story, reference=None, **parts):
     modules = {"f": several(mlp), "t": several(linear), "head": nn.Linear(WIDTH, 3)}
     return lambda: Told(story, reference, **{**modules, **parts})
-
-
-def layers(join):
-    """A story of several layers, each of which puts x, f(x) and σ(W x) together."""
-
-    def story(net, mark, x):
-        for k in range(LAYERS):
-            x = join(x, net.f[k](x), sigmoid(net.t[k](x)))
-        return net.head(x)
-
-    return story
-
-
-def highway(net, mark, x):
-    for k in range(LAYERS):
-        t = sigmoid(net.t[k](x))
-        x = mark(f"f{k}", t * net.f[k](x)) + (1 - mark.gate(f"f{k}", t)) * x
-    return net.head(x)
-
-
-def highway_in_place(x, f, t):
-    h = (1 - t) * x
-    h += t * f
-    return h
-
-
-def highway_of_methods(x, f, t):
-    return x.clone().mul_(1 - t).add_(t.mul(f))
-
-
-def highway_complemented(x, f, t):
-    c = 1 - t
-    return f + c * (x - f)
-
-
-def highway_stacked(x, f, t):
-    return torch.stack([(1 - t) * x, t * f]).sum(0)
-
-
-def highway_weighted(x, f, t):
-    return (torch.stack([x, f], 1) * torch.stack([1 - t, t], 1)).sum(1)
-
-
-def highway_of_einsum(x, f, t):
-    return torch.einsum("kbi,kbi->bi", torch.stack([1 - t, t]), torch.stack([x, f]))
-
-
-SPELLINGS = {
-    "x + t(f - x)": lambda x, f, t: x + t * (f - x),
-    "(f - x)t + x": lambda x, f, t: (f - x) * t + x,
-    "x - t(x - f)": lambda x, f, t: x - t * (x - f),
-    "x - tx + tf": lambda x, f, t: x - t * x + t * f,
-    "f + c(x - f)": highway_complemented,
-    "lerp": lambda x, f, t: torch.lerp(x, f, t),
-    "lerp, turned": lambda x, f, t: torch.lerp(f, x, 1 - t),
-    "stacked and summed": highway_stacked,
-    "a weighted stack": highway_weighted,
-    "einsum": highway_of_einsum,
-    "in place": highway_in_place,
-    "in place, by methods": highway_of_methods,
-    "addcmul": lambda x, f, t: torch.addcmul((1 - t) * x, t, f),
-    "alpha": lambda x, f, t: torch.add(t * f, torch.rsub(t, 1) * x, alpha=1),
-}
-
-
-def gated(spelling=None):
-    return Known(
-        network(highway if spelling is None else layers(spelling), highway), FS, binomials(LAYERS), skips="gate"
-    )
 
 
 def uncoupled(net, mark, x):
@@ -194,8 +120,6 @@ def residual_attention_and_branch(net, mark, x):
 
 
 CASES = {
-    "highway": gated(),
-    **{f"highway, {name}": gated(spelling) for name, spelling in SPELLINGS.items()},
     "uncoupled gates": Known(network(uncoupled, c=several(linear)), FS, binomials(LAYERS), skips="gate"),
     "a gate on the skip alone": Known(network(carried_alone), FS, binomials(LAYERS), skips="gate"),
     "a gate of one number": Known(network(one_number), FS, binomials(LAYERS), skips="gate"),
@@ -216,36 +140,3 @@ CASES = {
         network(residual_attention_and_branch), FS, binomials(LAYERS), skips="gate"
     ),
 }
-
-
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("name", quick(CASES, *CASES))
-def test_a_known_answer(name, check):
-    check(CASES[name])
-
-
-@pytest.mark.parametrize("name", ["highway", "highway, lerp", "highway, f + c(x - f)"])
-def test_the_path_of_skips_alone_is_the_product_of_the_carry_gates(name):
-    """Π (1 − t)·x through the head, and nothing else of x."""
-    case = CASES[name]
-    x = carried = case.inputs[0]
-    with torch.no_grad():
-        for f, gate in zip(case.network.f, case.network.t, strict=True):
-            t = sigmoid(gate(x))
-            x, carried = (1 - t) * x + t * f(x), (1 - t) * carried
-        expected = carried @ case.network.head.weight[1]
-    paths = all_paths(case.form, case.inputs, target=1)
-    (place,) = (paths.masks == -1).all(1).nonzero().flatten().tolist()
-    assert float((paths.values[place] - expected).abs().max()) <= SUMS * float(paths.values.abs().max())
-
-
-def test_a_gate_beside_no_branch_is_no_skip():
-    """g(x)·x alone, as in squeeze and excitation: nothing is added."""
-
-    def story(net, mark, x):
-        for k in range(LAYERS):
-            x = x + mark(f"f{k}", net.f[k](x) * sigmoid(net.t[k](x)))
-        return net.head(x * sigmoid(net.t[0](x)))
-
-    form = Known(network(story), FS, binomials(LAYERS)).form
-    assert [(b.skip, b.join) for b in form.all_blocks] == [("identity", "sum")] * LAYERS

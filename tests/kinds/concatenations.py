@@ -1,0 +1,144 @@
+"""Concatenations of a tensor and of what is computed from it, side by side or in turn: known answers."""
+
+from torch import cat, nn, sigmoid
+
+from kinds.dense import GROWTH, LAYERS, concatenated, dense, linear
+from kinds.known import WIDTH, WORDS, Known
+from kinds.polynomials import ONE, binomials, plus, t
+from kinds.told import Told
+from networks import mlp, normal
+
+
+def one_shot(net, mark, x):
+    """VoVNet: each module concatenates its input and all its layers, one after the other, once."""
+    for k in range(2):
+        features = [x]
+        for f in net.f[3 * k : 3 * k + 3]:
+            features.append(f(features[-1]))
+        x = net.down[k](cat([x, *(mark(f"m{k}", value) for value in features[1:])], 1))
+    return net.head(x)
+
+
+def one_shot_and_identity(net, mark, x):
+    """VoVNetV2: and adds its input once more."""
+    for k in range(2):
+        a = net.f[3 * k](x)
+        b = net.f[3 * k + 1](a)
+        inner = cat([x, mark(f"m{k}", a), mark(f"m{k}", b)], 1)
+        x = x + mark(f"outer{k}", net.down[k](inner))
+    return net.head(x)
+
+
+def vov(story, width):
+    f = nn.ModuleList(mlp(WIDTH) for _ in range(6))
+    down = nn.ModuleList(linear(width, WIDTH) for _ in range(2))
+    return lambda: Told(story, f=f, down=down, head=linear(WIDTH, 3))
+
+
+def dual_path(net, mark, x):
+    """DPN: of each layer's output some channels are added to one trunk, and some lengthen the other."""
+    s, d = net.s(x), net.d(x)
+    for k in range(LAYERS):
+        z = net.f[k](cat([s, d], 1))
+        s = s + mark(f"s{k}", z[:, :WIDTH])
+        d = cat([d, mark(f"d{k}", z[:, WIDTH:])], 1)
+    return net.head(cat([s, d], 1))
+
+
+def dual_path_parts():
+    widths = [WIDTH + GROWTH * (k + 1) for k in range(LAYERS + 1)]
+    f = nn.ModuleList(mlp(width, 5, WIDTH + GROWTH) for width in widths[:-1])
+    return {"s": linear(WIDTH, WIDTH), "d": linear(WIDTH, GROWTH), "f": f, "head": linear(widths[-1], 3)}
+
+
+def of_dual_path():
+    s = d = ONE
+    for _ in range(LAYERS):
+        s, d = plus(s, t(plus(s, d))), plus(d, t(plus(s, d)))
+    return plus(s, d)
+
+
+def c2f(shortcut, bottlenecks):
+    """YOLOv8: halves of u; one goes through bottlenecks, of which each one's output is kept."""
+
+    def story(net, mark, x):
+        y = list(net.into(x).chunk(2, 1))
+        for k in range(bottlenecks):
+            z = net.f[k](y[-1])
+            y.append(y[-1] + mark(f"f{k}", z) if shortcut else z)
+        return net.head(cat([*y[:2], *(mark("all", value) for value in y[2:])], 1))
+
+    half = WIDTH // 2
+    f = nn.ModuleList(mlp(half) for _ in range(bottlenecks))
+    return lambda: Told(story, into=linear(WIDTH, WIDTH), f=f, head=linear(half * (2 + bottlenecks), 3))
+
+
+def c2f_of_sums(net, mark, x):
+    """With two bottlenecks that have shortcuts the concatenation reads one trunk at three depths."""
+    y0, y1 = net.into(x).chunk(2, 1)
+    y2 = y1 + mark("f0", net.f[0](y1))
+    y3 = y2 + mark("f1", net.f[1](y2))
+    return net.head(cat([y0, y1, y2, y3], 1))
+
+
+def sage(net, mark, x):
+    """GraphSAGE: [h, mean of what the neighbours say]. Its paper calls this a simple form of a skip connection."""
+    for k in range(LAYERS):
+        spoken = net.neighbours @ net.f[k](x)
+        x = net.down[k](cat([x, mark(f"f{k}", spoken)], -1))
+    return net.head(x.mean(1))
+
+
+def sage_parts():
+    down = nn.ModuleList(linear(2 * WIDTH, WIDTH) for _ in range(LAYERS))
+    return {
+        "neighbours": nn.Parameter(normal(3, 3)),
+        "f": nn.ModuleList(mlp(WIDTH) for _ in range(LAYERS)),
+        "down": down,
+        "head": linear(WIDTH, 3),
+    }
+
+
+def gated_concatenation(net, mark, x):
+    for k in range(LAYERS):
+        gate = sigmoid(net.gate[k](x))
+        x = cat([mark.gate(f"f{k}", gate) * x, mark(f"f{k}", net.f[k](x))], -1)
+    return net.head(x)
+
+
+def gates():
+    return {"gate": nn.ModuleList(linear(w, w) for w in (WIDTH + GROWTH * k for k in range(LAYERS)))}
+
+
+CASES = {
+    "VoVNet": concatenated(vov(one_shot, 4 * WIDTH), "m0 m1", [1, 6, 9], branches=(3, 3)),
+    "VoVNetV2": Known(
+        vov(one_shot_and_identity, 3 * WIDTH),
+        "outer0 outer1",
+        binomials(2),
+        nested={"m0": "outer0", "m1": "outer1"},
+        nested_joins="concatenation",
+        opened=[4, 8, 4],
+    ),
+    "DPN": Known(
+        dense(dual_path, **dual_path_parts()),
+        "s0 d0 s1 d1 s2 d2",
+        of_dual_path(),
+        joins="sum concatenation sum concatenation sum concatenation",
+    ),
+    "C2f": concatenated(c2f(False, 2), "all", [1, 2], branches=(2,)),
+    "C2f of one bottleneck with a shortcut": concatenated(
+        c2f(True, 1), "all", [1, 1], nested={"f0": "all"}, nested_skips="identity|projection", opened=[2, 1]
+    ),
+    "GraphSAGE": concatenated(dense(sage, **sage_parts()), inputs=(WORDS,)),
+    "a gated concatenation": concatenated(dense(gated_concatenation, **gates()), skips="gate"),
+}
+
+
+TWO_BOTTLENECKS = Known(
+    dense(c2f_of_sums, into=linear(4, 4), f=nn.ModuleList(mlp(2) for _ in range(2)), head=linear(8, 3)),
+    "f0 f1",
+    [3, 3, 1],
+    skips="identity|projection identity",
+    refused=("cat([y0, y1, y2, y3]",),
+)

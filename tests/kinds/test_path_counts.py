@@ -1,0 +1,25 @@
+"""The path counts of the tables, by the oracle itself."""
+
+import pytest
+
+from kinds import one_trunk, two_trunks
+from kinds.known import counted_by_ones
+from kinds.one_trunk import of_dense_former
+from kinds.two_trunks import of_reversible
+
+CASES = {**two_trunks.CASES, **one_trunk.CASES}
+
+
+def test_the_counts_of_a_reversible_network_are_fibonacci_numbers():
+    assert [sum(of_reversible(layers)) for layers in range(5)] == [2, 5, 13, 34, 89]
+    assert sum(of_dense_former()) == 27
+
+
+# Without those that scale by numbers, cut halves, or read one stream twice: there a path's gradient is not 1.
+SCALED = ("halves", "nodes", "an input", "residual in residual, scaled")
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(SCALED)])
+def test_the_oracle_counts_the_paths_where_every_map_is_the_identity(name):
+    case = CASES[name]
+    assert counted_by_ones(case, opened=True) == [*(case.opened or case.counts)]

@@ -1,0 +1,98 @@
+"""U-Nets: each level is a block, whose branch holds all deeper ones."""
+
+from torch import cat, nn
+from torch.nn import functional as F  # noqa: N812
+
+from kinds.dense import IMAGES, concatenated, dense, linear
+from kinds.known import WIDTH, Known
+from kinds.told import Told
+from networks import mlp
+
+
+def descend(net, mark, x, level, join):
+    if level == len(net.up):
+        return net.bottom(x)
+    e = net.encode[level](x)
+    u = net.up[level](descend(net, mark, e, level + 1, join))
+    return net.decode[level](join(e, mark(f"u{level}", u)))
+
+
+JOINS = {"cat": lambda e, u: cat([e, u], 1), "turned": lambda e, u: cat([u, e], 1), "sum": lambda e, u: e + u}
+
+
+def unet(levels, how="cat"):
+    """The first encoder and the last decoder are linear, so that the path of skips alone is known by autograd."""
+    wide = WIDTH if how == "sum" else 2 * WIDTH
+
+    def story(net, mark, x):
+        return net.head(descend(net, mark, x, 0, JOINS[how]))
+
+    def inner(first, rest):
+        return nn.ModuleList([first, *(rest() for _ in range(levels - 1))])
+
+    parts = {
+        "encode": inner(linear(WIDTH, WIDTH), lambda: mlp(WIDTH)),
+        "up": inner(mlp(WIDTH), lambda: mlp(WIDTH)),
+        "decode": inner(linear(wide, WIDTH), lambda: mlp(wide, WIDTH, WIDTH)),
+        "bottom": mlp(WIDTH),
+        "head": linear(WIDTH, 3),
+    }
+    return lambda: Told(story, **parts)
+
+
+def nest(levels):
+    """The innermost runs first."""
+    return {f"u{level}": f"u{level - 1}" for level in range(levels - 1, 0, -1)}
+
+
+def of_levels(levels, how="cat"):
+    join = "sum" if how == "sum" else "concatenation"
+    return Known(
+        unet(levels, how),
+        "u0",
+        [1, 1],
+        joins=join,
+        nested=nest(levels),
+        nested_joins=join,
+        opened=[levels, 1],
+    )
+
+
+def unet_of_images(net, mark, x):
+    """Two levels, pooled and enlarged."""
+    e0 = net.encode[0](x)
+    e1 = F.silu(net.encode[1](F.max_pool2d(e0, 2)))
+    low = F.silu(net.bottom(F.max_pool2d(e1, 2)))
+    inner = cat([e1, mark("u1", F.interpolate(low, scale_factor=2.0))], 1)
+    d1 = F.silu(net.decode[0](inner))
+    outer = cat([e0, mark("u0", F.interpolate(d1, scale_factor=2.0))], 1)
+    return net.head(net.decode[1](outer).mean((2, 3)))
+
+
+def conv(inputs, outputs):
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+def unet_parts():
+    return {
+        "encode": nn.ModuleList([conv(2, 2), conv(2, 3)]),
+        "bottom": conv(3, 3),
+        "decode": nn.ModuleList([conv(6, 2), conv(4, 2)]),
+        "head": linear(2, 3),
+    }
+
+
+CASES = {
+    **{f"U-Net of {levels} levels": of_levels(levels) for levels in range(1, 5)},
+    "U-Net, turned": of_levels(2, "turned"),
+    "LinkNet": of_levels(3, "sum"),
+    "U-Net of images": concatenated(
+        dense(unet_of_images, **unet_parts()),
+        "u0",
+        [1, 1],
+        inputs=(IMAGES,),
+        nested=nest(2),
+        nested_joins="concatenation",
+        opened=[2, 1],
+    ),
+}
