@@ -4,12 +4,15 @@ The blocks, their kinds and their path counts stand in the case, as data; length
 come from the network's own marks (`told`). Nothing that is expected here is taken from a form.
 """
 
+import itertools
 import linecache
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -154,3 +157,15 @@ def saved(case: Known) -> None:
 
 
 CHECKS = (the_reference, blocks, counts, structure, values, lesions, saved)
+
+
+def asked(cases: Iterable[str], quick: Collection[str]) -> list[Any]:
+    """Every check of every case; those that trace are slow, but for some cases."""
+    chosen = set(quick)
+    assert chosen <= {*cases}
+    every = itertools.product(cases, CHECKS)
+    return [_parameter(name, check, check is the_reference or name in chosen) for name, check in every]
+
+
+def _parameter(name: str, check: Callable[[Known], None], fast: bool) -> Any:
+    return pytest.param(name, check, id=f"{name}: {check.__name__}", marks=[] if fast else pytest.mark.slow)

@@ -26,30 +26,30 @@ def highway(net, mark, x):
     return net.head(x)
 
 
-def highway_in_place(x, f, t):
+def in_place(x, f, t):
     h = (1 - t) * x
     h += t * f
     return h
 
 
-def highway_of_methods(x, f, t):
+def of_methods(x, f, t):
     return x.clone().mul_(1 - t).add_(t.mul(f))
 
 
-def highway_complemented(x, f, t):
+def complemented(x, f, t):
     c = 1 - t
     return f + c * (x - f)
 
 
-def highway_stacked(x, f, t):
+def stacked(x, f, t):
     return torch.stack([(1 - t) * x, t * f]).sum(0)
 
 
-def highway_weighted(x, f, t):
+def weighted_stack(x, f, t):
     return (torch.stack([x, f], 1) * torch.stack([1 - t, t], 1)).sum(1)
 
 
-def highway_of_einsum(x, f, t):
+def of_einsum(x, f, t):
     return torch.einsum("kbi,kbi->bi", torch.stack([1 - t, t]), torch.stack([x, f]))
 
 
@@ -58,14 +58,14 @@ SPELLINGS = {
     "(f - x)t + x": lambda x, f, t: (f - x) * t + x,
     "x - t(x - f)": lambda x, f, t: x - t * (x - f),
     "x - tx + tf": lambda x, f, t: x - t * x + t * f,
-    "f + c(x - f)": highway_complemented,
+    "f + c(x - f)": complemented,
     "lerp": lambda x, f, t: torch.lerp(x, f, t),
     "lerp, turned": lambda x, f, t: torch.lerp(f, x, 1 - t),
-    "stacked and summed": highway_stacked,
-    "a weighted stack": highway_weighted,
-    "einsum": highway_of_einsum,
-    "in place": highway_in_place,
-    "in place, by methods": highway_of_methods,
+    "stacked and summed": stacked,
+    "a weighted stack": weighted_stack,
+    "einsum": of_einsum,
+    "in place": in_place,
+    "in place, by methods": of_methods,
     "addcmul": lambda x, f, t: torch.addcmul((1 - t) * x, t, f),
     "alpha": lambda x, f, t: torch.add(t * f, torch.rsub(t, 1) * x, alpha=1),
 }
@@ -78,6 +78,6 @@ def gated(spelling=None):
 
 
 CASES = {
-    "highway": gated(),
-    **{f"highway, {name}": gated(spelling) for name, spelling in SPELLINGS.items()},
+    "the formula": gated(),
+    **{name: gated(spelling) for name, spelling in SPELLINGS.items()},
 }

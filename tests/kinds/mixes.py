@@ -109,12 +109,12 @@ def folded(net, mark, x):
     batch = x.shape[0]
     streams = x.repeat_interleave(STREAMS, 0)
     for k in range(LAYERS):
-        unfolded = streams.unflatten(0, (batch, STREAMS))
+        unfolded = streams.unflatten(0, (batch, STREAMS)).movedim(1, -2)
         r, p, q = net.mix[k](unfolded)
-        z = (p.unsqueeze(-1) * unfolded).sum(1)
-        skip = (r @ unfolded).flatten(0, 1)
-        streams = skip + (q.unsqueeze(-1) * net.f[k](z).unsqueeze(1)).flatten(0, 1)
-    return read(net, streams.unflatten(0, (batch, STREAMS)))
+        z = (p.unsqueeze(-1) * unfolded).sum(-2)
+        skip = (r @ unfolded).movedim(-2, 1).flatten(0, 1)
+        streams = skip + (q.unsqueeze(-1) * net.f[k](z).unsqueeze(-2)).movedim(-2, 1).flatten(0, 1)
+    return read(net, streams.unflatten(0, (batch, STREAMS)).movedim(1, -2))
 
 
 def hyper(mix, branch=None, story=mixed):
@@ -155,4 +155,5 @@ CASES = {
     "doubly stochastic": mix_of(hyper(DoublyStochastic)),
     **{f"doubly stochastic, {name}": mix_of(hyper(DoublyStochastic, story=SPELLINGS[name])) for name in SPELLINGS},
     "doubly stochastic, attention": mix_of(hyper(DoublyStochastic, Attention), WORDS),
+    "doubly stochastic, attention, folded into the batch": mix_of(hyper(DoublyStochastic, Attention, folded), WORDS),
 }

@@ -79,16 +79,16 @@ def in_a_concatenation(x, f):
 
 SUMS = {
     "addmm": added(lambda f: f @ TURN)(lambda x, f: torch.addmm(x, f, TURN)),
-    "baddbmm": added(lambda f: MIX @ f, inputs=WORDS)(lambda x, f: torch.baddbmm(x, MIX.expand(len(x), 3, 3), f)),
+    "baddbmm": added(lambda f: MIX @ f, inputs=WORDS)(lambda x, f: torch.baddbmm(x, MIX.expand(x.shape[0], 3, 3), f)),
     "addcmul": plain(lambda x, f: torch.addcmul(x, f, torch.full_like(f, 2.0), value=0.5)),
     "addcdiv": plain(lambda x, f: torch.addcdiv(x, f, torch.ones_like(f))),
     "lerp": plain(lambda x, f: torch.lerp(2 * x, 2 * f, 0.5)),
     "index_add": added(scattered)(lambda x, f: x.index_add(1, ORDER, f)),
     "index_add, some": added(placed)(lambda x, f: x.index_add(1, PLACES, f[:, :2])),
     "index_put": added(placed)(
-        lambda x, f: x.index_put((torch.arange(len(x))[:, None], PLACES), f[:, :2], accumulate=True)
+        lambda x, f: x.index_put((torch.arange(x.shape[0])[:, None], PLACES), f[:, :2], accumulate=True)
     ),
-    "scatter_add": added(scattered)(lambda x, f: x.scatter_add(1, ORDER.expand(len(x), -1), f)),
+    "scatter_add": added(scattered)(lambda x, f: x.scatter_add(1, ORDER.expand(x.shape[0], -1), f)),
     "slice_scatter": added(lambda f: torch.nn.functional.pad(f[:, :2], (0, 2)))(
         lambda x, f: torch.slice_scatter(x, x[:, :2] + f[:, :2], 1, 0, 2)
     ),
@@ -108,7 +108,7 @@ SUMS = {
 
 def nbeats(net, mark, x):
     """Each layer takes its backcast off the input, and adds its forecast to the others'; the last one's is unread."""
-    forecast = torch.zeros(len(x), 3, dtype=x.dtype)
+    forecast = torch.zeros(x.shape[0], 3, dtype=x.dtype)
     for k in range(LAYERS):
         theta = net.f[k](x)
         x = x - mark(f"f{k}", net.back[k](theta))

@@ -60,7 +60,7 @@ def stack_of(story):
 
 
 CASES = {
-    "attention residuals": stack_of(growing),
-    "attention residuals, stacked anew": stack_of(stacked_anew),
-    "attention residuals, matmul": stack_of(by_matmul),
+    "growing": stack_of(growing),
+    "stacked anew": stack_of(stacked_anew),
+    "matmul": stack_of(by_matmul),
 }

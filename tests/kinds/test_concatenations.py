@@ -10,11 +10,13 @@ from kinds.concatenations import TWO_BOTTLENECKS
 from kinds.dense import linear
 from kinds.known import ROWS, WIDTH
 from kinds.told import Told
+from marks import quick
 from networks import Chain, Residual, lively, mlp
 from unbraid import trace
 from unbraid.errors import NotResidualError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [check for check in CHECKS if check.__name__ != "counts"], ids=lambda c: c.__name__)
 def test_c2f_of_two_bottlenecks_with_shortcuts(check):
     """As a head on h1 + h3 + h4: no block more. Open: whether the half that waits is one way to the head, or two."""
@@ -43,7 +45,7 @@ def both_signs(net, x):
 NONE = {"Inception": inception, "two branches": inception_of_branches, "a half": coupling, "both signs": both_signs}
 
 
-@pytest.mark.parametrize("name", NONE)
+@pytest.mark.parametrize("name", quick(NONE, "Inception"))
 def test_these_are_none(name):
     """Alone there is no block; beside a residual block there is that one, and the concatenation has its reason."""
 

@@ -19,6 +19,7 @@ NONE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NONE)
 def test_these_differences_are_none(name):
     model = lively(Told(lambda net, mark, x: NONE[name](net, x), f=mlp(WIDTH)))

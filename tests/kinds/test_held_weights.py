@@ -11,6 +11,7 @@ from kinds.known import ROWS, Known
 from kinds.mixes import CASES as MIXES
 from kinds.mixes import apart
 from kinds.polynomials import binomials
+from marks import slow
 from unbraid import all_paths
 
 
@@ -23,7 +24,7 @@ def test_the_mix_of_mhc_is_doubly_stochastic():
     assert not torch.allclose(r, r.mT, atol=0.05)
 
 
-@pytest.mark.parametrize("name", ["highway", "highway, lerp", "highway, f + c(x - f)"])
+@pytest.mark.parametrize("name", ["x + t(f - x)", slow("lerp"), slow("f + c(x - f)")])
 def test_the_path_of_skips_alone_is_the_product_of_the_carry_gates(name):
     """Π (1 − t)·x through the head, and nothing else of x."""
     case = HIGHWAYS[name]
@@ -38,6 +39,7 @@ def test_the_path_of_skips_alone_is_the_product_of_the_carry_gates(name):
     assert float((paths.values[place] - expected).abs().max()) <= SUMS * float(paths.values.abs().max())
 
 
+@pytest.mark.slow
 def test_a_gate_beside_no_branch_is_no_skip():
     """g(x)·x alone, as in squeeze and excitation: nothing is added."""
 

@@ -3,23 +3,28 @@
 import pytest
 from torch import nn
 
-from kinds.checks import CHECKS
+from kinds.checks import CHECKS, asked, values
 from kinds.known import WIDTH, Known
 from kinds.polynomials import binomials
 from kinds.recurrences import CASES, LENGTHS, STATES, linear
 from kinds.told import Told
+from marks import quick, slow
 from networks import Residual, error, lively, mlp, normal
 from unbraid import trace
+from unbraid.errors import InexactError
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("name", STATES)
-def test_a_recurrence_is_no_block(name, length, check):
+@pytest.mark.parametrize(("name", "check"), asked(STATES, ()))
+def test_a_recurrence_is_no_block(name, check, length):
+    if (name, check) == ("a cell", values):
+        with pytest.raises(InexactError, match=r"no rule makes the operator aten\.gru_cell\.default affine, in 'cell'"):
+            check(CASES[name, length])
+        return
     check(CASES[name, length])
 
 
-@pytest.mark.parametrize("name", STATES)
+@pytest.mark.parametrize("name", quick(STATES, "scan"))
 def test_the_structure_does_not_depend_on_the_length(name):
     """The same blocks, and the same refusals: one for each line, not one for each position."""
     short, long = (CASES[name, length].form for length in LENGTHS)
@@ -46,7 +51,7 @@ class Looped(nn.Module):
         return self.head(h)
 
 
-@pytest.mark.parametrize("times", [2, 5])
+@pytest.mark.parametrize("times", [2, slow(5)])
 def test_a_layer_that_runs_again_is_a_block_each_time(times):
     model, x = lively(Looped(Residual(mlp(WIDTH)), times)), normal(2, WIDTH, seed=1)
     form = trace(model, x)
@@ -57,6 +62,7 @@ def test_a_layer_that_runs_again_is_a_block_each_time(times):
     assert error(form(x), model(x)) <= 1e-12
 
 
+@pytest.mark.slow
 def test_a_branch_that_runs_again_is_a_block_each_time():
     def story(net, mark, x):
         for k in range(3):

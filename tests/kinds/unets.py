@@ -83,10 +83,10 @@ def unet_parts():
 
 
 CASES = {
-    **{f"U-Net of {levels} levels": of_levels(levels) for levels in range(1, 5)},
-    "U-Net, turned": of_levels(2, "turned"),
+    **{f"{levels} levels": of_levels(levels) for levels in range(1, 5)},
+    "turned": of_levels(2, "turned"),
     "LinkNet": of_levels(3, "sum"),
-    "U-Net of images": concatenated(
+    "of images": concatenated(
         dense(unet_of_images, **unet_parts()),
         "u0",
         [1, 1],
