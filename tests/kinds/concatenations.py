@@ -4,8 +4,8 @@ from torch import cat, nn, sigmoid
 
 from kinds.dense import GROWTH, LAYERS, concatenated, dense, linear
 from kinds.known import WIDTH, WORDS, Known
-from kinds.polynomials import ONE, binomials, plus, t
 from kinds.told import Told
+from kinds.trails import START, binomials, join, lengths, read
 from networks import mlp, normal
 
 
@@ -52,10 +52,11 @@ def dual_path_parts():
 
 
 def of_dual_path():
-    s = d = ONE
-    for _ in range(LAYERS):
-        s, d = plus(s, t(plus(s, d))), plus(d, t(plus(s, d)))
-    return plus(s, d)
+    s = d = START
+    for k in range(LAYERS):
+        z = read(s, d)
+        s, d = join(f"s{k}", s, z), join(f"d{k}", d, z)
+    return lengths(read(s, d))
 
 
 def c2f(shortcut, bottlenecks):

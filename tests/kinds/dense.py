@@ -7,8 +7,8 @@ import torch
 from torch import cat, nn
 
 from kinds.known import WIDTH, Known
-from kinds.polynomials import binomials
 from kinds.told import Told
+from kinds.trails import binomials
 from networks import mlp, normal
 
 LAYERS, GROWTH = 3, 2

@@ -7,8 +7,8 @@ import torch
 from torch import nn, sigmoid
 
 from kinds.known import WIDTH, WORDS, Known
-from kinds.polynomials import binomials
 from kinds.told import Told
+from kinds.trails import binomials
 from networks import F64, mlp, normal
 
 LAYERS = 3

@@ -5,7 +5,7 @@ from torch import sigmoid
 
 from kinds.gates import FS, LAYERS, network
 from kinds.known import Known
-from kinds.polynomials import binomials
+from kinds.trails import binomials
 
 
 def layers(join):

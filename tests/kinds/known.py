@@ -26,6 +26,7 @@ class Known:
         make: the network.
         blocks: the names of the top-level blocks' marks, in order of execution.
         counts: how many paths pass m branches, m = 0, 1, ...
+        or_counts: the same where the definition leaves another answer open.
         inputs: what it is traced with.
         skips: the kind of each block's skip, one for all or one for each; "a|b" where the definition leaves it open.
         joins: how skip and branches come together, one for all or one for each.
@@ -50,6 +51,7 @@ class Known:
     nested_skips: str = "identity"
     nested_joins: str = "sum"
     opened: Sequence[int] = ()
+    or_counts: Sequence[int] = ()
     unsettled: bool = False
     straight: bool = True
     refused: tuple[str, ...] = ()

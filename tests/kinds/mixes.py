@@ -10,8 +10,8 @@ from torch import cat, nn
 
 from kinds.known import ROWS, WIDTH, WORDS, Known
 from kinds.mix_weights import STREAMS, DoublyStochastic, Dynamic, Fixed
-from kinds.polynomials import binomials
 from kinds.told import Told
+from kinds.trails import binomials
 from networks import mlp
 
 LAYERS = 3

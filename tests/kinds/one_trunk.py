@@ -3,8 +3,8 @@
 from torch import nn
 
 from kinds.known import WIDTH, Known
-from kinds.polynomials import ONE, binomials, chain, plus, t
 from kinds.told import Told
+from kinds.trails import START, binomials, chain, join, lengths, read
 from networks import mlp, normal
 
 LAYERS = 3
@@ -50,10 +50,6 @@ def several_depths(net, mark, x):
     return net.head(h1 + h3 + h4)
 
 
-def of_several_depths():
-    return plus(ONE, chain(2), chain(3))
-
-
 def several_of_four(net, mark, x):
     """With four blocks: after the first, third and fourth."""
     h = [net.embed(x)]
@@ -71,10 +67,11 @@ def injected(net, mark, x):
     return net.head(h)
 
 
-def of_injected(h):
-    for _ in range(LAYERS):
-        h = plus(chain(1, h), ONE)
-    return h
+def of_injected():
+    h = START
+    for k in range(LAYERS):
+        h = read(chain(f"f{k}", h), START)
+    return lengths(h)
 
 
 def injected_in_one_sum(net, mark, x):
@@ -93,7 +90,9 @@ def injected_itself(net, mark, x):
 
 
 def of_injected_itself():
-    return plus(chain(1, plus(chain(1, chain(1)), ONE)), ONE)
+    h = chain("f0")
+    h = read(chain("f1", h), START)
+    return lengths(read(chain("f2", h), START))
 
 
 def averaged(net, mark, x):
@@ -115,11 +114,11 @@ def dense_former(net, mark, x):
 
 
 def of_dense_former():
-    seen, h = [ONE], ONE
-    for _ in range(LAYERS):
-        seen.append(chain(1, h))
-        h = plus(*seen)
-    return h
+    seen, h = [START], START
+    for k in range(LAYERS):
+        seen.append(chain(f"f{k}", h))
+        h = read(*seen)
+    return lengths(h)
 
 
 def supervised(net, mark, x):
@@ -164,28 +163,39 @@ def scaled_rest(net, mark, x):
     return net.head(x)
 
 
+def of_scaled_rest():
+    x = START
+    for outer in range(2):
+        x = join(f"outer{outer}", x, chain(f"f{outer}0 f{outer}1", x))
+    return lengths(x, "outer0", "outer1")
+
+
 RESTS = {f"f{outer}{k}": f"outer{outer}" for outer in range(2) for k in range(2)}
 FS = "f0 f1 f2"
+LAYERS_READ = "", "f0", "f0 f1", "f0 f1 f2"
+OF_ALL_LAYERS = lengths(read(*map(chain, LAYERS_READ)))
 CASES = {
     "stages that are outputs": Known(one(stages), FS, binomials(3)),
     "stages of a branch that are outputs": Known(
-        one(stages_of_a_branch, into=linear()), "f0 f1 outer", plus(ONE, t(chain(2)))
+        one(stages_of_a_branch, into=linear()), "f0 f1 outer", lengths(join("outer", START, chain("f0 f1")))
     ),
-    "several depths": Known(one(several_depths), FS, of_several_depths(), refused=("h1 + h3 + h4",)),
+    "several depths": Known(
+        one(several_depths), FS, lengths(read(*map(chain, ("", "f0 f1", FS)))), refused=("h1 + h3 + h4",)
+    ),
     "several depths of four blocks": Known(
         one(several_of_four, f=several(count=4)),
         "f0 f1 f2 f3",
-        plus(chain(1), chain(3), chain(4)),
+        lengths(read(*map(chain, ("f0", "f0 f1 f2", "f0 f1 f2 f3")))),
         refused=("h[1] + h[3] + h[4]",),
     ),
-    "an input injected again": Known(one(injected), FS, of_injected(ONE), refused=("u + 0.3 * x",)),
-    "an input injected in one sum": Known(one(injected_in_one_sum), FS, of_injected(ONE), refused=("+ 0.3 * x",)),
+    "an input injected again": Known(one(injected), FS, of_injected(), refused=("u + 0.3 * x",)),
+    "an input injected in one sum": Known(one(injected_in_one_sum), FS, of_injected(), refused=("+ 0.3 * x",)),
     # Open: the first layer's 0.3 x is collected into S = 1.3, so there is one path and not two.
     "an input injected itself": Known(
         one(injected_itself), FS, of_injected_itself(), skips="projection identity identity", refused=("+ 0.3 * x",)
     ),
     "an average of all layers": Known(
-        one(averaged, w=nn.Parameter(normal(4))), FS, plus(*map(chain, range(4))), refused=("net.w[0] * h[0]",)
+        one(averaged, w=nn.Parameter(normal(4))), FS, OF_ALL_LAYERS, refused=("net.w[0] * h[0]",)
     ),
     "DenseFormer": Known(
         one(dense_former, w=nn.Parameter(normal(LAYERS, LAYERS + 1))),
@@ -193,24 +203,25 @@ CASES = {
         of_dense_former(),
         refused=("sum(net.w[k, i]",),
     ),
-    "deep supervision": Known(
-        one(supervised, **heads(4)), FS, plus(*map(chain, range(4))), refused=("total + net.heads",)
-    ),
+    "deep supervision": Known(one(supervised, **heads(4)), FS, OF_ALL_LAYERS, refused=("total + net.heads",)),
     "deep supervision, summed at the end": Known(
-        one(supervised_at_the_end, **heads(3)), FS, plus(chain(1), chain(2), chain(3)), refused=("outputs[0] +",)
+        one(supervised_at_the_end, **heads(3)),
+        FS,
+        lengths(read(*map(chain, LAYERS_READ[1:]))),
+        refused=("outputs[0] +",),
     ),
     "residual in residual": Known(
         one(residual_in_residual),
         "outer",
         binomials(1),
         nested=dict.fromkeys(FS.split(), "outer"),
-        opened=plus(ONE, chain(3)),
+        opened=lengths(join("outer", START, chain(FS)), "outer"),
     ),
     "residual in residual, scaled": Known(
         one(scaled_rest, f=several(count=4)),
         "outer0 outer1",
         binomials(2),
         nested=RESTS,
-        opened=plus(plus(ONE, chain(2)), chain(2, plus(ONE, chain(2)))),
+        opened=of_scaled_rest(),
     ),
 }

@@ -4,8 +4,8 @@ import torch
 from torch import nn, sigmoid
 
 from kinds.known import WIDTH, Known
-from kinds.polynomials import binomials
 from kinds.told import Told
+from kinds.trails import binomials
 from networks import mlp, normal
 
 LENGTHS = 3, 6

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from kinds.known import ROWS, WIDTH, WORDS, Known
-from kinds.polynomials import ONE, binomials, chain, plus
 from kinds.told import Told
+from kinds.trails import binomials, chain, lengths, read
 from networks import mlp, normal
 
 LAYERS = 3
@@ -145,7 +145,7 @@ OTHERS = {
     "N-BEATS": Known(
         network(nbeats, live, **beats()),
         "f0 f1",
-        plus(ONE, chain(1), chain(2)),
+        lengths(read(*map(chain, ("", "f0", "f0 f1")))),
         straight=False,
         refused=("forecast = forecast + net.fore[k](theta)",),
     ),

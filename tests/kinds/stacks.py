@@ -8,8 +8,8 @@ from torch import cat, nn
 from torch.nn import functional as F  # noqa: N812
 
 from kinds.known import WIDTH, Known
-from kinds.polynomials import binomials
 from kinds.told import Told
+from kinds.trails import binomials
 from networks import mlp, normal
 
 LAYERS = 3

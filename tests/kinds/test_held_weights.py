@@ -10,7 +10,7 @@ from kinds.highways import CASES as HIGHWAYS
 from kinds.known import ROWS, Known
 from kinds.mixes import CASES as MIXES
 from kinds.mixes import apart
-from kinds.polynomials import binomials
+from kinds.trails import binomials
 from marks import slow
 from unbraid import all_paths
 

@@ -5,9 +5,9 @@ from torch import nn
 
 from kinds.checks import CHECKS, asked, values
 from kinds.known import WIDTH, Known
-from kinds.polynomials import binomials
 from kinds.recurrences import CASES, LENGTHS, STATES, linear
 from kinds.told import Told
+from kinds.trails import binomials
 from marks import quick, slow
 from networks import Residual, error, lively, mlp, normal
 from unbraid import trace
