@@ -131,15 +131,14 @@ CASES = {
     "C2f of one bottleneck with a shortcut": concatenated(
         c2f(True, 1), "all", [1, 1], nested={"f0": "all"}, nested_skips="identity|projection", opened=[2, 1]
     ),
+    # As a head on h1 + h3 + h4: the concatenation is no block, but reads one trunk at several depths.
+    "C2f of two bottlenecks with shortcuts": Known(
+        dense(c2f_of_sums, into=linear(4, 4), f=nn.ModuleList(mlp(2) for _ in range(2)), head=linear(8, 3)),
+        "f0 f1",
+        [3, 3, 1],
+        skips="identity|projection identity",
+        refused=("cat([y0, y1, y2, y3]",),
+    ),
     "GraphSAGE": concatenated(dense(sage, **sage_parts()), inputs=(WORDS,)),
     "a gated concatenation": concatenated(dense(gated_concatenation, **gates()), skips="gate"),
 }
-
-
-TWO_BOTTLENECKS = Known(
-    dense(c2f_of_sums, into=linear(4, 4), f=nn.ModuleList(mlp(2) for _ in range(2)), head=linear(8, 3)),
-    "f0 f1",
-    [3, 3, 1],
-    skips="identity|projection identity",
-    refused=("cat([y0, y1, y2, y3]",),
-)

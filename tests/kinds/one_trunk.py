@@ -179,13 +179,21 @@ CASES = {
     "stages of a branch that are outputs": Known(
         one(stages_of_a_branch, into=linear()), "f0 f1 outer", lengths(join("outer", START, chain("f0 f1")))
     ),
+    # Open: h3 + h4 is 2 h3 + f2(h3), as h4 is read nowhere else; then the last skip is 2 h3, and a projection.
     "several depths": Known(
-        one(several_depths), FS, lengths(read(*map(chain, ("", "f0 f1", FS)))), refused=("h1 + h3 + h4",)
+        one(several_depths),
+        FS,
+        lengths(read(*map(chain, ("", "f0 f1", FS)))),
+        or_counts=lengths(read(*map(chain, ("", FS)))),
+        skips="identity identity identity|projection",
+        refused=("h1 + h3 + h4",),
     ),
     "several depths of four blocks": Known(
         one(several_of_four, f=several(count=4)),
         "f0 f1 f2 f3",
         lengths(read(*map(chain, ("f0", "f0 f1 f2", "f0 f1 f2 f3")))),
+        or_counts=lengths(read(*map(chain, ("f0", "f0 f1 f2 f3")))),
+        skips="identity identity identity identity|projection",
         refused=("h[1] + h[3] + h[4]",),
     ),
     "an input injected again": Known(one(injected), FS, of_injected(), refused=("u + 0.3 * x",)),

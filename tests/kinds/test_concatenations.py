@@ -1,12 +1,10 @@
-"""Concatenations that are no skip connections, and one that reads a trunk at several depths."""
+"""Concatenations that are no skip connections."""
 
 import pytest
 import torch
 from torch import cat
 from torch.nn import functional as F  # noqa: N812
 
-from kinds.checks import CHECKS
-from kinds.concatenations import TWO_BOTTLENECKS
 from kinds.dense import linear
 from kinds.known import ROWS, WIDTH
 from kinds.told import Told
@@ -14,13 +12,6 @@ from marks import quick
 from networks import Chain, Residual, lively, mlp
 from unbraid import trace
 from unbraid.errors import NotResidualError
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("check", [check for check in CHECKS if check.__name__ != "counts"], ids=lambda c: c.__name__)
-def test_c2f_of_two_bottlenecks_with_shortcuts(check):
-    """As a head on h1 + h3 + h4: no block more. Open: whether the half that waits is one way to the head, or two."""
-    check(TWO_BOTTLENECKS)
 
 
 def inception(net, x):

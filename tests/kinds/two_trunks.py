@@ -153,6 +153,8 @@ CASES = {
         two(simultaneous_of_two, other=linear()),
         "F0 G0 F1 G1 F2 G2",
         of_simultaneous(LAYERS),
+        # Open: a first skip W x beside F(V x) is a projection of x, or the beginning of a trunk that reads another.
+        skips="identity|projection identity|projection" + " identity" * 4,
         refused=("net.head(a + b)",),
     ),
     # Open: whether the first skip, a half beside a branch of the other half, is the half itself or a slice of both.
