@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from kinds.known import Known
+from kinds.path_sets import by_sets, listed
 from kinds.told import Dropped, Marked, Skips, first
 from networks import F64, error, normal
 from oracles.structure import by_length, evaluated
@@ -111,6 +112,15 @@ def departure(gradients: Tensor, points: Tensor, expected: Tensor) -> float:
     return float((evaluated(gradients, points) - expected).abs().max() / expected.abs().max())
 
 
+def paths(case: Known) -> None:
+    """Single paths, by the set of blocks that they pass, against networks in which the others are cut."""
+    found, expected = listed(case), by_sets(case)
+    size = max(float(value.abs().max()) for value in expected.values())
+    for sets, value in expected.items():
+        departed = float((found.get(sets, torch.zeros_like(value)) - value).abs().max())
+        assert departed <= STRUCTURE * size, f"through {[case.names[k] for k in sorted(sets)]}: {departed:.1e}"
+
+
 def values(case: Known) -> None:
     """The form is the network at any batch size; by length the values sum to the target, and the skips' is known."""
     for batch in (1, 2, 5):
@@ -160,7 +170,7 @@ def saved(case: Known) -> None:
         assert kinds[0] == kinds[1]
 
 
-CHECKS = (the_reference, blocks, counts, structure, values, lesions, saved)
+CHECKS = (the_reference, blocks, counts, structure, paths, values, lesions, saved)
 
 
 def asked(cases: Iterable[str], quick: Collection[str]) -> list[Any]:

@@ -69,17 +69,21 @@ class Dropped(Verbs):
         return torch.zeros_like(branch) if self.which in (None, self.met - 1) else branch
 
 
-class Skips(Verbs):
-    """A gradient passes the skips alone, and their gates are held: the path that passes no branch."""
+class Cut(Verbs):
+    """No gradient passes the branches of some blocks, nor what their skips are multiplied by."""
 
-    def __init__(self, counted: Collection[str]) -> None:
-        self.counted = counted
+    def __init__(self, blocks: Collection[str]) -> None:
+        self.blocks = blocks
 
     def __call__(self, name: str, branch: Tensor) -> Tensor:
-        return branch.detach() if name in self.counted else branch
+        return branch.detach() if name in self.blocks else branch
 
     def gate(self, name: str, gate: Tensor) -> Tensor:
-        return gate.detach() if name in self.counted else gate
+        return gate.detach() if name in self.blocks else gate
+
+
+class Skips(Cut):
+    """The frozen path that passes no branch: what a head holds is cut as well."""
 
     def held(self, weights: Tensor) -> Tensor:
         return weights.detach()
