@@ -6,6 +6,7 @@ from kinds.dense import GROWTH, LAYERS, concatenated, dense, linear
 from kinds.known import WIDTH, WORDS, Known
 from kinds.told import Told
 from kinds.trails import START, binomials, join, lengths, read
+from kinds.two_trunks import EDGES, NODES, of_graph_network
 from networks import mlp, normal
 
 
@@ -100,6 +101,24 @@ def sage_parts():
     }
 
 
+def graph_network(net, mark, nodes, edges):
+    """Messages that are concatenated: [e, h_i, h_j] for the edges, [h, mean of e] for the nodes."""
+    h, e = nodes, edges
+    for k in range(LAYERS):
+        ends = cat([h[:, :, None].expand_as(e), h[:, None].expand_as(e)], -1)
+        e = e + mark(f"E{k}", net.f[k](cat([e, ends], -1)))
+        h = h + mark(f"N{k}", net.g[k](cat([h, e.mean(2)], -1)))
+    return net.head(h.mean(1))
+
+
+def graph_network_parts():
+    return {
+        "f": nn.ModuleList(mlp(3 * WIDTH, 5, WIDTH) for _ in range(LAYERS)),
+        "g": nn.ModuleList(mlp(2 * WIDTH, 5, WIDTH) for _ in range(LAYERS)),
+        "head": linear(WIDTH, 3),
+    }
+
+
 def gated_concatenation(net, mark, x):
     for k in range(LAYERS):
         gate = sigmoid(net.gate[k](x))
@@ -140,5 +159,13 @@ CASES = {
         refused=("cat([y0, y1, y2, y3]",),
     ),
     "GraphSAGE": concatenated(dense(sage, **sage_parts()), inputs=(WORDS,)),
+    # Open: [h, mean of e], where e reads h, is by the letter a concatenated block inside of the nodes' branch.
+    "nodes and edges": Known(
+        dense(graph_network, **graph_network_parts()),
+        "E0 N0 E1 N1 E2 N2",
+        of_graph_network(LAYERS),
+        inputs=(NODES, EDGES),
+        unsettled=True,
+    ),
     "a gated concatenation": concatenated(dense(gated_concatenation, **gates()), skips="gate"),
 }

@@ -8,7 +8,7 @@ from torch import nn, sigmoid
 
 from kinds.known import WIDTH, WORDS, Known
 from kinds.told import Told
-from kinds.trails import binomials
+from kinds.trails import START, binomials, chain, join, lengths
 from networks import F64, mlp, normal
 
 LAYERS = 3
@@ -74,6 +74,30 @@ def gru_gate(net, mark, x):
     return net.head(x)
 
 
+def two_branches(net, mark, x):
+    """The gate's own derivative is a step once, with the first of them."""
+    for k in range(LAYERS):
+        t, s = sigmoid(net.t[k](x)), sigmoid(net.c[k](x))
+        x = mark(f"f{k}", t * net.f[k](x)) + mark(f"f{k}", s * net.g[k](x)) + (1 - mark.gate(f"f{k}", t)) * x
+    return net.head(x)
+
+
+def around_a_block(net, mark, x):
+    """A highway whose branch holds a residual block."""
+    for k in range(2):
+        t, z = sigmoid(net.t[k](x)), net.f[k](x)
+        z = z + mark(f"inner{k}", net.g[k](z))
+        x = mark(f"f{k}", t * net.out[k](z)) + (1 - mark.gate(f"f{k}", t)) * x
+    return net.head(x)
+
+
+def of_around_a_block():
+    x = START
+    for k in range(2):
+        x = join(f"f{k}", x, chain(f"inner{k}", x))
+    return lengths(x, "f0", "f1")
+
+
 GRU = {name: several(linear) for name in ("wr", "ur", "wz", "uz", "wg", "ug")}
 
 
@@ -132,6 +156,23 @@ CASES = {
     ),
     "weights from data": Known(network(weighted_by_data, beta=vectors()), FS, binomials(LAYERS), skips="gate"),
     "residual attention": Known(network(residual_attention), FS, binomials(LAYERS)),
+    "two branches": Known(
+        network(two_branches, c=several(linear), g=several(mlp)),
+        FS,
+        [1, 6, 12, 8],
+        skips="gate",
+        branches=(2, 2, 2),
+    ),
+    # Open: with the inner block in the place of the branch around it, whether the gate's derivative is a step. Here it
+    # is none: it goes with the first branch, and entering that one adds nothing.
+    "around a block": Known(
+        network(around_a_block, g=several(mlp), out=several(linear)),
+        "f0 f1",
+        binomials(2),
+        skips="gate",
+        nested={"inner0": "f0", "inner1": "f1"},
+        opened=of_around_a_block(),
+    ),
     # Open: whether the sums of W y and U x, y = f(x), of which r, z and h are made, are blocks inside.
     "GTrXL": Known(
         network(gru_gate, bias=nn.Parameter(normal(WIDTH)), **GRU), FS, binomials(LAYERS), skips="gate", unsettled=True

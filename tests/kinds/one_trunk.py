@@ -143,34 +143,6 @@ def heads(count):
     return {"heads": nn.ModuleList(linear(outputs=3) for _ in range(count))}
 
 
-def residual_in_residual(net, mark, x):
-    """x + rest(x), where rest is three blocks and nothing else."""
-    x = net.embed(x)
-    h = x
-    for k in range(LAYERS):
-        h = h + mark(f"f{k}", net.f[k](h))
-    return net.head(x + mark("outer", h))
-
-
-def scaled_rest(net, mark, x):
-    """RRDB's: two outer skips, each over blocks of its own, of which the last is scaled."""
-    x = net.embed(x)
-    for outer in range(2):
-        h = x
-        for k in range(2):
-            h = h + mark(f"f{outer}{k}", net.f[2 * outer + k](h))
-        x = x + mark(f"outer{outer}", 0.2 * h)
-    return net.head(x)
-
-
-def of_scaled_rest():
-    x = START
-    for outer in range(2):
-        x = join(f"outer{outer}", x, chain(f"f{outer}0 f{outer}1", x))
-    return lengths(x, "outer0", "outer1")
-
-
-RESTS = {f"f{outer}{k}": f"outer{outer}" for outer in range(2) for k in range(2)}
 FS = "f0 f1 f2"
 LAYERS_READ = "", "f0", "f0 f1", "f0 f1 f2"
 OF_ALL_LAYERS = lengths(read(*map(chain, LAYERS_READ)))
@@ -217,19 +189,5 @@ CASES = {
         FS,
         lengths(read(*map(chain, LAYERS_READ[1:]))),
         refused=("outputs[0] +",),
-    ),
-    "residual in residual": Known(
-        one(residual_in_residual),
-        "outer",
-        binomials(1),
-        nested=dict.fromkeys(FS.split(), "outer"),
-        opened=lengths(join("outer", START, chain(FS)), "outer"),
-    ),
-    "residual in residual, scaled": Known(
-        one(scaled_rest, f=several(count=4)),
-        "outer0 outer1",
-        binomials(2),
-        nested=RESTS,
-        opened=of_scaled_rest(),
     ),
 }

@@ -2,12 +2,25 @@
 
 import pytest
 
-from kinds import concatenations, dense, gates, highways, mixes, one_trunk, spelled_sums, stacks, two_trunks, unets
+from kinds import (
+    concatenations,
+    dense,
+    gates,
+    highways,
+    mixes,
+    one_trunk,
+    rests,
+    spelled_sums,
+    stacks,
+    two_trunks,
+    unets,
+)
 from kinds.checks import asked
 
 FAMILIES = {
     "two trunks": two_trunks,
     "one trunk": one_trunk,
+    "rest": rests,
     "highway": highways,
     "gate": gates,
     "dense": dense,

@@ -2,12 +2,12 @@
 
 import pytest
 
-from kinds import one_trunk, two_trunks
+from kinds import one_trunk, rests, two_trunks
 from kinds.known import counted_by_ones
 from kinds.one_trunk import of_dense_former
 from kinds.two_trunks import of_reversible
 
-CASES = {**two_trunks.CASES, **one_trunk.CASES}
+CASES = {**two_trunks.CASES, **one_trunk.CASES, **rests.CASES}
 
 
 def test_the_counts_of_a_reversible_network_are_fibonacci_numbers():
