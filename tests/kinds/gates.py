@@ -8,7 +8,7 @@ from torch import nn, sigmoid
 
 from kinds.known import WIDTH, WORDS, Known
 from kinds.told import Told
-from kinds.trails import START, binomials, chain, join, lengths
+from kinds.trails import START, binomials, chain, join, lengths, read
 from networks import F64, mlp, normal
 
 LAYERS = 3
@@ -92,9 +92,10 @@ def around_a_block(net, mark, x):
 
 
 def of_around_a_block():
+    """The branch reads the stream by its own gate, too, past the inner block."""
     x = START
     for k in range(2):
-        x = join(f"f{k}", x, chain(f"inner{k}", x))
+        x = join(f"f{k}", x, read(x, chain(f"inner{k}", x)))
     return lengths(x, "f0", "f1")
 
 
