@@ -8,7 +8,6 @@ from torch.nn import functional as F  # noqa: N812
 from kinds.dense import linear
 from kinds.known import ROWS, WIDTH
 from kinds.told import Told
-from marks import quick
 from networks import Chain, Residual, lively, mlp
 from unbraid import trace
 from unbraid.errors import NotResidualError
@@ -36,7 +35,8 @@ def both_signs(net, x):
 NONE = {"Inception": inception, "two branches": inception_of_branches, "a half": coupling, "both signs": both_signs}
 
 
-@pytest.mark.parametrize("name", quick(NONE, "Inception"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NONE)
 def test_these_are_none(name):
     """Alone there is no block; beside a residual block there is that one, and the concatenation has its reason."""
 

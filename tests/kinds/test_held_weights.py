@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import sigmoid
 
-from kinds.checks import SUMS
+from kinds.checks import SUMS, skips_alone
 from kinds.gates import FS, LAYERS, network
 from kinds.highways import CASES as HIGHWAYS
 from kinds.known import ROWS, Known
@@ -34,6 +34,7 @@ def test_the_path_of_skips_alone_is_the_product_of_the_carry_gates(name):
             t = sigmoid(gate(x))
             x, carried = (1 - t) * x + t * f(x), (1 - t) * carried
         expected = carried @ case.network.head.weight[1]
+    assert float((skips_alone(case) - expected).abs().max()) <= SUMS * float(expected.abs().max())
     paths = all_paths(case.form, case.inputs, target=1)
     (place,) = (paths.masks == -1).all(1).nonzero().flatten().tolist()
     assert float((paths.values[place] - expected).abs().max()) <= SUMS * float(paths.values.abs().max())

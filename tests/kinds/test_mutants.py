@@ -62,7 +62,8 @@ FORGOTTEN = {
 }
 
 
-@pytest.mark.parametrize("name", quick(FORGOTTEN, "reversible"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORGOTTEN)
 def test_a_finder_that_forgets_a_block_is_seen(name, monkeypatch):
     """Every sum still agrees; the lengths do not."""
     from unbraid.discover._find import find

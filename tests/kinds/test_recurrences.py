@@ -8,14 +8,14 @@ from kinds.known import WIDTH, Known
 from kinds.recurrences import CASES, LENGTHS, STATES, linear
 from kinds.told import Told
 from kinds.trails import binomials
-from marks import quick, slow
+from marks import slow
 from networks import Residual, error, lively, mlp, normal
 from unbraid import trace
 from unbraid.errors import InexactError
 
 
-@pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize(("name", "check"), asked(STATES, ()))
+@pytest.mark.parametrize("length", [LENGTHS[0], slow(LENGTHS[1])])
+@pytest.mark.parametrize(("name", "check"), asked(STATES, ["scan"]))
 def test_a_recurrence_is_no_block(name, check, length):
     if (name, check) == ("a cell", values):
         with pytest.raises(InexactError, match=r"no rule makes the operator aten\.gru_cell\.default affine, in 'cell'"):
@@ -24,7 +24,8 @@ def test_a_recurrence_is_no_block(name, check, length):
     check(CASES[name, length])
 
 
-@pytest.mark.parametrize("name", quick(STATES, "scan"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STATES)
 def test_the_structure_does_not_depend_on_the_length(name):
     """The same blocks, and the same refusals: one for each line, not one for each position."""
     short, long = (CASES[name, length].form for length in LENGTHS)
