@@ -26,7 +26,8 @@ class Known:
         make: the network.
         blocks: the names of the top-level blocks' marks, in order of execution.
         counts: how many paths pass m branches, m = 0, 1, ...
-        or_counts: the same where the definition leaves another answer open.
+        or_counts: the same, where the definition leaves another answer open.
+        or_opened: the same with the nested blocks in the place of those around them.
         inputs: what it is traced with.
         skips: the kind of each block's skip, one for all or one for each; "a|b" where the definition leaves it open.
         joins: how skip and branches come together, one for all or one for each.
@@ -52,6 +53,7 @@ class Known:
     nested_joins: str = "sum"
     opened: Sequence[int] = ()
     or_counts: Sequence[int] = ()
+    or_opened: Sequence[int] = ()
     unsettled: bool = False
     straight: bool = True
     refused: tuple[str, ...] = ()

@@ -1,16 +1,26 @@
-"""Concatenations that are no skip connections."""
+"""Concatenations that are no skip connections, and one whose form is open."""
 
 import pytest
 import torch
 from torch import cat
 from torch.nn import functional as F  # noqa: N812
 
+from kinds.checks import paths, saved, structure, the_reference, values
+from kinds.concatenations import OPEN
 from kinds.dense import linear
 from kinds.known import ROWS, WIDTH
 from kinds.told import Told
 from networks import Chain, Residual, lively, mlp
 from unbraid import trace
 from unbraid.errors import NotResidualError
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", [the_reference, structure, paths, values, saved], ids=lambda check: check.__name__)
+def test_c2f_of_two_bottlenecks_with_shortcuts(check):
+    (block,) = OPEN.form.blocks
+    assert (block.skip, block.join) == ("identity", "concatenation")
+    check(OPEN)
 
 
 def inception(net, x):
@@ -38,7 +48,7 @@ NONE = {"Inception": inception, "two branches": inception_of_branches, "a half":
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NONE)
 def test_these_are_none(name):
-    """Alone there is no block; beside a residual block there is that one, and the concatenation has its reason."""
+    """Alone there is no block; beside a residual block there is that one."""
 
     def story(net, mark, x):
         return NONE[name](net, x)
@@ -49,4 +59,5 @@ def test_these_are_none(name):
     width = model(ROWS).shape[1]
     form = trace(lively(Chain(model, Residual(mlp(width)))), ROWS)
     assert [(b.name, b.skip, b.join) for b in form.all_blocks] == [("blocks.1", "identity", "sum")]
-    assert len(form.refusals) == len(caught.value.refusals) == 1
+    # Open: whether a concatenation that is none has its reason there; alone or beside a block, it is the same.
+    assert [r.reason for r in form.refusals] == [r.reason for r in caught.value.refusals]
