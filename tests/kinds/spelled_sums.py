@@ -107,50 +107,60 @@ SUMS = {
 
 
 def nbeats(net, mark, x):
-    """Each layer takes its backcast off the input, and adds its forecast to the others'; the last one's is unread."""
-    forecast = torch.zeros(x.shape[0], 3, dtype=x.dtype)
+    """Each layer takes its backcast off the input, and adds its forecast to the others'; the last one is unread."""
+    forecast = x.new_zeros(x.shape[0], 3)
     for k in range(LAYERS):
-        theta = net.f[k](x)
-        x = x - mark(f"f{k}", net.back[k](theta))
-        forecast = forecast + net.fore[k](theta)
+        backcast = net.f[k](x)
+        forecast = forecast + net.fore[k](x)
+        x = x - mark(f"f{k}", backcast)
     return forecast
 
 
-def nbeats_of_differences(net, mark, x):
-    """The same with the backcasts alone."""
+def nbeats_that_is_read(net, mark, x):
+    """The same without the last backcast."""
+    forecast = net.fore[0](x)
+    for k in range(1, LAYERS):
+        x = x - mark(f"f{k - 1}", net.f[k - 1](x))
+        forecast = forecast + net.fore[k](x)
+    return forecast
+
+
+def nbeats_of_shared_layers(net, mark, x):
+    """The paper's own: backcast and forecast are two linear maps of one θ."""
+    forecast = x.new_zeros(x.shape[0], 3)
+    for k in range(LAYERS):
+        theta = torch.tanh(net.f[k](x))
+        forecast = forecast + net.fore[k](theta)
+        x = x - net.back[k](theta)
+    return forecast
+
+
+def differences(net, mark, x):
+    """The backcasts alone."""
     for k in range(LAYERS):
         x = x - mark(f"f{k}", net.f[k](x))
     return net.head(x)
 
 
-def beats():
-    return {
-        "back": nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS)),
-        "fore": nn.ModuleList(nn.Linear(WIDTH, 3) for _ in range(LAYERS)),
-    }
-
-
-def live(net, mark, x):
-    """What is read of it: two backcasts, three forecasts."""
-    theta = net.f[0](x)
-    forecast = net.fore[0](theta)
-    for k in range(1, LAYERS):
-        x = x - mark(f"f{k - 1}", net.back[k - 1](theta))
-        theta = net.f[k](x)
-        forecast = forecast + net.fore[k](theta)
-    return forecast
-
-
+FORECASTS = nn.ModuleList(mlp(WIDTH, 5, 3) for _ in range(LAYERS))
 OTHERS = {
     "N-BEATS": Known(
-        network(nbeats, live, **beats()),
+        network(nbeats, nbeats_that_is_read, fore=FORECASTS),
         "f0 f1",
         lengths(read(*map(chain, ("", "f0", "f0 f1")))),
         straight=False,
-        refused=("forecast = forecast + net.fore[k](theta)",),
+        refused=("forecast = forecast + net.fore[k](x)",),
     ),
-    "differences": Known(network(nbeats_of_differences), FS, binomials(LAYERS)),
+    "differences": Known(network(differences), FS, binomials(LAYERS)),
 }
 
-
 CASES = {**SUMS, **OTHERS}
+
+
+def shared():
+    """N-BEATS with one θ for both."""
+    parts = {
+        "back": nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS)),
+        "fore": nn.ModuleList(nn.Linear(WIDTH, 3) for _ in range(LAYERS)),
+    }
+    return network(nbeats_of_shared_layers, **parts)()
