@@ -22,7 +22,7 @@ def layers(join):
 def highway(net, mark, x):
     for k in range(LAYERS):
         t = sigmoid(net.t[k](x))
-        x = mark(f"f{k}", t * net.f[k](x)) + (1 - mark.gate(f"f{k}", t)) * x
+        x = mark(f"f{k}", t * net.f[k](x)) + mark.skip(f"f{k}", (1 - mark.gate(f"f{k}", t)) * x)
     return net.head(x)
 
 

@@ -46,7 +46,7 @@ def mixed(net, mark, x):
         r, p, q = net.mix[k](streams)
         z = (p.unsqueeze(-1) * streams).sum(-2)
         written = q.unsqueeze(-1) * net.f[k](z).unsqueeze(-2)
-        streams = mark.gate(f"f{k}", r) @ streams + mark(f"f{k}", written)
+        streams = mark.skip(f"f{k}", mark.gate(f"f{k}", r) @ streams) + mark(f"f{k}", written)
     return read(net, streams)
 
 

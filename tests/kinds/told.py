@@ -33,6 +33,9 @@ class Verbs:
     def gate(self, name: str, gate: Tensor) -> Tensor:
         return gate
 
+    def skip(self, name: str, skip: Tensor) -> Tensor:
+        return skip
+
     def held(self, weights: Tensor) -> Tensor:
         """Weights outside of branches and skips, a head's, which the frozen form holds."""
         return weights
@@ -67,6 +70,16 @@ class Dropped(Verbs):
             return branch
         self.met += 1
         return torch.zeros_like(branch) if self.which in (None, self.met - 1) else branch
+
+
+class Skipless(Verbs):
+    """A block's skip is zero, and its branches stay."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def skip(self, name: str, skip: Tensor) -> Tensor:
+        return torch.zeros_like(skip) if name == self.name else skip
 
 
 class Cut(Verbs):

@@ -31,8 +31,8 @@ def two(story, reference=None, **parts):
 def reversible(net, mark, x):
     a = b = net.embed(x)
     for k in range(LAYERS):
-        a = a + mark(f"F{k}", net.f[k](b))
-        b = b + mark(f"G{k}", net.g[k](a))
+        a = mark.skip(f"F{k}", a) + mark(f"F{k}", net.f[k](b))
+        b = mark.skip(f"G{k}", b) + mark(f"G{k}", net.g[k](a))
     return net.head(a + b)
 
 

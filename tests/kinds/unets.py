@@ -14,7 +14,7 @@ def descend(net, mark, x, level, join):
         return net.bottom(x)
     e = net.encode[level](x)
     u = net.up[level](descend(net, mark, e, level + 1, join))
-    return net.decode[level](join(e, mark(f"u{level}", u)))
+    return net.decode[level](join(mark.skip(f"u{level}", e), mark(f"u{level}", u)))
 
 
 JOINS = {"cat": lambda e, u: cat([e, u], 1), "turned": lambda e, u: cat([u, e], 1), "sum": lambda e, u: e + u}
