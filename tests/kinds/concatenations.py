@@ -68,19 +68,16 @@ def c2f(net, mark, x):
     return net.head(cat([y0, y1, mark("all", y2), mark("all", y3)], 1))
 
 
-def c2f_of_one(net, mark, x):
-    """One bottleneck with a shortcut: the concatenation's skip is over that whole block."""
-    y0, y1 = net.into(x).chunk(2, 1)
-    y2 = y1 + mark("f0", net.f[0](y1))
-    return net.head(cat([y0, y1, mark("all", y2)], 1))
+def c2f_with_shortcuts(count, block):
+    """The same with shortcuts, where the concatenation is a block around all bottlenecks, or is none."""
 
+    def story(net, mark, x):
+        y = list(net.into(x).chunk(2, 1))
+        for k in range(count):
+            y.append(y[-1] + mark(f"f{k}", net.f[k](y[-1])))
+        return net.head(cat([*y[:2], *(mark("all", value) if block else value for value in y[2:])], 1))
 
-def c2f_of_two(net, mark, x):
-    """The same with two, so that the concatenation reads one trunk after none, one and two blocks."""
-    y0, y1 = net.into(x).chunk(2, 1)
-    y2 = y1 + net.f[0](y1)
-    y3 = y2 + net.f[1](y2)
-    return net.head(cat([y0, y1, mark("all", y2), mark("all", y3)], 1))
+    return bottlenecks(story, count)
 
 
 def bottlenecks(story, count):
@@ -152,18 +149,8 @@ CASES = {
         of_dual_path(),
         joins="sum concatenation sum concatenation sum concatenation",
     ),
-    # Open, for both: the half y0 that waits is the trunk beside the block, or a part of the skip.
+    # Open: the half y0 that waits is the trunk beside the block, or a part of the skip.
     "C2f": concatenated(bottlenecks(c2f, 2), "all", [1, 2], branches=(2,), or_counts=[2, 2]),
-    "C2f of one bottleneck with a shortcut": concatenated(
-        bottlenecks(c2f_of_one, 1),
-        "all",
-        [1, 1],
-        nested={"f0": "all"},
-        nested_skips="identity|projection",
-        opened=[2, 1],
-        or_counts=[2, 1],
-        or_opened=[3, 1],
-    ),
     "GraphSAGE": concatenated(dense(sage, **sage_parts()), inputs=(WORDS,)),
     # Open: [h, mean of e], where e reads h, is by the letter a concatenated block inside of the nodes' branch.
     "nodes and edges": Known(
@@ -176,5 +163,32 @@ CASES = {
     "a gated concatenation": concatenated(dense(gated_concatenation, **gates()), skips="gate"),
 }
 
-# By the letter a skip over whole blocks. Open: whether it has two branches, or one in which the second is nested.
-OPEN = Known(bottlenecks(c2f_of_two, 2), "all", [1, 2], joins="concatenation", unsettled=True)
+# C2f with shortcuts: open. As h1 + h3 + h4 the concatenation reads one trunk at several depths, and is no block; by the
+# letter it is a skip over whole blocks, x + rest(x). By the number of bottlenecks: what is then known of each reading.
+NO_BLOCK = {
+    1: Known(c2f_with_shortcuts(1, block=False), "f0", [2, 1], skips="identity|projection"),
+    2: Known(c2f_with_shortcuts(2, block=False), "f0 f1", [3, 3, 1], skips="identity|projection identity"),
+}
+A_BLOCK = {
+    1: concatenated(
+        c2f_with_shortcuts(1, block=True),
+        "all",
+        [1, 1],
+        nested={"f0": "all"},
+        nested_skips="identity|projection",
+        opened=[2, 1],
+        or_counts=[2, 1],
+        or_opened=[3, 1],
+    ),
+    2: concatenated(
+        c2f_with_shortcuts(2, block=True),
+        "all",
+        [1, 2],
+        branches=(2,),
+        nested={"f0": "all", "f1": "all"},
+        nested_skips="identity|projection identity",
+        opened=[3, 3, 1],
+        or_counts=[2, 2],
+        or_opened=[4, 3, 1],
+    ),
+}

@@ -5,8 +5,8 @@ import torch
 from torch import cat
 from torch.nn import functional as F  # noqa: N812
 
-from kinds.checks import paths, saved, structure, the_reference, values
-from kinds.concatenations import OPEN
+from kinds.checks import CHECKS, the_reference
+from kinds.concatenations import A_BLOCK, NO_BLOCK
 from kinds.dense import linear
 from kinds.known import ROWS, WIDTH
 from kinds.told import Told
@@ -15,12 +15,17 @@ from unbraid import trace
 from unbraid.errors import NotResidualError
 
 
+@pytest.mark.parametrize("case", [*NO_BLOCK.values(), *A_BLOCK.values()], ids=lambda case: case.blocks)
+def test_both_readings_of_c2f_with_shortcuts_are_the_network(case):
+    the_reference(case)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("check", [the_reference, structure, paths, values, saved], ids=lambda check: check.__name__)
-def test_c2f_of_two_bottlenecks_with_shortcuts(check):
-    (block,) = OPEN.form.blocks
-    assert (block.skip, block.join) == ("identity", "concatenation")
-    check(OPEN)
+@pytest.mark.parametrize("bottlenecks", NO_BLOCK)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_c2f_with_shortcuts_is_one_of_its_readings(bottlenecks, check):
+    case = NO_BLOCK[bottlenecks]
+    check(A_BLOCK[bottlenecks] if any(b.join == "concatenation" for b in case.form.all_blocks) else case)
 
 
 def inception(net, x):
