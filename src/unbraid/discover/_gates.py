@@ -94,7 +94,7 @@ def hold_gates(flow: Dataflow, block: BlockNodes) -> BlockNodes:
     moving = _Copy(flow, writer, carried, block.fork, hold_fork=True).of(block.skip)
     still = writer.call(aten.detach.default, (moving,), like=moving)
     tangent = writer.call(aten.sub.Tensor, (moving, still), like=block.skip)
-    tangent.meta[HELD] = True
+    tangent.meta[HELD] = "derivative"
     first = writer.call(aten.add.Tensor, (block.branches[0], tangent), like=block.add)
     held = replace(block, skip=skip, branches=(first, *block.branches[1:]))
     if callee(block.add) is aten.add and set(block.add.all_input_nodes) == {block.skip, block.branches[0]}:
@@ -134,7 +134,8 @@ class _Copy:
         self.writer = writer
         self.carried = carried
         self.hold_fork = hold_fork
-        self.done: dict[fx.Node, fx.Node] = {fork: _held(writer, fork) if hold_fork else fork}
+        self.word = "beside" if hold_fork else "gate"
+        self.done: dict[fx.Node, fx.Node] = {fork: _held(writer, fork, self.word) if hold_fork else fork}
 
     def of(self, node: fx.Node) -> fx.Node:
         """The copy of a node that carries the fork."""
@@ -145,7 +146,11 @@ class _Copy:
     def _copied(self, node: fx.Node) -> fx.Node:
         beside = [read for read in values_read(node) if read not in self.carried and is_float(read)]
         # Beside the fork gates are held; beside gates the fork is, and what is learned: once is its derivative taken.
-        held = {read: _held(self.writer, read) for read in beside if (read in self.flow.carries) is not self.hold_fork}
+        held = {
+            read: _held(self.writer, read, self.word)
+            for read in beside
+            if (read in self.flow.carries) is not self.hold_fork
+        }
 
         def argument(read: fx.Node) -> fx.Node:
             return self.of(read) if read in self.carried else held.get(read, read)
@@ -155,9 +160,9 @@ class _Copy:
         return copy
 
 
-def _held(writer: Writer, node: fx.Node) -> fx.Node:
+def _held(writer: Writer, node: fx.Node, word: str) -> fx.Node:
     held = writer.call(aten.detach.default, (node,), like=node)
-    held.meta[HELD] = True
+    held.meta[HELD] = word
     return held
 
 

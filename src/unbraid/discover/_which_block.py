@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any, NoReturn, SupportsIndex, TypeAlias
 
 from unbraid.discover._block import Block, every_block
-from unbraid.graph import Removal
+from unbraid.graph import SKIP, Removal
 
 __all__ = ["BlockLike", "BranchLike", "branch_of", "index_of", "removal_name", "removal_of"]
 
@@ -69,14 +69,15 @@ def branch_of(top: Sequence[Block], block: int, branch: SupportsIndex | str, cal
     return number
 
 
-def removal_of(top: Sequence[Block], part: BranchLike, call: str) -> Removal:
-    """The index of a block, or (block, branch) for one of its branches.
+def removal_of(top: Sequence[Block], part: BranchLike, call: str, *, skips: bool = False) -> Removal:
+    """The index of a block, or (block, branch) for one of its branches; (block, −1) for its skip.
 
     Args:
         top: the top-level blocks of a form.
         part: a block as for `index_of`, a pair of a block and its branch's number or name, or the name of a branch that
             no other branch has.
         call: who asks, for the messages.
+        skips: whether (block, "skip") and (block, −1) will do.
 
     Raises:
         IndexError: there is no such block or branch.
@@ -85,6 +86,8 @@ def removal_of(top: Sequence[Block], part: BranchLike, call: str) -> Removal:
         if len(part) != 2:
             raise IndexError(f"{call}: a branch is a pair (block, branch); {len(part)} things came: {part!r}.")
         block = index_of(top, part[0], call)
+        if skips and not isinstance(part[1], bool) and part[1] in ("skip", SKIP):
+            return block, SKIP
         return block, branch_of(top, block, part[1], call)
     blocks = every_block(top)
     if isinstance(part, str) and all(block.name != part for block in blocks):
@@ -105,6 +108,8 @@ def removal_name(top: Sequence[Block], part: Removal) -> str:
     blocks = {block.index: block for block in every_block(top)}
     if not isinstance(part, tuple):
         return blocks[part].name
+    if part[1] == SKIP:
+        return f"{blocks[part[0]].name}: skip"
     block, branch = blocks[part[0]], blocks[part[0]].branches[part[1]]
     same = sum(branch in other.branches for other in blocks.values())
     return branch if same == 1 else f"{block.name}: {branch}"

@@ -148,20 +148,20 @@ class ResidualForm(Form):
 
     @outside_modes
     def without(self, *which: BranchLike) -> "ResidualForm":
-        """The form without branches: all of a block's, or one by (block, branch).
+        """The form without branches: all of a block's, or one by (block, branch); or without a skip.
 
         The skip stays. In a plain layer, which has none, the identity takes the layer's place. Indices and names of
-        the other blocks keep their meaning.
+        the other blocks keep their meaning. (block, "skip") deletes a skip: zeros stand for it in a concatenation.
 
         Args:
             which: blocks by index (−1 is the last of `blocks`), by name, or as they are; branches as pairs of a block
-                and the branch's number, from 0, or name: without(3, "layer1.0", (−1, 1)).
+                and the branch's number, from 0, or name: without(3, "layer1.0", (−1, 1)); skips as (0, "skip").
 
         Raises:
-            IndexError: there is no such block or branch.
+            IndexError: there is no such block or branch; or neither skip nor branch of a block would be left.
             ShapeError: a plain layer changes the size, so that no identity can take its place.
         """
-        parts = tuple(removal_of(self.blocks, part, "without") for part in which)
+        parts = tuple(removal_of(self.blocks, part, "without", skips=True) for part in which)
         branches = {block.index: len(block.branches) for block in self.all_blocks}
         graph = deleted(self.graph, parts, branches)
         return replace(self, graph=graph, deletions=(*self.deletions, *parts), error=float("nan"))

@@ -1,4 +1,4 @@
-"""Edits of a graph: branches deleted, and narrow casts widened. Each gives another graph and shares the steps."""
+"""Edits of a graph: branches and skips deleted, and narrow casts widened. Each gives another graph and shares the steps."""
 
 import copy
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,8 @@ from torch import Tensor, fx
 from torch.fx.node import map_aggregate
 
 from unbraid.errors import ShapeError
-from unbraid.graph._types import Add, BranchIndex, Graph, Removal, Segment, Step, differentiable, rewired
+from unbraid.graph._types import SKIP, Add, BranchIndex, Graph, Removal, Segment, Step, differentiable, rewired
+from unbraid.graph.questions import HELD
 from unbraid.graph.state import State, meta_tensor, retyped
 
 _NARROW = frozenset({torch.float16, torch.bfloat16, torch.float32})
@@ -53,6 +54,8 @@ class Spared:
         for block, branches in gone.items():
             if block in self._places:
                 steps[self._places[block]] = self._add(block, tuple(sorted(branches)))
+                if branches & {SKIP, 0}:
+                    steps = [_released(step, block, branches) for step in steps]
         return tuple(steps)
 
     def _known(self, part: Removal) -> tuple[int, Iterable[int]]:
@@ -61,6 +64,8 @@ class Spared:
             known = _range(sorted(self._branches))
             raise IndexError(f"without: there is no block {block}; blocks are numbered {known}.")
         count = self._branches[block]
+        if branch == SKIP:
+            return block, [SKIP]
         if branch is not None and not 0 <= branch < count:
             raise IndexError(
                 f"without: block {block} has no branch {branch}; branches are numbered {_range([*range(count)])}."
@@ -75,8 +80,40 @@ class Spared:
                 self._instead.get((block, j)) if j in gone and stream is not None else stream
                 for j, stream in enumerate(add.branches)
             )
+            if SKIP in gone and add.skip is not None:
+                if not any(branches):
+                    raise IndexError(
+                        f"without: of block {block} neither skip nor branch would be left. Keep one of them."
+                    )
+                add = replace(add, skip=None)
             self._made[block, gone] = _spared(self._graph, add, branches)
         return self._made[block, gone]
+
+
+def _released(step: Step, block: int, gone: set[int]) -> Step:
+    """A segment of a gated block as it computes once the skip, or the first branch, is gone.
+
+    The first branch has the derivative of the skip's gates. Without that branch they are held no more; without the skip
+    they have none.
+    """
+    if not isinstance(step, Segment) or step.block != block or not isinstance(step.code, fx.GraphModule):
+        return step
+    released = (["gate"] if 0 in gone else []) + (["derivative"] if SKIP in gone else [])
+    if not any(node.meta.get(HELD) in released for node in step.code.graph.nodes):
+        return step
+    graph = copy.deepcopy(step.code.graph)
+    for node in list(graph.nodes):
+        if node.meta.get(HELD) not in released:
+            continue
+        if node.meta[HELD] == "gate":
+            node.replace_all_uses_with(node.args[0])
+        else:
+            with graph.inserting_before(node):
+                zeros = graph.call_function(torch.ops.aten.zeros_like.default, (node.args[0],))
+            zeros.meta = {"val": node.meta.get("val")}
+            node.replace_all_uses_with(zeros)
+        graph.erase_node(node)
+    return replace(step, code=fx.GraphModule(step.code, graph, class_name=f"released_{step.id}"))
 
 
 def widened(graph: Graph, state: State) -> tuple[Graph, State]:

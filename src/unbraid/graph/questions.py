@@ -50,7 +50,7 @@ def name_of(node: fx.Node) -> str:
 
 
 # In the meta of a node that `discover` has put behind a skip: a detached gate, or zeros that have a gate's derivative.
-# At a given input both are constants.
+# At a given input both are constants. The value says which: "gate", "derivative", or what is held "beside" that one.
 HELD = "unbraid_held"
 
 
