@@ -151,13 +151,6 @@ def _part(node: fx.Node) -> _Part | None:
         sizes = [part.shape[along] for part in of.meta["val"]]
         spans = _spans(sizes)
         return _Part(whole, along, spans[node.args[1]]) if spans else None
-    if callee(node) is aten.slice and isinstance(of, fx.Node) and (len(node.args) < 5 or node.args[4] == 1):
-        given: Any = node.args[1] if len(node.args) > 1 else 0
-        along = given % node.meta["val"].ndim - node.meta["val"].ndim
-        start, length = node.args[2] if len(node.args) > 2 else 0, known_size(node.meta["val"].shape[along])
-        full = known_size(of.meta["val"].shape[along])
-        if isinstance(start, int) and length is not None and full is not None:
-            return _Part(of, along, (start % full if start < 0 else start, length))
     return None
 
 

@@ -68,7 +68,8 @@ def _multiplied_out(flow: Dataflow, node: fx.Node, product: fx.Node) -> bool:
     for total, factor in (product.args, product.args[::-1]):
         inner = summands(total) if isinstance(total, fx.Node) else []
         tensors = [operand for operand, _ in inner if isinstance(operand, fx.Node)]
-        if len(tensors) < 2 or not isinstance(factor, fx.Node) or others.isdisjoint(tensors):
+        # What is learned alone is no gate: x + s·(pool(x) − x) stays a branch that is scaled.
+        if len(tensors) < 2 or factor not in flow.carries or others.isdisjoint(tensors):
             continue
         if not read_once(total) or not all(same_shape(tensor, product) for tensor in tensors):
             continue

@@ -1,4 +1,4 @@
-"""Edits of a graph: branches and skips deleted, and narrow casts widened. Each gives another graph and shares the steps."""
+"""Edits of a graph: branches and skips deleted, narrow casts widened. Each gives another graph and shares the steps."""
 
 import copy
 from collections.abc import Iterable, Mapping
