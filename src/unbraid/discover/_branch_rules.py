@@ -74,7 +74,7 @@ class Judge:
         if branch not in self.flow.carries:
             return NO_DATA
         # Beside the fork itself, and beside a gate, a linear branch counts, as in x + conv(x) or t·W x + (1 − t)·x.
-        if kind == "projection" and self.affine(fork, region, held=held):
+        if kind in ("projection", "mix") and self.affine(fork, region, held=held):
             return AFFINE
         if kind != "identity" and not self._reads(fork, branch):
             return AFFINE
@@ -228,7 +228,9 @@ class Judge:
             inside = inside and (branch not in self.blocks or self.blocks[branch].kind != "projection")
             if inside and read_once(branch) and only_first_begins_at(self.blocks, way.blocks, fork):
                 return None
-        itself = (way.end is fork and way.blocks) or reads_trunk(self.flow, self.blocks, branch, Carrier.SCALED, fork)
+        # Beside a projection, what an affine map makes of a later stage is a second reading, as by deep supervision.
+        later = way.blocks and (way.end is fork or kind == "projection")
+        itself = later or reads_trunk(self.flow, self.blocks, branch, fork)
         return ELSEWHERE if itself else None
 
     def merges(self, fork: fx.Node, node: fx.Node, kind: Skip) -> bool:

@@ -175,7 +175,9 @@ class _Finder:
         refused = {node: self.flow.data(node) for node, _ in self.refused}
         first = {node: min(data, key=self.flow.order.__getitem__) for node, data in refused.items() if data}
         self.forks = first | {total: block.fork for total, block in self.blocks.items()}
-        return recurrent(self.flow, {t: b.fork for t, b in self.blocks.items()}) + recurrent(self.flow, first)
+        times = Counter(map(where, first))
+        repeated = {node: fork for node, fork in first.items() if times[where(node)] > 2}
+        return recurrent(self.flow, {t: b.fork for t, b in self.blocks.items()}) + recurrent(self.flow, repeated)
 
     def told(self, carried_on: Collection[fx.Node]) -> list[Refusal]:
         """The refusals: of what a recurrence does at each of its steps one for each line, however many steps it has."""
@@ -185,8 +187,9 @@ class _Finder:
         ends = max((order[total] for total in carried_on), default=-math.inf)
         inside = [node for node, _ in self.refused if begins <= order[node] <= ends]
         told, at_steps = list[Refusal](), dict[str, list[str]]()
+        lines = {*reasons, *map(where, carried_on)}
         for node, reason in self.refused:
-            if node in inside:
+            if node in inside and (where(node) in lines or blocks):
                 at_steps.setdefault(where(node), []).append(reason)
             else:
                 told.append(Refusal(where(node), reason))
@@ -301,12 +304,15 @@ class _Finder:
                 if isinstance(group, Group):
                     return group
                 reason = group
-        return self._from_elsewhere(operands) or reason
+        return self._from_elsewhere(join, operands) or reason
 
-    def _from_elsewhere(self, operands: Sequence[Term]) -> Group | None:
+    def _from_elsewhere(self, join: Join, operands: Sequence[Term]) -> Group | None:
         """The state of a trunk, and beside it branches that come from other trunks alone: a, b = a + F(b), b + G(a)."""
         for skip in operands:
-            if unmoved(_tensor(skip)) not in self.blocks or not math.isclose(skip.factor, 1):
+            # What a block leaves over that this very sum was regrouped for are no messages: they stand beside it.
+            own = len(skip.places) == 1 or join.holder([skip], 1.0) is not None
+            state = own and unmoved(_tensor(skip)) in self.blocks
+            if not state or not math.isclose(skip.factor, 1):
                 continue
             others = [term for term in operands if term is not skip]
             messages = [t for t in others if self.judge.message(_tensor(skip), _tensor(t), added=t.factor > 0)]

@@ -9,8 +9,8 @@ from torch import fx
 
 from unbraid.discover._broadcast import spreads
 from unbraid.discover._dataflow import Dataflow, same_shape
-from unbraid.graph.operators import callee
-from unbraid.graph.questions import Carrier, carrier, values_read
+from unbraid.graph.operators import Attention, Frozen, Kind, callee, operator_of
+from unbraid.graph.questions import Carrier, carrier, mixing, values_read
 
 aten = torch.ops.aten
 
@@ -94,16 +94,43 @@ def _factors(flow: Dataflow, step: Step) -> list[fx.Node]:
     data = flow.data(node)
     if callee(node) is aten.sum and isinstance(node.args[0], fx.Node) and callee(node.args[0]) is aten.mul:
         data = flow.data(node.args[0])
-        return data if len(data) == 2 and not any(same_shape(factor, node.args[0]) for factor in data) else []
+        spread = len(data) == 2 and not any(same_shape(factor, node.args[0]) for factor in data)
+        return [factor for factor in data if spread and _gates(flow, _other(data, factor))]
     if len(data) != 2:
         return []
-    if callee(node) in _MATRIX_PRODUCTS:
-        return data
+    able = data
     if callee(node) is aten.div:
-        data = [read for read in data if read is node.args[0]]
-    elif callee(node) is not aten.mul:
+        able = [read for read in data if read is node.args[0]]
+    elif callee(node) is aten.mul:
+        able = [factor for factor in data if same_shape(factor, node)]
+    elif callee(node) not in _MATRIX_PRODUCTS:
         return []
-    return [factor for factor in data if same_shape(factor, node)]
+    return [factor for factor in able if callee(node) is aten.div or _gates(flow, _other(data, factor))]
+
+
+def _other(pair: Sequence[fx.Node], one: fx.Node) -> fx.Node:
+    return pair[1] if pair[0] is one else pair[0]
+
+
+def _gates(flow: Dataflow, factor: fx.Node) -> bool:
+    """Whether a factor has passed a non-linearity since it was mixed last: of two that have not, neither is a gate."""
+    seen, stack = {factor}, [factor]
+    while stack:
+        node = stack.pop()
+        row = operator_of(node)
+        divides = row.freeze is Frozen.DIVISION and len(node.args) > 1 and node.args[1] in flow.carries
+        if node.op == "call_function" and (divides or row.attention is Attention.PATTERN or _activates(node)):
+            return True
+        if node.op == "call_function" and not mixing(node):
+            fresh = [read for read in flow.data(node) if read not in seen]
+            seen.update(fresh)
+            stack += fresh
+    return False
+
+
+def _activates(node: fx.Node) -> bool:
+    row = operator_of(node)
+    return row.kind is Kind.POINTWISE and not row.affine and row.freeze is not Frozen.DETACH
 
 
 def held_product(node: fx.Node) -> fx.Node:

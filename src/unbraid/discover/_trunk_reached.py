@@ -67,28 +67,37 @@ def _further(flow: Dataflow, blocks: Mapping[fx.Node, BlockNodes], node: fx.Node
     return data[0] if carried is not None and carried <= weakest else None
 
 
-def reads_trunk(
-    flow: Dataflow, blocks: Mapping[fx.Node, BlockNodes], node: fx.Node, weakest: Carrier, fork: fx.Node
-) -> bool:
-    """Whether an operand leads to a fork by skips, carriers, and any operand of the sums that are no blocks.
+def reads_trunk(flow: Dataflow, blocks: Mapping[fx.Node, BlockNodes], node: fx.Node, fork: fx.Node) -> bool:
+    """Whether an operand leads to a fork by skips, scaled copies, and sums all of whose operands are states of trunks.
 
-    So do an average of layers, and a stream into which the input was injected again.
+    So do an average of layers, and a stream into which the input was injected again; pool(x) − x does not.
     """
-    seen, stack, passed = {node}, [node], False
+    # True where a node leads to the fork, None where it leads to what was there before, False where to neither.
+    known: dict[fx.Node, bool | None] = {fork: True}
+    stack, passed = [node], False
     while stack:
-        node = stack.pop()
-        if node is fork:
-            return passed
-        added = [below for below, _ in summands(node) if isinstance(below, fx.Node) and below in flow.carries]
-        if node not in blocks and len(added) > 1:
-            further, passed = added, True
-        else:
-            above = _further(flow, blocks, node, weakest)
-            further, passed = [] if above is None else [above], passed or node in blocks
-        fresh = [above for above in further if above not in seen and flow.order[above] >= flow.order[fork]]
-        seen.update(fresh)
-        stack += fresh
-    return False
+        current = stack[-1]
+        if flow.order[current] < flow.order[fork]:
+            known[current] = None
+        further = [] if current in known else _all_further(flow, blocks, current)
+        unknown = [above for above in further if above not in known]
+        stack += unknown
+        if unknown:
+            continue
+        stack.pop()
+        if current not in known:
+            passed |= current in blocks or len(further) > 1
+            led = [known[above] for above in further]
+            known[current] = False if not led or False in led else True if True in led else None
+    return passed and known[node] is True
+
+
+def _all_further(flow: Dataflow, blocks: Mapping[fx.Node, BlockNodes], node: fx.Node) -> list[fx.Node]:
+    added = [below for below, _ in summands(node) if isinstance(below, fx.Node) and below in flow.carries]
+    if node not in blocks and len(added) > 1:
+        return added
+    above = _further(flow, blocks, node, Carrier.SCALED)
+    return [] if above is None else [above]
 
 
 def leaves_by(flow: Dataflow, node: fx.Node, end: fx.Node) -> bool:
