@@ -228,9 +228,7 @@ class Judge:
             inside = inside and (branch not in self.blocks or self.blocks[branch].kind != "projection")
             if inside and read_once(branch) and only_first_begins_at(self.blocks, way.blocks, fork):
                 return None
-        # Beside a projection, what an affine map makes of a later stage is a second reading, as by deep supervision.
-        later = way.blocks and (way.end is fork or kind == "projection")
-        itself = later or reads_trunk(self.flow, self.blocks, branch, fork)
+        itself = (way.end is fork and way.blocks) or reads_trunk(self.flow, self.blocks, branch, fork)
         return ELSEWHERE if itself else None
 
     def merges(self, fork: fx.Node, node: fx.Node, kind: Skip) -> bool:

@@ -54,7 +54,7 @@ NEITHER = "neither operand reaches, by shape-only or affine operations, a tensor
 SPREAD = "its operands have different sizes: one is spread over the other"
 NOTHING = "the copies of the tensor that both operands carry cancel: nothing is left of the skip"
 RECURRENT = "a recurrence: a state that one module carries over positions, and no trunk of blocks"
-OFFSET = "an offset inside another block's branch: what it is added to depends on it only around that branch"
+OFFSET = "an offset or a reading: it begins or ends inside another block's branch, and is no trunk's sum"
 BETWEEN = "skip and branch are concatenated with another tensor between them"
 NEGATIVE = "what carries the tensor that both share is subtracted: a negative multiple is no skip"
 

@@ -9,7 +9,8 @@ against it: in a network whose trunks read each other they all do.
 
 An *offset* is no block. A bias of attention scores that every layer adds is added to scores that depend on it through
 the stream: its sum leaves through one branch alone, begins outside of that branch at no block's sum, and what it is
-added to depends on it only through sums outside of that branch.
+added to depends on it only through sums outside of that branch. Nor is a *reading* one: two affine maps of what blocks
+compute inside of their branches, which a head adds, are projections of no trunk.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -59,6 +60,9 @@ def nesting(flow: Dataflow, blocks: Sequence[BlockNodes], through: PostDominator
     parents, offsets = dict[int, BranchIndex](), list[int]()
     for number, branches in holding.items():
         block = blocks[number]
+        if block.kind == "projection" and _reads_branches(number, block, blocks, inside):
+            offsets.append(number)
+            continue
         for outer, operand in branches:
             if not through.passes(block.add, _outlet(blocks[outer], operand)):
                 continue
@@ -147,6 +151,17 @@ def exclusive(flow: Dataflow, end: fx.Node, through: PostDominators, closed: Col
                 found.add(read)
                 stack.append(read)
     return sorted(found, key=flow.order.__getitem__)
+
+
+def _reads_branches(
+    number: int, block: BlockNodes, blocks: Sequence[BlockNodes], inside: Mapping[BranchIndex, Collection[fx.Node]]
+) -> bool:
+    """Whether a sum begins inside another block's branch and ends outside of the block."""
+    for (outer, operand), nodes in inside.items():
+        begins = operand != SKIP and outer != number and block.fork in nodes and block.fork is not blocks[outer].fork
+        if begins and block.add not in nodes and block.fork is not blocks[outer].branches[operand]:
+            return True
+    return False
 
 
 def _is_offset(flow: Dataflow, block: BlockNodes, inside: set[fx.Node], sums: Collection[fx.Node]) -> bool:

@@ -121,7 +121,8 @@ def _gates(flow: Dataflow, factor: fx.Node) -> bool:
         divides = row.freeze is Frozen.DIVISION and len(node.args) > 1 and node.args[1] in flow.carries
         if node.op == "call_function" and (divides or row.attention is Attention.PATTERN or _activates(node)):
             return True
-        if node.op == "call_function" and not mixing(node):
+        # A sum or a mean of what has passed one has passed it, too; a matrix or a convolution mixes anew.
+        if node.op == "call_function" and (not mixing(node) or callee(node) in (aten.sum, aten.mean)):
             fresh = [read for read in flow.data(node) if read not in seen]
             seen.update(fresh)
             stack += fresh
