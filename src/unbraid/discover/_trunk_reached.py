@@ -43,7 +43,7 @@ def trunk_way(
         flow: the data flow of the graph.
         blocks: the blocks found so far, by their sums.
         node: the operand.
-        weakest: the weakest carrier that the way may pass.
+        weakest: the weakest carrier that the way may pass before the first block; behind it nothing is mixed.
         fork: where it stops, if it comes there.
     """
     passed, begin = list[fx.Node](), node
@@ -53,6 +53,7 @@ def trunk_way(
             break
         if node in blocks:
             passed.append(node)
+            weakest = min(weakest, Carrier.SCALED)
         node = further
     return TrunkWay(node, tuple(passed), node is not begin)
 
