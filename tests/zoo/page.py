@@ -50,8 +50,9 @@ def page(results: Sequence[Result], entries: Sequence[Entry]) -> str:
 
 
 _TABLE = (
-    "| model | | blocks | skips (identity / projection) | branches | nested | error | seconds | counted by |\n",
-    "|---|---|--:|--:|--:|--:|--:|--:|---|\n",
+    "| model | | blocks | skips (identity / projection) | branches | nested | of other kinds | error | seconds "
+    "| counted by |\n",
+    "|---|---|--:|--:|--:|--:|---|--:|--:|---|\n",
 )
 
 
@@ -84,12 +85,13 @@ def _row(result: Result, known: Known | None) -> str:
     verdict = result.verdict(known)
     note = (known.how if known else "") if verdict == "exact" else f"**{_why(result, known)}**"
     if result.counts is None:
-        return f"| {result.name} | {verdict} | | | | | | {result.seconds:.1f} | {note} |"
+        return f"| {result.name} | {verdict} | | | | | | | {result.seconds:.1f} | {note} |"
     blocks, projections, branches, nested = result.counts
     skips = f"{blocks - projections} / {projections}" if blocks else ""
-    error = f"{result.error:.1e}" if blocks else ""
+    others = "; ".join(f"{count} {kind}" for kind, count in sorted(result.kinds.items()))
+    error = f"{result.error:.1e}" if blocks or others else ""
     return (
-        f"| {result.name} | {verdict} | {blocks} | {skips} | {branches} | {nested} | {error} "
+        f"| {result.name} | {verdict} | {blocks} | {skips} | {branches} | {nested} | {others} | {error} "
         f"| {result.seconds:.1f} | {note} |"
     )
 

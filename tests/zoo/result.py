@@ -27,8 +27,10 @@ class Result:
         kind: its group.
         failure: "refused" or "inexact" where there is no form; otherwise empty.
         reason: what the refusal says.
-        counts: blocks, projections, branches, nested blocks; all 0 where the trace says that there is no block.
-        trunks: the number of sources.
+        counts: blocks, projections, branches, nested blocks, of those that add to an identity or a projection, whatever
+            concatenations and gates are around them; all 0 where the trace says that there is no block.
+        kinds: how many blocks there are of other kinds, by kind of skip and join.
+        trunks: the number of trunks.
         error: the largest relative error measured.
         silent: blocks too small to be tested.
         tracer: which one served.
@@ -36,7 +38,7 @@ class Result:
         seconds: to trace it.
         ran: every expression of the model's code that adds tensors of data (oracles/additions.py), as file, function,
             text and line, and how often a run did.
-        counted: how many branches the form has at each line, nested blocks included.
+        counted: how many branches the form adds at each line, nested blocks included.
         refused: how many additions it refuses there.
     """
 
@@ -46,6 +48,7 @@ class Result:
     failure: str = ""
     reason: str = ""
     counts: tuple[int, int, int, int] | None = None
+    kinds: dict[str, int] = field(default_factory=dict)
     trunks: int = 0
     error: float = math.nan
     silent: int = 0
@@ -135,7 +138,8 @@ def _traced(result: Result, made: Made) -> Result:
     return replace(
         result,
         counts=counts(form),
-        trunks=len(form.sources),
+        kinds=other_kinds(form),
+        trunks=len(form.trunks),
         error=form.error,
         silent=len(form.silent),
         tracer=form.tracer,
@@ -146,14 +150,38 @@ def _traced(result: Result, made: Made) -> Result:
 
 
 def counts(form: Any) -> tuple[int, int, int, int]:
-    """Blocks, projections, branches, nested blocks."""
-    blocks = form.blocks
+    """Blocks, projections, branches, nested blocks, of those that add to an identity or a projection.
+
+    What a concatenation or a gate holds counts as if it were not there.
+    """
+    by_index = {block.index: block for block in form.all_blocks}
+
+    def held(block: Any) -> bool:
+        """Whether a block lies in the branch of one that adds to an identity or a projection."""
+        while block.parent is not None:
+            block = by_index[block.parent[0]]
+            if plain(block):
+                return True
+        return False
+
+    found = [block for block in form.all_blocks if plain(block)]
+    blocks = [block for block in found if not held(block)]
     return (
         len(blocks),
         sum(block.skip == "projection" for block in blocks),
         sum(len(block.branches) for block in blocks),
-        len(all_blocks(blocks)) - len(blocks),
+        len(found) - len(blocks),
     )
+
+
+def plain(block: Any) -> bool:
+    """Whether a block adds to an identity or a projection."""
+    return block.join == "sum" and block.skip in ("identity", "projection")
+
+
+def other_kinds(form: Any) -> dict[str, int]:
+    """How many blocks there are of other kinds, by kind of skip and join."""
+    return dict(Counter(f"{block.skip}, {block.join}" for block in form.all_blocks if not plain(block)))
 
 
 def all_blocks(blocks: Any) -> list[Any]:
@@ -162,10 +190,11 @@ def all_blocks(blocks: Any) -> list[Any]:
 
 
 def counted(form: Any) -> dict[str, int]:
-    """How many branches a form has at each line, nested blocks included."""
+    """How many branches a form adds at each line, nested blocks included."""
     found: Counter[str] = Counter()
     for block in all_blocks(form.blocks):
-        found[block.where] += len(block.branches)
+        if block.join == "sum":
+            found[block.where] += len(block.branches)
     return dict(found)
 
 

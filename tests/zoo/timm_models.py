@@ -42,7 +42,7 @@ KNOWN: dict[str, Known | None] = {
     "davit_tiny": Known(48, how="davit.py: 6 each at 272 278 459 465, 24 at 61"),  # davit
     "deepseek_vit_412m": None,  # deepseek_vit
     "deit_tiny_patch16_224": Known(24, how="vision_transformer.py: 12 each at 250 251"),  # deit
-    "densenet121": Known(58),  # densenet: each dense layer lengthens what all before have made
+    "densenet121": Known(0, how="no addition of a branch to a skip"),  # densenet
     "dla46x_c": Known(12, 4, how="dla.py: 12 at 137"),  # dla
     "dpn48b": Known(12, 12, how="dpn.py: 12 at 135"),  # dpn
     "edgenext_xx_small": Known(12, nested=3, how="edgenext.py: 9 at 139, 3 each at 261 271"),  # edgenext
