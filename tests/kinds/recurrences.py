@@ -8,7 +8,7 @@ from kinds.told import Told
 from kinds.trails import binomials
 from networks import mlp, normal
 
-LENGTHS = 3, 6
+LENGTHS = 4, 6
 
 
 def linear(outputs=WIDTH):

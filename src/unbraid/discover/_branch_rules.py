@@ -224,11 +224,15 @@ class Judge:
             return MERGED
         if way.end is fork and way.blocks and kind == "identity" and unmoved(skip) is unmoved(fork):
             inside = all(leaves_by(self.flow, total, branch) for total in way.blocks)
-            # 2·h + f(h), which is no block's sum of the model, reads h at another depth once more.
-            inside = inside and (branch not in self.blocks or self.blocks[branch].kind != "projection")
+            # x + (x + f(x)) reads x at another depth once more: with one block alone there is no rest to skip. Nor is
+            # 2·h + f(h), which was collected from such a sum, the end of one.
+            collected = branch in self.blocks and self.blocks[branch].kind == "projection"
+            inside = inside and way.blocks != (branch,) and not collected
             if inside and read_once(branch) and only_first_begins_at(self.blocks, way.blocks, fork):
                 return None
-        itself = (way.end is fork and way.blocks) or reads_trunk(self.flow, self.blocks, branch, fork)
+        # Beside a projection a block's sum is a state of the trunk, though an embedding lies between it and the fork.
+        mixed = kind == "projection" and unmoved(branch) in self.blocks
+        itself = (way.end is fork and way.blocks) or reads_trunk(self.flow, self.blocks, branch, fork, mixed)
         return ELSEWHERE if itself else None
 
     def merges(self, fork: fx.Node, node: fx.Node, kind: Skip) -> bool:

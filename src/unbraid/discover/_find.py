@@ -43,7 +43,7 @@ from unbraid.discover._moves_aside import move_aside
 from unbraid.discover._nesting import nesting
 from unbraid.discover._partial_writes import Written
 from unbraid.discover._post_dominators import PostDominators
-from unbraid.discover._recurrence import recurrent
+from unbraid.discover._recurrence import recurrences
 from unbraid.discover._regroup import Group, Regrouping
 from unbraid.discover._routes import Step, met, through_one_factor, ways_up
 from unbraid.discover._trunk_reached import reads_around, trunk_way
@@ -99,8 +99,8 @@ def find(flow: Dataflow, constant: Constant = no_constant) -> SearchResult:
         elif is_concatenation(node) and node in flow.carries:
             finder.visit_concatenation(node)
     finder.visit_again()
-    carried_on = finder.recurrences()
-    refusals = finder.told(carried_on)
+    chains = finder.recurrences()
+    refusals, carried_on = finder.told(chains), {*chain.from_iterable(chains)}
     blocks = [block for block in finder.blocks.values() if block.add not in carried_on]
     blocks = [hold_gates(flow, block) if block.kind in ("gate", "mix") else block for block in blocks]
     flow = _tidied(flow)
@@ -170,32 +170,35 @@ class _Finder:
         self._apart: dict[Join, list[tuple[fx.Node, str]]] = {}
         self.refused: list[tuple[fx.Node, str]] = []
 
-    def recurrences(self) -> list[fx.Node]:
-        """The sums that are steps of a recurrence: of blocks, and of sums that are none."""
+    def recurrences(self) -> list[list[fx.Node]]:
+        """The sums that are steps of each recurrence: blocks, or sums that are none, as an affine scan's."""
         refused = {node: self.flow.data(node) for node, _ in self.refused}
         first = {node: min(data, key=self.flow.order.__getitem__) for node, data in refused.items() if data}
-        self.forks = first | {total: block.fork for total, block in self.blocks.items()}
-        times = Counter(map(where, first))
-        repeated = {node: fork for node, fork in first.items() if times[where(node)] > 2}
-        return recurrent(self.flow, {t: b.fork for t, b in self.blocks.items()}) + recurrent(self.flow, repeated)
+        blocks = {total: block.fork for total, block in self.blocks.items()}
+        self.forks = first | blocks
+        # One statement may add several parts of a tensor: a scan has three steps at least.
+        scans = [chained for chained in recurrences(self.flow, first) if max(Counter(map(where, chained)).values()) > 2]
+        return recurrences(self.flow, blocks) + scans
 
-    def told(self, carried_on: Collection[fx.Node]) -> list[Refusal]:
+    def told(self, chains: Sequence[Sequence[fx.Node]]) -> list[Refusal]:
         """The refusals: of what a recurrence does at each of its steps one for each line, however many steps it has."""
-        order, blocks = self.flow.order, [total for total in carried_on if total in self.blocks]
-        reasons = dict.fromkeys(_lines(self, blocks), RECURRENT)
-        begins = min((order[self.forks[total]] for total in carried_on), default=math.inf)
-        ends = max((order[total] for total in carried_on), default=-math.inf)
-        inside = [node for node, _ in self.refused if begins <= order[node] <= ends]
-        told, at_steps = list[Refusal](), dict[str, list[str]]()
-        lines = {*reasons, *map(where, carried_on)}
+        order, told, steps = self.flow.order, list[Refusal](), dict[fx.Node, int]()
+        reasons: list[dict[str, list[str]]] = [{} for _ in chains]
+        for number, chained in enumerate(chains):
+            blocks = [total for total in chained if total in self.blocks]
+            reasons[number] |= {line: [RECURRENT] for line in _lines(self, blocks)}
+            begins, ends = order[self.forks[chained[0]]], order[chained[-1]]
+            among = [n for n, _ in self.refused if begins <= order[n] <= ends] if blocks else chained
+            steps |= dict.fromkeys(among, number)
+        recurrent = {line for lines in reasons for line in lines}
         for node, reason in self.refused:
-            if node in inside and (where(node) in lines or blocks):
-                at_steps.setdefault(where(node), []).append(reason)
-            else:
+            if node in steps:
+                reasons[steps[node]].setdefault(where(node), []).append(reason)
+            elif where(node) not in recurrent:
                 told.append(Refusal(where(node), reason))
-        for line, said in at_steps.items():
-            reasons.setdefault(line, Counter(said).most_common(1)[0][0])  # the first step may be another than the rest
-        return [*told, *(Refusal(line, reason) for line, reason in reasons.items())]
+        said = {line: Counter(why).most_common(1)[0][0] for lines in reasons for line, why in lines.items()}
+        said |= dict.fromkeys(recurrent, RECURRENT)  # a first step may be another than the rest
+        return [*told, *(Refusal(line, why) for line, why in said.items())]
 
     def visit(self, join: Join) -> None:
         closed = set[fx.Node]()

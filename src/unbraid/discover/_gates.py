@@ -42,6 +42,8 @@ def distribute(flow: Dataflow) -> bool:
     for node in list(flow.graph.nodes):
         if node.op != "call_function":
             continue
+        if callee(node) is aten.einsum and _element_by_element(node):
+            node.target, node.args = aten.mul.Tensor, tuple(_listed(node))
         if callee(node) is aten.lerp and isinstance(node.args[2], fx.Node) and node in flow.carries:
             _unfuse_lerp(flow, node)
             written = True
@@ -49,6 +51,19 @@ def distribute(flow: Dataflow) -> bool:
             if isinstance(operand, fx.Node) and _multiplied_out(flow, node, operand):
                 written = True
     return written
+
+
+def _element_by_element(node: fx.Node) -> bool:
+    """Whether an einsum multiplies two tensors of one size, element by element."""
+    equation: Any = node.args[0]
+    inputs, _, output = equation.replace(" ", "").replace("...", "").partition("->")
+    letters = inputs.split(",")
+    return len(letters) == 2 and letters[0] == letters[1] == output and len(set(output)) == len(output)
+
+
+def _listed(node: fx.Node) -> list[fx.Node]:
+    tensors: Any = node.args[1]
+    return list(tensors)
 
 
 def _unfuse_lerp(flow: Dataflow, node: fx.Node) -> None:

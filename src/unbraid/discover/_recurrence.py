@@ -39,8 +39,8 @@ class _Step:
         return bool(moved) and set(self.parameters) <= set(before.parameters)
 
 
-def recurrent(flow: Dataflow, forks: Mapping[fx.Node, fx.Node]) -> list[fx.Node]:
-    """The sums that are steps of a recurrence, in order of execution.
+def recurrences(flow: Dataflow, forks: Mapping[fx.Node, fx.Node]) -> list[list[fx.Node]]:
+    """The sums that are steps of each recurrence, in order of execution.
 
     Args:
         flow: the data flow of the graph.
@@ -49,14 +49,15 @@ def recurrent(flow: Dataflow, forks: Mapping[fx.Node, fx.Node]) -> list[fx.Node]
     order = flow.order
     ordered = sorted(forks, key=order.__getitem__)
     steps: dict[fx.Node, _Step] = {}
-    found: dict[fx.Node, None] = {}
+    chains: dict[fx.Node, list[fx.Node]] = {}
     for number, total in enumerate(ordered):
         before = _before(flow, total, ordered[max(0, number - _NEAR) : number])
         floor = forks[total] if before is None or order[forks[total]] > order[before] else before
         steps[total] = _step(flow, total, floor if before is None else before)
         if before is not None and steps[total].follows(steps[before]):
-            found |= {before: None, total: None}
-    return sorted(found, key=order.__getitem__)
+            chains[total] = chains.setdefault(before, [before])
+            chains[total].append(total)
+    return list({id(chained): chained for chained in chains.values()}.values())
 
 
 def _before(flow: Dataflow, add: fx.Node, earlier: list[fx.Node]) -> fx.Node | None:

@@ -43,17 +43,19 @@ def trunk_way(
         flow: the data flow of the graph.
         blocks: the blocks found so far, by their sums.
         node: the operand.
-        weakest: the weakest carrier that the way may pass before the first block; behind it nothing is mixed.
+        weakest: the weakest carrier that the way may pass; behind the block of what was mixed nothing is mixed again.
         fork: where it stops, if it comes there.
     """
-    passed, begin = list[fx.Node](), node
+    passed, begin, mixed = list[fx.Node](), node, False
     while node is not fork:
         further = _further(flow, blocks, node, weakest)
         if further is None:
             break
         if node in blocks:
             passed.append(node)
-            weakest = min(weakest, Carrier.SCALED)
+            weakest = min(weakest, Carrier.SCALED) if mixed else weakest
+        else:
+            mixed |= carrier(node, flow.data(node)) is Carrier.MIXING
         node = further
     return TrunkWay(node, tuple(passed), node is not begin)
 
@@ -68,11 +70,21 @@ def _further(flow: Dataflow, blocks: Mapping[fx.Node, BlockNodes], node: fx.Node
     return data[0] if carried is not None and carried <= weakest else None
 
 
-def reads_trunk(flow: Dataflow, blocks: Mapping[fx.Node, BlockNodes], node: fx.Node, fork: fx.Node) -> bool:
+def reads_trunk(
+    flow: Dataflow, blocks: Mapping[fx.Node, BlockNodes], node: fx.Node, fork: fx.Node, mixed: bool
+) -> bool:
     """Whether an operand leads to a fork by skips, scaled copies, and sums all of whose operands are states of trunks.
 
     So do an average of layers, and a stream into which the input was injected again; pool(x) − x does not.
+
+    Args:
+        flow: the data flow of the graph.
+        blocks: the blocks found so far, by their sums.
+        node: the operand.
+        fork: the fork.
+        mixed: whether the way may pass what mixes, too.
     """
+    weakest = Carrier.MIXING if mixed else Carrier.SCALED
     # True where a node leads to the fork, None where it leads to what was there before, False where to neither.
     known: dict[fx.Node, bool | None] = {fork: True}
     stack, passed = [node], False
@@ -80,7 +92,7 @@ def reads_trunk(flow: Dataflow, blocks: Mapping[fx.Node, BlockNodes], node: fx.N
         current = stack[-1]
         if flow.order[current] < flow.order[fork]:
             known[current] = None
-        further = [] if current in known else _all_further(flow, blocks, current)
+        further = [] if current in known else _all_further(flow, blocks, current, weakest)
         unknown = [above for above in further if above not in known]
         stack += unknown
         if unknown:
@@ -93,11 +105,13 @@ def reads_trunk(flow: Dataflow, blocks: Mapping[fx.Node, BlockNodes], node: fx.N
     return passed and known[node] is True
 
 
-def _all_further(flow: Dataflow, blocks: Mapping[fx.Node, BlockNodes], node: fx.Node) -> list[fx.Node]:
+def _all_further(
+    flow: Dataflow, blocks: Mapping[fx.Node, BlockNodes], node: fx.Node, weakest: Carrier
+) -> list[fx.Node]:
     added = [below for below, _ in summands(node) if isinstance(below, fx.Node) and below in flow.carries]
     if node not in blocks and len(added) > 1:
         return added
-    above = _further(flow, blocks, node, Carrier.SCALED)
+    above = _further(flow, blocks, node, weakest)
     return [] if above is None else [above]
 
 
