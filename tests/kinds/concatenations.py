@@ -122,17 +122,6 @@ def graph_network_parts():
     }
 
 
-def gated_concatenation(net, mark, x):
-    for k in range(LAYERS):
-        gate = sigmoid(net.gate[k](x))
-        x = cat([mark.gate(f"f{k}", gate) * x, mark(f"f{k}", net.f[k](x))], -1)
-    return net.head(x)
-
-
-def gates():
-    return {"gate": nn.ModuleList(linear(w, w) for w in (WIDTH + GROWTH * k for k in range(LAYERS)))}
-
-
 CASES = {
     "VoVNet": concatenated(vov(one_shot, 4 * WIDTH), "m0 m1", [1, 6, 9], branches=(3, 3)),
     "VoVNetV2": Known(
@@ -160,7 +149,6 @@ CASES = {
         inputs=(NODES, EDGES),
         unsettled=True,
     ),
-    "a gated concatenation": concatenated(dense(gated_concatenation, **gates()), skips="gate"),
 }
 
 # C2f with shortcuts: open. As h1 + h3 + h4 the concatenation reads one trunk at several depths, and is no block; by the

@@ -60,17 +60,6 @@ def stacked_sideways(net, mark, x):
     return net.head(x)
 
 
-def written(net, mark, x):
-    """Into slices of a tensor of zeros."""
-    for k in range(LAYERS):
-        width = x.shape[1]
-        h = x.new_zeros(x.shape[0], width + GROWTH)
-        h[:, :width] = x
-        h[:, width:] = net.f[k](x)
-        x = h
-    return net.head(x)
-
-
 def in_transit(net, mark, x):
     """Blocks of two dense layers, and after each a transition to half the width."""
     for k in range(4):
@@ -109,10 +98,6 @@ CASES = {
     "a list": concatenated(dense(listed)),
     "a list from the end": concatenated(dense(listed_from_the_end)),
     "hstack": concatenated(dense(stacked_sideways, growing)),
-    # Open: whether what is written into slices of zeros is called a concatenation, or a sum of what is padded.
-    "slices": Known(
-        dense(written, growing), FS, binomials(LAYERS), skips="identity|projection", joins="concatenation|sum"
-    ),
     "transitions": concatenated(dense(in_transit, **transits()), "f0 f1 f2 f3"),
     "of images": concatenated(dense(of_images, **dense_layers()), inputs=(IMAGES,)),
 }

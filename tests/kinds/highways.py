@@ -45,14 +45,6 @@ def stacked(x, f, t):
     return torch.stack([(1 - t) * x, t * f]).sum(0)
 
 
-def weighted_stack(x, f, t):
-    return (torch.stack([x, f], 1) * torch.stack([1 - t, t], 1)).sum(1)
-
-
-def of_einsum(x, f, t):
-    return torch.einsum("kbi,kbi->bi", torch.stack([1 - t, t]), torch.stack([x, f]))
-
-
 SPELLINGS = {
     "x + t(f - x)": lambda x, f, t: x + t * (f - x),
     "(f - x)t + x": lambda x, f, t: (f - x) * t + x,
@@ -62,8 +54,6 @@ SPELLINGS = {
     "lerp": lambda x, f, t: torch.lerp(x, f, t),
     "lerp, turned": lambda x, f, t: torch.lerp(f, x, 1 - t),
     "stacked and summed": stacked,
-    "a weighted stack": weighted_stack,
-    "einsum": of_einsum,
     "in place": in_place,
     "in place, by methods": of_methods,
     "addcmul": lambda x, f, t: torch.addcmul((1 - t) * x, t, f),
