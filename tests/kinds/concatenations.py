@@ -1,6 +1,6 @@
 """Concatenations of a tensor and of what is computed from it, side by side or in turn: known answers."""
 
-from torch import cat, nn, sigmoid
+from torch import cat, nn
 
 from kinds.dense import GROWTH, LAYERS, concatenated, dense, linear
 from kinds.known import WIDTH, WORDS, Known
