@@ -29,7 +29,7 @@ from itertools import chain, pairwise, product
 from torch import Tensor, fx
 
 from unbraid.capture.provenance import where
-from unbraid.discover._block import Skip
+from unbraid.discover._block import ALL, Skip
 from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._branch_rules import AFFINE, APART, COPY, POINTWISE, Judge
 from unbraid.discover._broadcast import spread_out, spreads
@@ -55,6 +55,7 @@ SPREAD = "its operands have different sizes: one is spread over the other"
 NOTHING = "the copies of the tensor that both operands carry cancel: nothing is left of the skip"
 RECURRENT = "a recurrence: a state that one module carries over positions, and no trunk of blocks"
 OFFSET = "an offset or a reading: it begins or ends inside another block's branch, and is no trunk's sum"
+LEFT_OUT = "its skip is of the kind {!r}, which was not looked for"
 BETWEEN = "skip and branch are concatenated with another tensor between them"
 NEGATIVE = "what carries the tensor that both share is subtracted: a negative multiple is no skip"
 
@@ -74,12 +75,13 @@ class SearchResult:
     flow: Dataflow
 
 
-def find(flow: Dataflow, constant: Constant = no_constant) -> SearchResult:
+def find(flow: Dataflow, constant: Constant = no_constant, skips: Collection[str] = ALL) -> SearchResult:
     """Find the blocks; sums that no node holds are written into the graph.
 
     Args:
         flow: the data flow of the graph.
         constant: the value of a placeholder that holds a constant, by its name; None for others.
+        skips: the kinds of skip connections to look for.
     """
     if unfuse(flow):
         flow = Dataflow(flow.graph, flow.state, flow.learned)
@@ -88,18 +90,18 @@ def find(flow: Dataflow, constant: Constant = no_constant) -> SearchResult:
         flow = _tidied(flow)
     if Written(flow, constant).run():
         flow = _tidied(flow)
-    for rewrite in (distribute, grow):
-        if rewrite(flow):
+    for kind, rewrite in (("gate", distribute), ("concatenation", grow)):
+        if kind in skips and rewrite(flow):
             flow = _tidied(flow)
-    finder = _Finder(flow, Judge(flow, constant))
+    finder = _Finder(flow, Judge(flow, constant), skips)
     sums = {join.head: join for join in joins(flow.graph)}
     for node in list(flow.graph.nodes):
         if node in sums and node in flow.carries:
             finder.visit(sums[node])
-        elif is_concatenation(node) and node in flow.carries:
+        elif "concatenation" in skips and is_concatenation(node) and node in flow.carries:
             finder.visit_concatenation(node)
     finder.visit_again()
-    chains = finder.recurrences()
+    chains = [] if "recurrent" in skips else finder.recurrences()
     refusals, carried_on = finder.told(chains), {*chain.from_iterable(chains)}
     blocks = [block for block in finder.blocks.values() if block.add not in carried_on]
     blocks = [hold_gates(flow, block) if block.kind in ("gate", "mix") else block for block in blocks]
@@ -161,8 +163,9 @@ class _Finder:
         forks: the tensor from which the operands of each sum come, block or none; known once all sums were visited.
     """
 
-    def __init__(self, flow: Dataflow, judge: Judge) -> None:
+    def __init__(self, flow: Dataflow, judge: Judge, skips: Collection[str]) -> None:
         self.flow = flow
+        self.skips = skips
         self.judge = judge
         self.blocks = judge.blocks
         self.lines: dict[fx.Node, list[str]] = {}
@@ -379,7 +382,7 @@ class _Finder:
         return group
 
     def _gated_copies(self, candidate: _Candidate, operands: Sequence[Term]) -> list[Term]:
-        if candidate.end.strength not in (Carrier.SHAPE, Carrier.GATED):
+        if candidate.end.strength not in (Carrier.SHAPE, Carrier.GATED) or "gate" not in self.skips:
             return []
         fork, base = candidate.end.node, candidate.base
         others = [term for term in operands if term is not candidate.skip and _tensor(term) is not base]
@@ -407,6 +410,8 @@ class _Finder:
         kind: Skip = "identity" if moved_only and not scaled and math.isclose(factor / unit, 1) else "projection"
         if gated or candidate.end.strength is Carrier.GATED:
             kind = "mix" if any(mixing(node) for node in candidate.passed) else "gate"
+        if kind not in self.skips:
+            return LEFT_OUT.format(kind)
         objections = {}
         for term in others:
             place = candidate.way[candidate.meets[term]].node

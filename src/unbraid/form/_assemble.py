@@ -10,7 +10,7 @@ from torch import fx, nn
 from unbraid.capture import Capture, tied
 from unbraid.capture.provenance import printable, scope, source
 from unbraid.capture.signature import Sizes, plain_names, sizes
-from unbraid.discover import Anatomy, Block, BlockNodes, Dataflow, Trunk, anatomy, cut, find, parameters
+from unbraid.discover import ALL, Anatomy, Block, BlockNodes, Dataflow, Trunk, anatomy, cut, find, parameters
 from unbraid.errors import NotResidualError, Refusal, TraceError
 from unbraid.form._form import ResidualForm
 from unbraid.form._gradient_sources import modes
@@ -19,7 +19,11 @@ from unbraid.graph.state import meta_tensor
 
 
 def assemble(
-    captured: Capture, model: nn.Module | None, learned: Collection[str], layers: Sequence[str] = ()
+    captured: Capture,
+    model: nn.Module | None,
+    learned: Collection[str],
+    layers: Sequence[str] = (),
+    skips: Sequence[str] = ALL,
 ) -> ResidualForm:
     """Find the blocks of a captured computation, or take the named layers for blocks, and cut it there.
 
@@ -28,17 +32,20 @@ def assemble(
         model: the model, for checks; None where it is not at hand.
         learned: the names of its parameters.
         layers: the layers of a chain; empty to find residual blocks.
+        skips: the kinds of skip connections to look for.
     """
     title = type(model).__name__ if model is not None else "the saved model"
     if not layers:
         flow = _dataflow(captured, learned)
-        finding = find(flow, captured.constant)
+        finding = find(flow, captured.constant, skips)
         if not finding.blocks:
             raise _not_residual(title, finding.refusals)
-        return _form(captured, anatomy(finding.flow, finding.blocks), model, title, refusals=finding.refusals)
+        return _form(captured, anatomy(finding.flow, finding.blocks), model, title, skips, refusals=finding.refusals)
     flow = _dataflow(captured, learned)
     layer_nodes = tuple(_layer(flow, captured.graph, name) for name in layers)
-    form = _form(captured, Anatomy(_dataflow(captured, learned), layer_nodes, {}), model, title, layers=tuple(layers))
+    form = _form(
+        captured, Anatomy(_dataflow(captured, learned), layer_nodes, {}), model, title, skips, layers=tuple(layers)
+    )
     named = zip(form.blocks, map(printable, layers), strict=True)
     return replace(form, blocks=tuple(replace(block, name=name, branches=(name,)) for block, name in named))
 
@@ -48,6 +55,7 @@ def _form(
     parts: Anatomy,
     model: nn.Module | None,
     title: str,
+    skips: Sequence[str],
     *,
     refusals: tuple[Refusal, ...] = (),
     layers: tuple[str, ...] = (),
@@ -83,6 +91,7 @@ def _form(
             operands[: len(parts.top_level)],
             tied=tied(model),
             computed=frozenset(captured.state) - _saved(model, captured),
+            skips=tuple(skips),
             modes=() if model is None else modes(model),
         ),
     )

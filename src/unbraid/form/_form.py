@@ -97,6 +97,7 @@ class ResidualForm(Form):
         facts = Facts(
             learned=self.learned,
             layers=self.origin.layers if self.origin else (),
+            skips=self.origin.skips if self.origin else (),
             heads=self.heads,
             deletions=self.deletions,
             moved=self.moved,

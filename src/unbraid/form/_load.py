@@ -36,7 +36,8 @@ def load(folder: Path | str, *, stream: bool = False, device: torch.device | str
 
 def _put_together(captured: Capture, facts: Facts) -> ResidualForm:
     """The form that was captured, with the edits that were made since."""
-    form = assemble(captured, None, facts.learned, facts.layers).split("heads" if facts.heads else None)
+    form = assemble(captured, None, facts.learned, facts.layers, facts.skips)
+    form = form.split("heads" if facts.heads else None)
     silent = tuple(form.blocks[index] for index in facts.silent)
     form = replace(form, tolerance=facts.tolerance, silent=silent)
     form = form.reorder(facts.moved) if facts.moved else form

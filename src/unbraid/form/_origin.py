@@ -26,6 +26,7 @@ class Origin:
         example: the inputs of the trace, positional and keyword; None for a form that was loaded.
         tied: groups of names of one tensor, such as an embedding and a head that share it.
         computed: the buffers that the model computes, which no file of weights holds.
+        skips: the kinds of skip connections that were looked for.
         modes: the training flag of each of the model's modules when it was traced.
     """
 
@@ -38,4 +39,5 @@ class Origin:
     example: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
     tied: tuple[tuple[str, ...], ...] = ()
     computed: frozenset[str] = frozenset()
+    skips: tuple[str, ...] = ()
     modes: tuple[bool, ...] = ()

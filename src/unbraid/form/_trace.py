@@ -5,7 +5,7 @@ expressions of free image sizes grow, and the exporter takes minutes or does not
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -17,6 +17,7 @@ from unbraid._progress import Step, progress
 from unbraid.capture import Tracer, bare, capture, computed, exclusive, on_meta, plain_checkpoints, without_cache
 from unbraid.capture.signature import as_call
 from unbraid.capture.trees import tensors_in
+from unbraid.discover import ALL, KINDS, SkipKind
 from unbraid.errors import TraceError
 from unbraid.form._assemble import assemble
 from unbraid.form._form import ResidualForm
@@ -34,6 +35,7 @@ def trace(
     *,
     tolerance: float | None = None,
     tracer: Tracer = "auto",
+    skips: Collection[SkipKind] = ALL,
     device: str | None = None,
 ) -> ResidualForm:
     """Find every residual connection of a model, cut it into its residual form, and check the result.
@@ -50,6 +52,8 @@ def trace(
         tracer: how the computation is captured. "export" leaves sizes free; "dispatch" records one run, for code that
             torch.export cannot follow: the form then holds for inputs of these sizes at which the model's code takes
             the same way, and says so where it does not; "auto" tries them in this order.
+        skips: the kinds of skip connections to look for, of "identity", "projection", "gate", "mix", "concatenation" and
+            "recurrent"; by default all but the last, which takes each step of a recurrence for a block.
         device: "meta" traces the structure alone: no memory for weights, nothing run, so nothing checked. Parameters
             of the form are empty until `form.with_weights(folder)` reads them; buffers are the model's. See
             `empty_weights`.
@@ -65,6 +69,7 @@ def trace(
     positional, keywords = as_call(args, kwargs)
     if device not in (None, "meta"):
         raise ValueError(f'trace: device is "meta", or None for where the model is; {device!r} came. See form.to(...).')
+    wanted = _known(skips)
     model, taken_off = bare(model)
     keywords, passed = without_cache(model, positional, keywords)
     with _stages() as stage, exclusive(), plain_checkpoints(), off_meta(*_tensors(model, positional, keywords)):
@@ -74,7 +79,7 @@ def trace(
             captured = capture(*on_meta(model, positional, keywords), tracer, free=True)
             captured = replace(captured, state=computed(model, captured.state))
         stage(text=_FINDING)
-        form = assemble(captured, model, _learned(model))
+        form = assemble(captured, model, _learned(model), skips=wanted)
         form = replace(form, tolerance=tolerance, notes=(*form.notes, *taken_off, *passed))
         stage(text=_CHECKING)
         form = _checked(form, positional, keywords)
@@ -112,6 +117,19 @@ def chain(
         form = _checked(replace(form, notes=(*form.notes, *taken_off, *passed)), positional, keywords)
         stage()
         return form
+
+
+def _known(skips: Collection[SkipKind]) -> tuple[SkipKind, ...]:
+    """The kinds in the order in which they are listed.
+
+    Raises:
+        ValueError: one of them is none.
+    """
+    if isinstance(skips, str):
+        skips = (skips,)
+    if unknown := [kind for kind in skips if kind not in KINDS]:
+        raise ValueError(f"trace: skips are of {', '.join(map(repr, KINDS))}; {unknown[0]!r} came.")
+    return tuple(kind for kind in KINDS if kind in skips)
 
 
 def _stages() -> AbstractContextManager[Step]:

@@ -13,6 +13,7 @@ from unbraid.errors import CheckpointError, TraceError
 from unbraid.saved._names import FILE, FORM, UNCHECKED, VERSION, WEIGHTS
 
 _LONGEST = 2**28  # bytes of form.json
+_BEFORE = ("identity", "projection")  # what was looked for before a form said so
 _FACTS: Mapping[str, type | tuple[type, ...]] = {
     "forward": list,
     "inputs": dict,
@@ -34,6 +35,7 @@ class Facts:
     Attributes:
         learned: the names in the state of the model's parameters.
         layers: the names of the layers of a chain; empty for a traced model.
+        skips: the kinds of skip connections that were looked for.
         heads: whether attention branches are split by head.
         deletions: the branches that were deleted.
         moved: the order in which its blocks run; empty where it is the model's.
@@ -45,6 +47,7 @@ class Facts:
 
     learned: frozenset[str]
     layers: tuple[str, ...]
+    skips: tuple[str, ...]
     heads: bool
     deletions: tuple[int | tuple[int, int], ...]
     moved: tuple[int, ...]
@@ -71,6 +74,7 @@ def parse_facts(facts: Mapping[str, Any]) -> Facts:
     return Facts(
         learned=frozenset(facts["learned"]),
         layers=tuple(facts["layers"]),
+        skips=tuple(map(str, facts.get("skips") or _BEFORE)),
         heads=facts["heads"],
         deletions=tuple(tuple(item) if isinstance(item, list) else item for item in facts["deletions"]),
         moved=tuple(facts.get("moved") or ()),
