@@ -14,7 +14,7 @@ from unbraid.draw._blocks import blocks, left
 from unbraid.draw._contributions import agreement, contributions
 from unbraid.draw._depth import DepthCurve, depth
 from unbraid.draw._epochs import epochs
-from unbraid.draw._gradients import autocorrelation, chain, coherence, predictiveness, signal
+from unbraid.draw._gradients import autocorrelation, chain, coherence, predictiveness, signal, skip_gain
 from unbraid.draw._lesion import lesion_pairs, lesions, reorderings, subsets
 from unbraid.draw._network import network
 from unbraid.draw._order import order
@@ -57,6 +57,7 @@ __all__ = [
     "reorderings",
     "save",
     "signal",
+    "skip_gain",
     "spectra",
     "spectrum",
     "style",

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from unbraid.draw._sheet import sheet
 from unbraid.draw._style import INK, MUTED, PALETTE
 
-__all__ = ["autocorrelation", "chain", "coherence", "predictiveness", "signal"]
+__all__ = ["autocorrelation", "chain", "coherence", "predictiveness", "signal", "skip_gain"]
 
 _WIDE = 30.0  # the ratio beyond which an axis is logarithmic
 
@@ -101,6 +101,33 @@ def coherence(cosine: Sequence[float], ratio: Sequence[float], *, ax: Axes | Non
         axes.set_ylabel("agreement of examples (1: alike)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         page.title(f"Mean cosine {cosine[0]:.2f} in the first block, {cosine[-1]:.2f} in the last")
+        page.legend()
+    return page.figure
+
+
+def skip_gain(rows: Sequence[float], columns: Sequence[float], *, ax: Axes | None = None) -> Figure:
+    """How much the skips up to each block amplify together.
+
+    Args:
+        rows: the largest absolute row sum of their product, for values.
+        columns: the largest absolute column sum, for gradients.
+        ax: where to draw; by default a figure of its own.
+
+    Raises:
+        ValueError: nothing is given, or the lengths differ.
+    """
+    if not rows or len(rows) != len(columns):
+        raise ValueError(f"skip_gain: needs as many row sums as column sums; got {len(rows)} and {len(columns)}.")
+    with sheet(7.2, 3.6, ax) as page:
+        axes = page.axes
+        _curve(axes, range(len(rows)), rows, "values: largest row sum", PALETTE[0], "o")
+        _curve(axes, range(len(columns)), columns, "gradients: largest column sum", PALETTE[3], "s")
+        axes.axhline(1, color=MUTED, linewidth=0.8)
+        _scale(axes, [*rows, *columns])
+        axes.set_xlabel("block, in order of execution")
+        axes.set_ylabel("gain of all skips so far")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        page.title(f"The skips together amplify up to {max(*rows, *columns):.3g}-fold")
         page.legend()
     return page.figure
 

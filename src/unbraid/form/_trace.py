@@ -52,8 +52,8 @@ def trace(
         tracer: how the computation is captured. "export" leaves sizes free; "dispatch" records one run, for code that
             torch.export cannot follow: the form then holds for inputs of these sizes at which the model's code takes
             the same way, and says so where it does not; "auto" tries them in this order.
-        skips: the kinds of skip connections to look for, of "identity", "projection", "gate", "mix", "concatenation" and
-            "recurrent"; by default all but the last, which takes each step of a recurrence for a block.
+        skips: the kinds of skip connections to look for: "identity", "projection", "gate", "mix", "concatenation", and
+            "recurrent", which is not looked for by default: each step of a recurrence is a block then.
         device: "meta" traces the structure alone: no memory for weights, nothing run, so nothing checked. Parameters
             of the form are empty until `form.with_weights(folder)` reads them; buffers are the model's. See
             `empty_weights`.
