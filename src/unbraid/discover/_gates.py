@@ -80,11 +80,14 @@ def _multiplied_out(flow: Dataflow, node: fx.Node, product: fx.Node) -> bool:
     if callee(product) is not aten.mul or not read_once(product) or len(product.args) != 2:
         return False
     others = {operand for operand, _ in summands(node) if operand is not product}
-    for total, factor in (product.args, product.args[::-1]):
+    first, second = product.args
+    for total, factor in ((first, second), (second, first)):
         inner = summands(total) if isinstance(total, fx.Node) else []
         tensors = [operand for operand, _ in inner if isinstance(operand, fx.Node)]
         # What is learned alone is no gate: x + s·(pool(x) − x) stays a branch that is scaled.
-        if len(tensors) < 2 or factor not in flow.carries or others.isdisjoint(tensors):
+        if len(tensors) < 2 or not isinstance(factor, fx.Node) or not isinstance(total, fx.Node):
+            continue
+        if factor not in flow.carries or others.isdisjoint(tensors):
             continue
         if not read_once(total) or not all(same_shape(tensor, product) for tensor in tensors):
             continue

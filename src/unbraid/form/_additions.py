@@ -103,7 +103,8 @@ def _adds_alone(nodes: Mapping[str, fx.Node], operands: Operands) -> bool:
 def _summands(node: Any) -> tuple[Any, ...]:
     """The operands of a plain addition or of a concatenation; none where it has a factor, or is another operator."""
     if isinstance(node, fx.Node) and callee(node) is torch.ops.aten.cat:
-        return tuple(node.args[0])  # what is concatenated is added to zeros
+        tensors: Any = node.args[0]  # what is concatenated is added to zeros
+        return tuple(tensors)
     plain = isinstance(node, fx.Node) and callee(node) is torch.ops.aten.add and len(node.args) == 2 and not node.kwargs
     return node.args if plain else ()
 

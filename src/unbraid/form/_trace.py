@@ -125,11 +125,10 @@ def _known(skips: Collection[SkipKind]) -> tuple[SkipKind, ...]:
     Raises:
         ValueError: one of them is none.
     """
-    if isinstance(skips, str):
-        skips = (skips,)
-    if unknown := [kind for kind in skips if kind not in KINDS]:
+    wanted = {skips} if isinstance(skips, str) else {*skips}
+    if unknown := sorted(wanted.difference(KINDS)):
         raise ValueError(f"trace: skips are of {', '.join(map(repr, KINDS))}; {unknown[0]!r} came.")
-    return tuple(kind for kind in KINDS if kind in skips)
+    return tuple(kind for kind in KINDS if kind in wanted)
 
 
 def _stages() -> AbstractContextManager[Step]:
