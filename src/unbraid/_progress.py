@@ -14,6 +14,8 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from unbraid._turns import turn
+
 __all__ = ["Step", "how_many", "progress"]
 
 _PATIENCE = 2.0  # seconds without a bar
@@ -45,7 +47,8 @@ def progress(text: str, total: int | None) -> Iterator[Step]:
     Yields:
         What takes a step.
     """
-    from unbraid.ranks import world  # imports torch, which the command's help does without
+    with turn():  # a process forked while another thread imports would keep the lock of the module for ever
+        from unbraid.ranks import world  # imports torch, which the command's help does without
 
     silent = _busy.get() or multiprocessing.parent_process() is not None or not world().first
     bar = None if silent else _bar(text, total)

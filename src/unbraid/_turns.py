@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from threading import Lock, get_ident
 
 __all__ = ["turn"]
@@ -42,6 +43,12 @@ class Turns:
         self._owner = get_ident()
         self.hand_on()
 
+
+# The exporter imports filelock, which has hooks at a fork of its own, and waits in them for threads that use a lock.
+# Hooks run in the reverse order of their registration: were they registered after ours, a fork would first close
+# filelock's gate and then wait for the turn of a thread that waits at that gate.
+with suppress(ImportError):
+    import_module("filelock")
 
 _TURNS = Turns()
 os.register_at_fork(before=_TURNS.take, after_in_parent=_TURNS.hand_on, after_in_child=_TURNS.forked)
