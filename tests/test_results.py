@@ -15,6 +15,7 @@ from rich.table import Table
 
 import unbraid
 from draw._geometry import assert_readable
+from kinds import mixes
 from networks import Chain, Residual, lively, mlp, normal
 from unbraid import data, gradients, paths, train
 from unbraid.errors import UnbraidError
@@ -23,6 +24,12 @@ from unbraid.results import Result
 from unbraid.results.rows import as_html, as_rows, fill
 
 F32 = torch.float32
+
+
+def mixed():
+    """A form of hyper-connections, and its input."""
+    case = mixes.CASES["dynamic, einsum"]
+    return case.form, case.inputs
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +49,7 @@ MAKE = {
     "Attribution": lambda form, x, _: unbraid.attribute(form, x, target=1),
     "Lens": lambda form, x, _: unbraid.unravel(form, x).lens(),
     "Signal": lambda form, _, batches: unbraid.signal(form, batches),
+    "SkipGain": lambda *_: gradients.skip_gain(*mixed()),
     "Coherence": lambda form, _, batches: gradients.example_coherence(form, batches),
     "Predictiveness": lambda form, _, batches: gradients.update_predictiveness(form, batches, (1e-3, 1e-1)),
     "Autocorrelation": lambda form, *_: gradients.input_autocorrelation(

@@ -85,6 +85,11 @@ class Join:
                 found.append((part.node, self.terms[part.first : part.last + 1]))
         return found
 
+    @property
+    def opened(self) -> Iterator[fx.Node]:
+        """The nodes whose operands are those of the sum: additions, and multiples of them."""
+        yield from (part.node for part in self._parts if part.parts and isinstance(part.node, fx.Node))
+
     def meeting(self, term: Term, others: Collection[Term]) -> fx.Node:
         """The innermost addition of the model that adds a term and one of others."""
         places = set[int]().union(*(other.places for other in others))
@@ -140,7 +145,7 @@ def joins(graph: fx.Graph) -> Iterator[Join]:
     for node in reversed(graph.nodes):
         if node not in inside and _adds(node):
             join = Join(node)
-            inside.update(added for added, _ in join.sums)
+            inside.update(join.opened)
             found.append(join)
     return reversed(found)
 

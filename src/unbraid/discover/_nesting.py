@@ -69,7 +69,9 @@ def nesting(flow: Dataflow, blocks: Sequence[BlockNodes], through: PostDominator
             if block.fork in inside[outer, operand] or block.fork is blocks[outer].fork:
                 parents[number] = outer, operand
                 break
-            if _is_offset(flow, block, inside[outer, operand], sums):
+            # What is learned and added in two places of a branch, as the bias of a layer that runs twice, is no trunk.
+            learned = block.fork not in flow.carries
+            if learned or _is_offset(flow, block, inside[outer, operand], sums):
                 offsets.append(number)
                 break
     return Nesting(around, parents, offsets)
