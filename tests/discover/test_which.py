@@ -106,7 +106,7 @@ def test_names_and_indices_keep_their_meaning_in_derived_forms(form):
         (7, r"^without: there is no block 7; blocks are numbered 0 to 4\.$"),
         (-5, r"^without: there is no block -5; blocks are numbered 0 to 4, and −1 to −4 from the end\.$"),
         ((2, 2), r"^without: block 2 has no branch 2; branches are numbered 0 to 1\.$"),
-        ((2, -1), r"branches are numbered 0 to 1; −1 is the skip\.$"),
+        ((2, -2), r"^without: block 2 has no branch -2; branches are numbered 0 to 1\.$"),
         ((2, "c"), r"^without: block 2 has no branch 'c'; its branches are 'blocks\.2\.a', 'blocks\.2\.b'\.$"),
         (True, r"^without: a block is its index, its name, or a Block, .*; got True\.$"),
     ],

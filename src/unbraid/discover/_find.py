@@ -385,7 +385,8 @@ class _Finder:
         if candidate.end.strength not in (Carrier.SHAPE, Carrier.GATED) or "gate" not in self.skips:
             return []
         fork, base = candidate.end.node, candidate.base
-        others = [term for term in operands if term is not candidate.skip and _tensor(term) is not base]
+        skip = _tensor(candidate.skip)
+        others = [t for t in operands if t is not candidate.skip and unmoved(_tensor(t)) not in (base, unmoved(skip))]
         products = [t for t in others if len(self.flow.data(_tensor(t))) > 1 or candidate.end.strength is Carrier.GATED]
         return [term for term in products if self.judge.gated(fork, base, _tensor(term))]
 
