@@ -128,6 +128,21 @@ def test_an_addition_that_does_not_add_up_is_named(form):
     assert caught.value.where == "block 1 ('blocks.1')"
 
 
+def test_a_concatenation_that_departs_is_named():
+    """Beside a sum, which is looked at where the model makes it."""
+
+    def layers(net, x):
+        x = x + net.f(x)
+        return net.head(torch.cat([x, net.g(x)], -1))
+
+    form = trace(lively(Does(layers, f=mlp(6), g=mlp(6), head=nn.Linear(12, 3))), X)
+    assert [block.join for block in form.blocks] == ["sum", "concatenation"]
+    name = next(name for name in form.learned if name.startswith("g"))
+    broken = replace(form, state={**form.state, name: form.state[name] + 1})
+    with pytest.raises(InexactError, match=r"it departs at block 1 \('g'\)"):
+        broken.verify(X)
+
+
 class Sums(nn.Module):
     """One block, whose sum is written in one way or another."""
 

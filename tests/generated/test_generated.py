@@ -13,8 +13,13 @@ from generated.judge import CHECKS, Case, counts, gradient, judge, lesions, path
 from generated.plan import Block, Branch, Plan, Seeded, draw
 from unbraid.form import trace
 
+# In float32 gradients cancel (280, 810, 992), and in bfloat16 a sum of sums (1955): right, and once taken for wrong.
+ROUNDED = (280, 810, 992, 1955)
 
-@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 24))])
+
+@pytest.mark.parametrize(
+    "seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in (*range(3, 24), *ROUNDED))]
+)
 def test_a_network(seed):
     judge(draw(Seeded(seed)))
 

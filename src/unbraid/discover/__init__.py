@@ -4,7 +4,7 @@ Only this room knows what a skip connection is.
 """
 
 from unbraid.discover._anatomy import Anatomy, anatomy
-from unbraid.discover._block import ALL, KINDS, Block, JoinKind, Skip, SkipKind, Trunk, every_block
+from unbraid.discover._block import Block, Trunk, every_block
 from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._block_parameters import parameters
 from unbraid.discover._cut import cut
@@ -17,8 +17,6 @@ from unbraid.discover._split_heads import Split, by_heads
 from unbraid.discover._which_block import BlockLike, BranchLike, branch_of, index_of, removal_name, removal_of
 
 __all__ = [
-    "ALL",
-    "KINDS",
     "Anatomy",
     "Block",
     "BlockLike",
@@ -26,9 +24,6 @@ __all__ = [
     "BranchLike",
     "Dataflow",
     "Equation",
-    "JoinKind",
-    "Skip",
-    "SkipKind",
     "Split",
     "Trunk",
     "anatomy",

@@ -28,20 +28,18 @@ class Anatomy:
         flow: the data flow of the graph.
         blocks: the blocks, numbered by their place.
         parents: for each nested block the number of the block and the branch, from 0, that hold it.
+        regions: the nodes of each operand: (block, −1) is the skip, (block, j) is branch j.
     """
 
     flow: Dataflow
     blocks: tuple[BlockNodes, ...]
     parents: dict[int, BranchIndex]
+    regions: dict[BranchIndex, list[fx.Node]]
 
-    @cached_property
-    def _through(self) -> PostDominators:
-        return PostDominators(self.flow.graph)
-
-    @cached_property
-    def regions(self) -> dict[BranchIndex, list[fx.Node]]:
-        """The nodes of each operand: (block, −1) is the skip, (block, j) is branch j."""
-        return regions(self.flow, self.blocks, self._through)
+    @staticmethod
+    def of_layers(flow: Dataflow, layers: tuple[BlockNodes, ...]) -> "Anatomy":
+        """The layers of a plain network, one after the other: none lies in another."""
+        return Anatomy(flow, layers, {}, regions(flow, layers, PostDominators(flow.graph)))
 
     @property
     def top_level(self) -> range:
@@ -163,13 +161,14 @@ class Anatomy:
 def anatomy(flow: Dataflow, found: tuple[BlockNodes, ...]) -> Anatomy:
     """Order the blocks and find out which lie inside which."""
     blocks = sorted(found, key=lambda block: flow.order[block.add])
-    parents = nesting(flow, blocks, PostDominators(flow.graph)).parents
-    order = sorted(range(len(blocks)), key=lambda number: (number in parents, number))
+    nested = nesting(flow, blocks, PostDominators(flow.graph))
+    order = sorted(range(len(blocks)), key=lambda number: (number in nested.parents, number))
     place = {number: position for position, number in enumerate(order)}
     return Anatomy(
         flow,
         tuple(blocks[number] for number in order),
-        {place[inner]: (place[outer], operand) for inner, (outer, operand) in parents.items()},
+        {place[inner]: (place[outer], operand) for inner, (outer, operand) in nested.parents.items()},
+        {(place[block], operand): nodes for (block, operand), nodes in nested.regions.items()},
     )
 
 

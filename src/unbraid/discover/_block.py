@@ -2,16 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
 
+from unbraid.discover.kinds import JoinKind, Skip
 from unbraid.graph import BranchIndex
-
-Skip: TypeAlias = Literal["identity", "projection", "gate", "mix", "none"]
-# What can be looked for: a kind of skip in a sum, any skip in a concatenation, or the steps of recurrences.
-SkipKind: TypeAlias = Literal["identity", "projection", "gate", "mix", "concatenation", "recurrent"]
-KINDS: tuple[SkipKind, ...] = get_args(SkipKind)
-ALL: tuple[SkipKind, ...] = KINDS[:-1]
-JoinKind: TypeAlias = Literal["sum", "concatenation"]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from unbraid.discover._block import JoinKind, Skip
+from unbraid.discover.kinds import JoinKind, Skip
 from unbraid.graph import SKIP
 from unbraid.graph.operators import callee
 

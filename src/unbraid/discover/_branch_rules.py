@@ -9,7 +9,6 @@ from collections.abc import Collection
 import torch
 from torch import fx
 
-from unbraid.discover._block import Skip
 from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._dataflow import Dataflow, same_shape
 from unbraid.discover._element_maps import Constant, Elements, unmoved
@@ -18,6 +17,7 @@ from unbraid.discover._noise import is_noise
 from unbraid.discover._routes import way_up
 from unbraid.discover._summands import summands
 from unbraid.discover._trunk_reached import leaves_by, only_first_begins_at, reads_trunk, trunk_way
+from unbraid.discover.kinds import Skip
 from unbraid.graph.operators import callee
 from unbraid.graph.questions import Carrier, carrier, jointly_affine, mixing, values_read
 

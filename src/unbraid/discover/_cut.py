@@ -24,7 +24,7 @@ from unbraid.capture import Capture
 from unbraid.capture.signature import sizes
 from unbraid.discover._anatomy import Anatomy
 from unbraid.discover._block_nodes import BlockNodes
-from unbraid.discover._concatenations import concatenated, known_size
+from unbraid.discover.rewrites._concatenations import concatenated, known_size
 from unbraid.graph import SKIP, Add, Graph, Order, Role, Segment, Step, Stream, needed, runnable
 from unbraid.graph.operators import callee
 from unbraid.graph.questions import values_read

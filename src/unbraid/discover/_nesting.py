@@ -90,13 +90,13 @@ def regions(flow: Dataflow, blocks: Sequence[BlockNodes], through: PostDominator
     """
     found = {}
     sums = {block.add: number for number, block in enumerate(blocks)}
+    states: set[fx.Node] | None = None  # few forms have a branch that asks for them
     for number, block in enumerate(blocks):
         for operand, end in block.operands:
             region = flow.region(block.fork, end)
             if not region and end is not block.fork and operand != SKIP:
-                region = exclusive(
-                    flow, end, through, {total for total in sums if _is_state(flow, total, sums, blocks)}
-                )
+                states = _states(flow, blocks) if states is None else states
+                region = exclusive(flow, end, through, states)
             outlet = end if operand == SKIP else _outlet(block, operand)
             leaving = {n for n in region if sums.get(n, number) != number and not through.passes(n, outlet)}
             found[number, operand] = _own(region, end, leaving, through, block.add) if leaving else region
@@ -120,20 +120,14 @@ def _own(
     return [n for n in region if n in own and not (n in behind and not through.passes(n, total))]
 
 
-def _is_state(flow: Dataflow, total: fx.Node, sums: Mapping[fx.Node, int], blocks: Sequence[BlockNodes]) -> bool:
-    """Whether a sum is the state of a trunk that begins at no other block's: not of one inside a branch."""
+def _states(flow: Dataflow, blocks: Sequence[BlockNodes]) -> set[fx.Node]:
+    """The sums that are states of a trunk that begins at no other block's: none of those inside a branch."""
     known = {block.add: block for block in blocks}
-    end, stack = trunk_way(flow, known, total, Carrier.SCALED).end, list[fx.Node]()
-    seen = {end}
-    stack = [end]
-    while stack:
-        for read in values_read(stack.pop()):
-            if read in sums:
-                return False
-            if read not in seen and read in flow.reached:
-                seen.add(read)
-                stack.append(read)
-    return True
+    behind = set[fx.Node]()  # what is computed from a block's sum
+    for node in flow.graph.nodes:
+        if any(read in known or read in behind for read in values_read(node)):
+            behind.add(node)
+    return {total for total in known if trunk_way(flow, known, total, Carrier.SCALED).end not in behind}
 
 
 def exclusive(flow: Dataflow, end: fx.Node, through: PostDominators, closed: Collection[fx.Node] = ()) -> list[fx.Node]:

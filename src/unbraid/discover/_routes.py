@@ -7,8 +7,8 @@ from itertools import chain, pairwise
 import torch
 from torch import fx
 
-from unbraid.discover._broadcast import spreads
 from unbraid.discover._dataflow import Dataflow, same_shape
+from unbraid.discover.rewrites._broadcast import spreads
 from unbraid.graph.operators import Attention, Frozen, Kind, callee, operator_of
 from unbraid.graph.questions import Carrier, carrier, mixing, values_read
 
@@ -80,6 +80,7 @@ def _further(flow: Dataflow, step: Step, *, held: bool) -> Step | None:
 
 
 _MATRIX_PRODUCTS = (aten.matmul, aten.mm, aten.bmm, aten.einsum)
+PRODUCTS = (aten.mul, aten.div, *_MATRIX_PRODUCTS)  # of which a way may pass one factor
 
 
 def _factors(flow: Dataflow, step: Step) -> list[fx.Node]:

@@ -53,8 +53,7 @@ def signal(
             _curve(rows[1], blocks, gradient, "gradient", PALETTE[2], "^")
             _scale(rows[1], gradient)
             rows[1].set_ylabel("‖∂loss/∂sum‖")
-        rows[-1].set_xlabel("block, in order of execution")
-        rows[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        _by_block(rows[-1])
     return page.figure
 
 
@@ -67,6 +66,12 @@ def _growth(total: Sequence[float]) -> str:
 
 def _curve(axes: Axes, places: Sequence[int], values: Sequence[float], label: str, color: str, marker: str) -> None:
     axes.plot(places, values, color=color, marker=marker, markersize=4, label=label)
+
+
+def _by_block(axes: Axes) -> None:
+    """What the horizontal axis counts."""
+    axes.set_xlabel("block, in order of execution")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _scale(axes: Axes, values: Sequence[float]) -> None:
@@ -97,9 +102,8 @@ def coherence(cosine: Sequence[float], ratio: Sequence[float], *, ax: Axes | Non
         axes.plot(range(len(ratio)), ratio, color=PALETTE[3], marker="s", markersize=4, label="‖mean‖ / mean norm")
         axes.axhline(0, color=MUTED, linewidth=0.8)
         axes.set_ylim(min(-0.05, *cosine), 1.05)  # a cosine of 0, chance, is seen above the axis
-        axes.set_xlabel("block, in order of execution")
         axes.set_ylabel("agreement of examples (1: alike)")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _by_block(axes)
         page.title(f"Mean cosine {cosine[0]:.2f} in the first block, {cosine[-1]:.2f} in the last")
         page.legend()
     return page.figure
@@ -124,9 +128,8 @@ def skip_gain(rows: Sequence[float], columns: Sequence[float], *, ax: Axes | Non
         _curve(axes, range(len(columns)), columns, "gradients: largest column sum", PALETTE[3], "s")
         axes.axhline(1, color=MUTED, linewidth=0.8)
         _scale(axes, [*rows, *columns])
-        axes.set_xlabel("block, in order of execution")
         axes.set_ylabel("gain of all skips so far")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _by_block(axes)
         page.title(f"The skips together amplify up to {max(*rows, *columns):.3g}-fold")
         page.legend()
     return page.figure

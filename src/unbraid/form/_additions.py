@@ -73,11 +73,13 @@ def run_uncut(form: Form, origin: Origin, inputs: Mapping[str, Any]) -> Addition
     for operands in origin.operands:
         skip, branches, total = operands
         whole = values[total]
-        if callee(sums[total]) is not torch.ops.aten.cat:  # which computes nothing
-            names = [name for name in (skip, *branches) if name is not None]
+        names = [name for name in (skip, *branches) if name is not None]
+        if callee(sums[total]) is torch.ops.aten.cat:
+            errors.append(0.0)  # it computes nothing
+        else:
             parts = [values[name].to(whole.dtype).expand(whole.shape) for name in names]
             errors.append(sum_error(torch.stack(parts), whole))
-        present = {name: _size(values[name]) for name in (skip, *branches) if name is not None}
+        present = {name: _size(values[name]) for name in names}
         ratios.append(_ratio(operands, present))
     return tuple(errors), tuple(ratios)
 

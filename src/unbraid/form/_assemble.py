@@ -10,7 +10,8 @@ from torch import fx, nn
 from unbraid.capture import Capture, tied
 from unbraid.capture.provenance import printable, scope, source
 from unbraid.capture.signature import Sizes, plain_names, sizes
-from unbraid.discover import ALL, Anatomy, Block, BlockNodes, Dataflow, Trunk, anatomy, cut, find, parameters
+from unbraid.discover import Anatomy, Block, BlockNodes, Dataflow, Trunk, anatomy, cut, find, parameters
+from unbraid.discover.kinds import ALL
 from unbraid.errors import NotResidualError, Refusal, TraceError
 from unbraid.form._form import ResidualForm
 from unbraid.form._gradient_sources import modes
@@ -44,7 +45,12 @@ def assemble(
     flow = _dataflow(captured, learned)
     layer_nodes = tuple(_layer(flow, captured.graph, name) for name in layers)
     form = _form(
-        captured, Anatomy(_dataflow(captured, learned), layer_nodes, {}), model, title, skips, layers=tuple(layers)
+        captured,
+        Anatomy.of_layers(_dataflow(captured, learned), layer_nodes),
+        model,
+        title,
+        skips,
+        layers=tuple(layers),
     )
     named = zip(form.blocks, map(printable, layers), strict=True)
     return replace(form, blocks=tuple(replace(block, name=name, branches=(name,)) for block, name in named))

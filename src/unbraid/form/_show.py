@@ -7,7 +7,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from unbraid.discover import Block, Skip, drawn
+from unbraid.discover import Block, drawn
+from unbraid.discover.kinds import Skip
 from unbraid.form._core import Form
 
 _COLUMNS = ("", "block", "skip", "branches", "after", "nested", "shape", "parameters", "where")

@@ -17,7 +17,7 @@ from unbraid._progress import Step, progress
 from unbraid.capture import Tracer, bare, capture, computed, exclusive, on_meta, plain_checkpoints, without_cache
 from unbraid.capture.signature import as_call
 from unbraid.capture.trees import tensors_in
-from unbraid.discover import ALL, KINDS, SkipKind
+from unbraid.discover.kinds import ALL, KINDS, SkipKind
 from unbraid.errors import TraceError
 from unbraid.form._assemble import assemble
 from unbraid.form._form import ResidualForm

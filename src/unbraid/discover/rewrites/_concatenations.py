@@ -21,7 +21,7 @@ import torch
 from torch import SymInt, Tensor, fx
 
 from unbraid.discover._dataflow import Dataflow
-from unbraid.discover._graph_writer import Writer
+from unbraid.discover.rewrites._graph_writer import Writer
 from unbraid.graph.operators import callee
 
 aten = torch.ops.aten

@@ -24,8 +24,9 @@ from torch.fx.node import map_arg
 from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._dataflow import Dataflow, same_shape
 from unbraid.discover._flattened_sums import read_once
-from unbraid.discover._graph_writer import Writer
+from unbraid.discover._routes import PRODUCTS
 from unbraid.discover._summands import summands
+from unbraid.discover.rewrites._graph_writer import Writer
 from unbraid.graph.operators import callee
 from unbraid.graph.questions import HELD, Carrier, carrier, is_float, shape_only, values_read
 
@@ -123,9 +124,6 @@ def hold_gates(flow: Dataflow, block: BlockNodes) -> BlockNodes:
     return held
 
 
-_PRODUCTS = (aten.mul, aten.div, aten.matmul, aten.mm, aten.bmm, aten.einsum)
-
-
 def _carried(flow: Dataflow, fork: fx.Node, skip: fx.Node) -> set[fx.Node]:
     """The nodes between a fork and a skip on the ways that carry it: sums, scaled, gated and mixed copies."""
     found = {fork}
@@ -136,7 +134,7 @@ def _carried(flow: Dataflow, fork: fx.Node, skip: fx.Node) -> set[fx.Node]:
 
 
 def _carries(flow: Dataflow, node: fx.Node) -> bool:
-    if shape_only(node) or len(summands(node)) > 1 or callee(node) in (*_PRODUCTS, aten.sum):
+    if shape_only(node) or len(summands(node)) > 1 or callee(node) in (*PRODUCTS, aten.sum):
         return True
     data = flow.data(node)
     passed = carrier(node, data) if len(data) == 1 else None

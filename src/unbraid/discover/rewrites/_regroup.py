@@ -7,12 +7,12 @@ from itertools import chain, product
 
 from torch import fx
 
-from unbraid.discover._block import Skip
 from unbraid.discover._block_nodes import BlockNodes
 from unbraid.discover._dataflow import Dataflow
 from unbraid.discover._flattened_sums import Join, Term
-from unbraid.discover._graph_writer import Writer
 from unbraid.discover._summands import Operand, summands
+from unbraid.discover.kinds import Skip
+from unbraid.discover.rewrites._graph_writer import Writer
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from torch import Tensor, fx
 from unbraid.discover._dataflow import Dataflow
 from unbraid.discover._element_maps import Constant, Elements, traced_size
 from unbraid.discover._flattened_sums import read_once
-from unbraid.discover._graph_writer import Writer
 from unbraid.discover._summands import summands
+from unbraid.discover.rewrites._graph_writer import Writer
 from unbraid.graph.operators import BOTH, TABLE, Kind, callee, operator_of
 
 aten = torch.ops.aten

@@ -14,9 +14,9 @@ from torch import Tensor, fx
 from unbraid.discover._dataflow import Dataflow, same_shape
 from unbraid.discover._element_maps import Constant, Elements, unmoved
 from unbraid.discover._flattened_sums import Join, Term
-from unbraid.discover._fused import accumulates
-from unbraid.discover._graph_writer import Writer
 from unbraid.discover._summands import Operand
+from unbraid.discover.rewrites._fused import accumulates
+from unbraid.discover.rewrites._graph_writer import Writer
 from unbraid.graph.operators import callee, operator_of
 
 aten = torch.ops.aten

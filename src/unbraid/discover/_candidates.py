@@ -1,0 +1,130 @@
+"""Which operands of a join may be its skip, and where each meets what the others are computed from.
+
+An operand is a candidate where its way up (`_routes`) meets a tensor, the *fork*, from which others are computed. The
+candidates come from the strongest carrier to the weakest, and of equals the one with the nearest fork first.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+from torch import Tensor, fx
+
+from unbraid.discover._block_nodes import BlockNodes
+from unbraid.discover._dataflow import Dataflow, same_shape
+from unbraid.discover._element_maps import traced_size
+from unbraid.discover._flattened_sums import Term
+from unbraid.discover._routes import Step, met, through_one_factor, ways_up
+from unbraid.graph.questions import Carrier, is_float, mixing, shape_only
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An operand that may be the skip, with the place on its way at which it meets what each other one comes from."""
+
+    skip: Term
+    way: Sequence[Step]
+    meets: Mapping[Term, int]
+
+    @property
+    def end(self) -> Step:
+        """The farthest meeting: what hangs on the way before it hangs on it, too."""
+        return self.way[max(self.meets.values())]
+
+    @property
+    def passed(self) -> list[fx.Node]:
+        """The operators on the way to the fork."""
+        return [step.node for step in self.way[: max(self.meets.values())]]
+
+    @property
+    def base(self) -> fx.Node:
+        """The fork's elements as the skip has them, before it multiplies them."""
+        base = self.skip.node
+        for step in self.way[: max(self.meets.values())]:
+            if not shape_only(step.node):
+                base = self.way[self.way.index(step) + 1].node
+        assert isinstance(base, fx.Node)
+        return base
+
+
+def candidates(
+    flow: Dataflow,
+    blocks: Mapping[fx.Node, BlockNodes],
+    operands: Sequence[Term],
+    weakest: Carrier,
+    *,
+    data: bool,
+    held: bool,
+) -> list[Candidate]:
+    """The operands whose way meets what another is computed from, the strongest and nearest meeting first.
+
+    Args:
+        flow: the data flow of the graph.
+        blocks: the blocks found so far, by their sums.
+        operands: the operands of a join.
+        weakest: the weakest carrier that their ways may pass.
+        data: whether operands with data are asked for, or those without.
+        held: whether ways may pass norms, whose scale depends on the data, as if that scale were held.
+    """
+    ways = list[tuple[Term, list[Step]]]()
+    for term in operands:
+        if (tensor_of(term) in flow.carries) is not data:
+            continue
+        for way in ways_up(flow, tensor_of(term), held=held):
+            # The several results of one operator are no tensor from which skip and branch could part.
+            tensors = [step for step in way if isinstance(step.node.meta.get("val"), Tensor)]
+            ways.append((term, [step for step in tensors if step.strength <= weakest]))
+    marked = dict.fromkeys(step.node for _, way in ways for step in way)
+    above = met(flow, [tensor_of(term) for term in operands], marked, blocks)
+    found = []
+    for skip, way in ways:
+        places: dict[Term, list[int]] = {}
+        for term in operands:
+            if term is not skip:
+                places[term] = [n for n, step in enumerate(way) if step.node in above[tensor_of(term)]]
+        # Before a gate, and behind it: W·h may be cut in a part that the branch reads and one that is the skip.
+        for first in {0, next((n for n, step in enumerate(way) if step.strength is Carrier.GATED), 0)}:
+            meets = {
+                term: min(n for n in met_at if n >= first)
+                for term, met_at in places.items()
+                if met_at and met_at[-1] >= first
+            }
+            candidate = Candidate(skip, way, meets)
+            if meets and (candidate.end.strength is not Carrier.GATED or _carries_through_gates(flow, candidate)):
+                found.append(candidate)
+    return sorted(found, key=partial(_rank, flow))
+
+
+def _carries_through_gates(flow: Dataflow, candidate: Candidate) -> bool:
+    """Whether the fork is what is multiplied, and not what multiplies: it has the sum's sizes."""
+    fork, skip = candidate.end.node, tensor_of(candidate.skip)
+    fits = _elements(fork) >= _elements(skip)
+    for made, factor in pairwise([*candidate.passed, fork]):
+        if mixing(made) and not same_shape(factor, made):
+            fits = same_shape(fork, skip)
+            break
+        fits = fits and (not mixing(made) or _elements(fork) == _elements(skip))
+    return fits and through_one_factor(flow, candidate.way, fork)
+
+
+def _rank(flow: Dataflow, candidate: Candidate) -> tuple[float, ...]:
+    order, end = flow.order, candidate.end
+    ranks = (end.strength, -order[end.node], len(candidate.way), order[tensor_of(candidate.skip)])
+    return tuple(map(float, ranks))
+
+
+def _elements(node: fx.Node) -> int:
+    """How many elements a tensor has at the traced input."""
+    return math.prod(map(traced_size, node.meta["val"].shape))
+
+
+def is_like(term: Term, head: fx.Node) -> bool:
+    """Whether an operand is a tensor of floats of the sum's shape."""
+    return isinstance(term.node, fx.Node) and is_float(term.node) and same_shape(term.node, head)
+
+
+def tensor_of(term: Term) -> fx.Node:
+    assert isinstance(term.node, fx.Node)
+    return term.node
