@@ -117,6 +117,19 @@ def folded(net, mark, x):
     return read(net, streams.unflatten(0, (batch, STREAMS)).movedim(1, -2))
 
 
+def of_the_package(net, mark, x):
+    """One product for both, folded into the batch: the package hyper-connections."""
+    batch = x.shape[0]
+    streams = x.repeat_interleave(STREAMS, 0)
+    for k in range(LAYERS):
+        unfolded = streams.unflatten(0, (batch, STREAMS)).movedim(1, -2)
+        r, p, q = net.mix[k](unfolded)
+        both = cat([p.unsqueeze(-1), r.mT], -1).mT @ unfolded
+        z, skip = both[..., 0, :], both[..., 1:, :].movedim(-2, 1).flatten(0, 1)
+        streams = (q.unsqueeze(-1) * net.f[k](z).unsqueeze(-2)).movedim(-2, 1).flatten(0, 1) + skip
+    return read(net, streams.unflatten(0, (batch, STREAMS)).movedim(1, -2))
+
+
 def hyper(mix, branch=None, story=mixed):
     make = branch or (lambda: mlp(WIDTH))
     return lambda: Told(
@@ -150,6 +163,7 @@ CASES = {
     "static, folded into the batch": mix_of(hyper(Fixed, story=folded), skips=STATIC),
     "dynamic": mix_of(hyper(Dynamic)),
     **{f"dynamic, {name}": mix_of(hyper(Dynamic, story=story)) for name, story in SPELLINGS.items()},
+    "dynamic, one product for both, folded into the batch": mix_of(hyper(Dynamic, story=of_the_package)),
     "dynamic, attention": mix_of(hyper(Dynamic, Attention), WORDS),
     "dynamic, ending in a ReLU": mix_of(hyper(Dynamic, rectified)),
     "doubly stochastic": mix_of(hyper(DoublyStochastic)),

@@ -5,7 +5,7 @@ candidates come from the strongest carrier to the weakest, and of equals the one
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -103,10 +103,20 @@ def _carries_through_gates(flow: Dataflow, candidate: Candidate) -> bool:
     fits = _elements(fork) >= _elements(skip)
     for made, factor in pairwise([*candidate.passed, fork]):
         if mixing(made) and not same_shape(factor, made):
-            fits = same_shape(fork, skip)
+            fits = any(same_shape(moved, skip) for moved in _moved(candidate))
             break
         fits = fits and (not mixing(made) or _elements(fork) == _elements(skip))
     return fits and through_one_factor(flow, candidate.way, fork)
+
+
+def _moved(candidate: Candidate) -> Iterator[fx.Node]:
+    """The fork, and what it is when its elements are moved back: streams may lie in the batch where they are added."""
+    fork = candidate.end.node
+    yield fork
+    for step, above in pairwise(candidate.way[max(candidate.meets.values()) :]):
+        if not shape_only(step.node) or _elements(above.node) != _elements(fork):
+            return
+        yield above.node
 
 
 def _rank(flow: Dataflow, candidate: Candidate) -> tuple[float, ...]:
