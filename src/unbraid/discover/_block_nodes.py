@@ -1,11 +1,9 @@
 from dataclasses import dataclass
 
-import torch
 from torch import fx
 
 from unbraid.discover.kinds import JoinKind, Skip
 from unbraid.graph import SKIP
-from unbraid.graph.operators import callee
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,6 +16,7 @@ class BlockNodes:
         skip: the operand that is S_k h; None in a plain layer.
         branches: the operands that are f_{k,j}(h).
         kind: what S_k is.
+        join: whether the operands are added or concatenated.
     """
 
     fork: fx.Node
@@ -25,11 +24,7 @@ class BlockNodes:
     skip: fx.Node | None
     branches: tuple[fx.Node, ...]
     kind: Skip
-
-    @property
-    def join(self) -> JoinKind:
-        """Whether the operands are added or concatenated."""
-        return "concatenation" if callee(self.add) is torch.ops.aten.cat else "sum"
+    join: JoinKind = "sum"
 
     @property
     def operands(self) -> tuple[tuple[int, fx.Node], ...]:

@@ -2,11 +2,14 @@
 
 An operand is a candidate where its way up (`_routes`) meets a tensor, the *fork*, from which others are computed. The
 candidates come from the strongest carrier to the weakest, and of equals the one with the nearest fork first.
+
+A gate may read the branch: in σ(W f(x))·x + f(x) each operand is computed from what the other carries. The gated one
+comes first then, as what it carries is the earlier: the skip is σ·x, and f(x) the branch.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 
@@ -22,11 +25,19 @@ from unbraid.graph.questions import Carrier, is_float, mixing, shape_only
 
 @dataclass(frozen=True)
 class Candidate:
-    """An operand that may be the skip, with the place on its way at which it meets what each other one comes from."""
+    """An operand that may be the skip, with the place on its way at which it meets what each other one comes from.
+
+    Attributes:
+        skip: the operand.
+        way: its way up.
+        meets: for each other one the place on the way.
+        by_gates: whether the others are computed from the fork by their gates alone, and gate what is earlier.
+    """
 
     skip: Term
     way: Sequence[Step]
     meets: Mapping[Term, int]
+    by_gates: bool = False
 
     @property
     def end(self) -> Step:
@@ -68,13 +79,14 @@ def candidates(
         data: whether operands with data are asked for, or those without.
         held: whether ways may pass norms, whose scale depends on the data, as if that scale were held.
     """
-    ways = list[tuple[Term, list[Step]]]()
+    ways, every = list[tuple[Term, list[Step]]](), dict[Term, list[list[Step]]]()
     for term in operands:
         if (tensor_of(term) in flow.carries) is not data:
             continue
         for way in ways_up(flow, tensor_of(term), held=held):
             # The several results of one operator are no tensor from which skip and branch could part.
             tensors = [step for step in way if isinstance(step.node.meta.get("val"), Tensor)]
+            every.setdefault(term, []).append(tensors)
             ways.append((term, [step for step in tensors if step.strength <= weakest]))
     marked = dict.fromkeys(step.node for _, way in ways for step in way)
     above = met(flow, [tensor_of(term) for term in operands], marked, blocks)
@@ -93,7 +105,8 @@ def candidates(
             }
             candidate = Candidate(skip, way, meets)
             if meets and (candidate.end.strength is not Carrier.GATED or _carries_through_gates(flow, candidate)):
-                found.append(candidate)
+                by_gates = all(_gates_earlier(flow, every.get(term, ()), candidate.end.node) for term in meets)
+                found.append(replace(candidate, by_gates=by_gates))
     return sorted(found, key=partial(_rank, flow))
 
 
@@ -117,6 +130,18 @@ def _moved(candidate: Candidate) -> Iterator[fx.Node]:
         if not shape_only(step.node) or _elements(above.node) != _elements(fork):
             return
         yield above.node
+
+
+def _gates_earlier(flow: Dataflow, ways: Sequence[Sequence[Step]], fork: fx.Node) -> bool:
+    """Whether an operand multiplies what is not computed from the fork, and from which the fork is."""
+    for way in ways:
+        carried = [step.node for step in way if step.strength is Carrier.GATED]
+        if not carried or flow.order[carried[-1]] >= flow.order[fork]:
+            continue
+        apart = flow.order[carried[0]] < flow.order[fork] or fork not in flow.above(carried[0], fork)
+        if apart and any(step in flow.above(fork, step) for step in carried):
+            return True
+    return False
 
 
 def _rank(flow: Dataflow, candidate: Candidate) -> tuple[float, ...]:

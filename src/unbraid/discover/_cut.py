@@ -24,7 +24,7 @@ from unbraid.capture import Capture
 from unbraid.capture.signature import sizes
 from unbraid.discover._anatomy import Anatomy
 from unbraid.discover._block_nodes import BlockNodes
-from unbraid.discover.rewrites._concatenations import concatenated, known_size
+from unbraid.discover.rewrites._concatenations import places
 from unbraid.graph import SKIP, Add, Graph, Order, Role, Segment, Step, Stream, needed, runnable
 from unbraid.graph.operators import callee
 from unbraid.graph.questions import values_read
@@ -261,17 +261,11 @@ class _Cutter:
 
 
 def _spans(block: BlockNodes) -> tuple[int | None, tuple[tuple[int, int], ...]]:
-    """Of a concatenation the dimension, from the last, and where each operand lies."""
-    if block.join == "sum":
+    """Of a concatenation the dimension, from the last, and where each operand lies; of a sum neither."""
+    if callee(block.add) is not aten.cat:
         return None, ()
-    tensors, along = concatenated(block.add)
-    starts, start = dict[fx.Node, tuple[int, int]](), 0
-    for tensor in tensors:
-        length = known_size(tensor.meta["val"].shape[along])
-        assert length is not None, "a concatenation of free sizes is no block"
-        starts[tensor] = start, length
-        start += length
-    return along, tuple(starts[node] for _, node in block.operands)
+    along, spans = places(block.add)
+    return along, tuple(spans[node] for _, node in block.operands)
 
 
 def _order(block: BlockNodes) -> Order:

@@ -16,7 +16,7 @@ A block's node must hold the plain sum of its operands: where the model has no s
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -36,12 +36,16 @@ from unbraid.discover._recurrence import recurrences
 from unbraid.discover._trunk_reached import trunk_way
 from unbraid.discover.kinds import ALL
 from unbraid.discover.rewrites._broadcast import spread_out
-from unbraid.discover.rewrites._concatenations import as_one, concatenated, grow, is_concatenation
+from unbraid.discover.rewrites._concatenations import as_one, concatenated, is_concatenation
 from unbraid.discover.rewrites._fused import unfuse
 from unbraid.discover.rewrites._gates import distribute, hold_gates
+from unbraid.discover.rewrites._growing import grow
 from unbraid.discover.rewrites._moves_aside import move_aside
 from unbraid.discover.rewrites._partial_writes import Written
 from unbraid.discover.rewrites._regroup import Group, Regrouping
+from unbraid.discover.rewrites._stacks import lift_stacks
+from unbraid.discover.rewrites._weighted_stacks import weigh
+from unbraid.discover.rewrites._written_beside import write_beside
 from unbraid.errors import Refusal
 from unbraid.graph.questions import Carrier, is_float
 
@@ -79,8 +83,8 @@ def find(flow: Dataflow, constant: Constant = no_constant, skips: Collection[str
         flow = _tidied(flow)
     if Written(flow, constant).run():
         flow = _tidied(flow)
-    for kind, rewrite in (("gate", distribute), ("concatenation", grow)):
-        if kind in skips and rewrite(flow):
+    for rewrite, kinds in _REWRITES:
+        if not kinds.isdisjoint(skips) and rewrite(flow):
             flow = _tidied(flow)
     finder = _Finder(flow, Judge(flow, constant), skips)
     sums = {join.head: join for join in joins(flow.graph)}
@@ -100,6 +104,16 @@ def find(flow: Dataflow, constant: Constant = no_constant, skips: Collection[str
         refusals += [Refusal(line, OFFSET) for line in _lines(finder, [blocks[number].add for number in offsets])]
         blocks = [block for number, block in enumerate(blocks) if number not in offsets]
     return SearchResult(tuple(blocks), tuple(refusals), flow)
+
+
+# In this order, each where one of its kinds is looked for: a stack that grows is no weighted sum.
+_REWRITES: tuple[tuple[Callable[[Dataflow], bool], frozenset[str]], ...] = (
+    (distribute, frozenset({"gate"})),
+    (write_beside, frozenset({"concatenation", "gate"})),
+    (grow, frozenset({"concatenation"})),
+    (weigh, frozenset({"gate", "projection"})),
+    (lift_stacks, frozenset({"concatenation"})),
+)
 
 
 def _lines(finder: "_Finder", sums: Iterable[fx.Node]) -> Iterator[str]:
@@ -183,7 +197,7 @@ class _Finder:
                 return
             skip, branches = tensor_of(group.skip), tuple(map(tensor_of, group.branches))
             total = as_one(self.flow, node, [skip, *branches])
-            self.blocks[total] = BlockNodes(group.fork, total, skip, branches, group.kind)
+            self.blocks[total] = BlockNodes(group.fork, total, skip, branches, group.kind, "concatenation")
             self.lines[total] = [where(node)]
 
     def visit_again(self) -> None:
@@ -220,8 +234,11 @@ class _Finder:
         others = [
             t for t in all_terms if t.places.isdisjoint(places) and t.node in self.flow.carries and is_like(t, inner)
         ]
+        own_tensors = [term for term in terms if term.node in self.flow.carries]
         moving = [t for t in others if trunk_way(self.flow, self.blocks, tensor_of(t), Carrier.SCALED).carried]
-        if not moving:
+        # x + (t·f − t·x) holds x once more, gated: one join.
+        again = any(self.judge.gated(tensor_of(t), tensor_of(t), tensor_of(own)) for t in moving for own in own_tensors)
+        if not moving or again:
             return False
         inside = Join(inner, closed)
         group = self.grouper.of_sum(inside, inside.terms)

@@ -68,8 +68,9 @@ class Grouper:
         # A norm is next to affine: a skip may pass one, and yet beside a scaled skip it makes a branch of a pooling.
         # Whatever carries data comes before a learned token: a bias that tied layers add leads to all earlier ones.
         strengths = ((Carrier.SHAPE, True), (Carrier.MIXING, True), (Carrier.MIXING, False))
-        for data, (weakest, held) in product((True, False), strengths):
-            for candidate in candidates(self.flow, self.judge.blocks, operands, weakest, data=data, held=held):
+        for by_gates, data, (weakest, held) in product((False, True), (True, False), strengths):
+            found = candidates(self.flow, self.judge.blocks, operands, weakest, data=data, held=held)
+            for candidate in (one for one in found if one.by_gates is by_gates):
                 group = self._judged(candidate, operands, held=held, apart=apart)
                 if isinstance(group, Group):
                     return group
@@ -79,9 +80,12 @@ class Grouper:
     def of_concatenation(self, node: fx.Node, operands: Sequence[Term]) -> Group | str:
         """The operands of a concatenation that make up a block, or why there is none; "" where none share a tensor."""
         reason = ""
-        found = candidates(self.flow, self.judge.blocks, operands, Carrier.PICK, data=True, held=True)
+        weakest = Carrier.GATED if "gate" in self.skips else Carrier.PICK
+        found = candidates(self.flow, self.judge.blocks, operands, weakest, data=True, held=True)
         # What is concatenated at once is one join: its skip is what most of it is computed from.
-        for candidate in sorted(found, key=lambda candidate: -len(candidate.meets)):
+        for candidate in sorted(
+            filter(_lies_beside, found), key=lambda one: (one.by_gates, _gated(one), -len(one.meets))
+        ):
             skip, objections = candidate.skip, dict[Term, str | None]()
             for term, place in candidate.meets.items():
                 fork = candidate.way[place].node
@@ -98,6 +102,7 @@ class Grouper:
             elif branches:
                 end = candidate.way[max(candidate.meets[term] for term in branches)]
                 kind: Skip = "identity" if end.strength is Carrier.SHAPE else "projection"
+                kind = "gate" if _gated(candidate) else kind
                 return Group(end.node, kind, skip, 1.0, (), (), (*branches,), ((),) * len(branches), 1.0)
             else:
                 # Nobody would take moved, scaled and pointwise parts side by side for a residual connection.
@@ -189,6 +194,21 @@ class Grouper:
             else:
                 together[term] = []
         return (*together,), (*map(tuple, together.values()),)
+
+
+def _gated(candidate: Candidate) -> bool:
+    return candidate.end.strength is Carrier.GATED
+
+
+def _beside(candidate: Candidate) -> tuple[bool, bool, int]:
+    return candidate.by_gates, _gated(candidate), -len(candidate.meets)
+
+
+def _lies_beside(candidate: Candidate) -> bool:
+    """Whether the skip of a concatenation is moved alone, or multiplied by gates."""
+    if _gated(candidate):
+        return not any(mixing(node) for node in candidate.passed)
+    return candidate.end.strength <= Carrier.PICK
 
 
 def _unit(factor: float, others: Sequence[float]) -> float:

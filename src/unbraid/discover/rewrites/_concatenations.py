@@ -1,20 +1,11 @@
 """Concatenations: [S h, f(h)], a sum of tensors each of which is zero where the others lie.
 
-A list that is concatenated anew at each layer and a tensor that grows are one network, and so are a list that is
-stacked anew and a stack that grows by one. So a concatenation that repeats an earlier one is written with it:
-
-    cat[x, f1]; cat[x, f1, f2]              cat[x, f1] = h;  cat[h, f2]
-    stack[v0, v1]; stack[v0, v1, v2]        cat[v0', v1'] = h;  cat[h, v2']         v': v with a dimension more
-
 A skip of a concatenation is shape-only, or a gate: beside one another, what a convolution and a pooling make of a
 tensor are two readings of it, and no skip. Of operands that lie apart from each other, with another's between, no block
 is made: the sum of its spans would be no tensor of the model.
 """
 
-import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -55,115 +46,15 @@ def known_size(size: int | SymInt) -> int | None:
     return size if isinstance(size, int) else size.node.maybe_as_int()
 
 
-def grow(flow: Dataflow) -> bool:
-    """Write each concatenation, or stack, that repeats an earlier one with that one; returns whether there were any."""
-    written = _renamed(flow) | _put_together_again(flow) | _stacks_as_concatenations(flow)
-    known: dict[tuple[int, tuple[fx.Node, ...]], fx.Node] = {}
-    for node in list(flow.graph.nodes):
-        if not is_concatenation(node) or node not in flow.carries:
-            continue
-        tensors, along = concatenated(node)
-        whole = (*tensors,)
-        for first, last in _runs(len(tensors)):
-            earlier = known.get((along, whole[first:last]))
-            if earlier is not None and flow.order[earlier] < flow.order[node]:
-                node.args = ([*tensors[:first], earlier, *tensors[last:]], along % node.meta["val"].ndim)
-                node.kwargs = {}
-                written = True
-                break
-        known[along, whole] = node
-    return written
+def places(node: fx.Node) -> tuple[int, dict[fx.Node, tuple[int, int]]]:
+    """Along which dimension, from the last, a node concatenates tensors, and where each lies: (start, length)."""
+    tensors, along = concatenated(node)
+    spans = spans_of([tensor.meta["val"].shape[along] for tensor in tensors])
+    assert spans, "a concatenation of free sizes is no block"
+    return along, dict(zip(tensors, spans, strict=True))
 
 
-# Concatenations by other names, with the dimension along which they join what has at least so many dimensions.
-_NAMED = {aten.hstack: (1, 2), aten.column_stack: (1, 2), aten.vstack: (0, 2), aten.dstack: (2, 3)}
-
-
-def _renamed(flow: Dataflow) -> bool:
-    """Write concatenations by other names as such; returns whether there were any."""
-    written = False
-    for node in flow.graph.nodes:
-        if node.op != "call_function" or not node.args:
-            continue
-        if callee(node) in (aten.concat, aten.concatenate):
-            node.target, written = aten.cat.default, True
-        elif callee(node) in _NAMED:
-            along, least = _NAMED[callee(node)]
-            if all(tensor.meta["val"].ndim >= least for tensor in _listed(node)):
-                node.target, node.args, node.kwargs, written = aten.cat.default, (node.args[0], along), {}, True
-    return written
-
-
-def _put_together_again(flow: Dataflow) -> bool:
-    """Leave out what takes a tensor apart and puts the parts side by side again, or the other way round.
-
-    cat[a, b, f(b)], (a, b) = chunk(y)      cat[y, f(b)]
-    (a, b) = chunk(cat[c, d])               a = c, b = d
-    """
-    written = False
-    for node in list(flow.graph.nodes):
-        part = _part(node)
-        if part is not None and is_concatenation(part.whole):
-            tensors, along = concatenated(part.whole)
-            spans = _spans([tensor.meta["val"].shape[along] for tensor in tensors])
-            if along == part.along and part.span in spans:
-                node.replace_all_uses_with(tensors[spans.index(part.span)])
-                written = True
-        elif is_concatenation(node):
-            tensors, along = concatenated(node)
-            parts = [_part(tensor) for tensor in tensors]
-            for first, last in _every_run(len(tensors)):
-                whole = _whole(parts[first:last], along)
-                if whole is not None:
-                    rest = [*tensors[:first], whole, *tensors[last:]]
-                    if len(rest) == 1:
-                        node.replace_all_uses_with(whole)
-                    else:
-                        node.args, node.kwargs = (rest, along % node.meta["val"].ndim), {}
-                    written = True
-                    break
-    return written
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A tensor that is a span of another.
-
-    Attributes:
-        whole: the other.
-        along: the dimension, counted from the last.
-        span: where it begins, and its length.
-    """
-
-    whole: fx.Node
-    along: int
-    span: tuple[int, int]
-
-
-def _part(node: fx.Node) -> _Part | None:
-    """What a node is a span of; None where it is none, or where that is not known."""
-    if node.op != "call_function" or not isinstance(node.meta.get("val"), Tensor) or not node.args:
-        return None
-    of: Any = node.args[0]
-    if callee(node) is operator.getitem and isinstance(node.args[1], int) and callee(of) in _SPLITS:
-        whole: Any = of.args[0]
-        along = _split_along(of, whole)
-        sizes = [part.shape[along] for part in of.meta["val"]]
-        spans = _spans(sizes)
-        return _Part(whole, along, spans[node.args[1]]) if spans else None
-    return None
-
-
-_SPLITS = (aten.split, aten.split_with_sizes, aten.chunk, aten.tensor_split)
-
-
-def _split_along(node: fx.Node, whole: fx.Node) -> int:
-    given: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
-    rank = whole.meta["val"].ndim
-    return int(given) % rank - rank
-
-
-def _spans(sizes: Sequence[Any]) -> list[tuple[int, int]]:
+def spans_of(sizes: Sequence[Any]) -> list[tuple[int, int]]:
     """Where tensors of these sizes lie, side by side; nothing where a size is free."""
     spans, start = list[tuple[int, int]](), 0
     for size in sizes:
@@ -173,72 +64,6 @@ def _spans(sizes: Sequence[Any]) -> list[tuple[int, int]]:
         spans.append((start, length))
         start += length
     return spans
-
-
-def _every_run(count: int) -> list[tuple[int, int]]:
-    """The runs of at least two of so many, the longest first."""
-    runs = list[tuple[int, int]]()
-    for length in range(count, 1, -1):
-        runs += [(first, first + length) for first in range(count - length + 1)]
-    return runs
-
-
-def _whole(parts: Sequence[_Part | None], along: int) -> fx.Node | None:
-    """The tensor that some spans, one after the other, make up."""
-    first = parts[0]
-    if first is None or any(part is None or part.whole is not first.whole for part in parts):
-        return None
-    place = 0
-    for part in parts:
-        assert part is not None, "they are parts of one tensor"
-        if part.along != along or part.span[0] != place:
-            return None
-        place += part.span[1]
-    return first.whole if place == known_size(first.whole.meta["val"].shape[along]) else None
-
-
-def _runs(count: int) -> list[tuple[int, int]]:
-    """The runs of at least two of so many, but not all, the longest first; those at the beginning or the end."""
-    runs = [(0, length) for length in range(count - 1, 1, -1)] + [
-        (count - length, count) for length in range(count - 1, 1, -1)
-    ]
-    return sorted(runs, key=lambda run: run[0] - run[1])
-
-
-def _stacks_as_concatenations(flow: Dataflow) -> bool:
-    """Write stacks of which one begins with all that another stacks as concatenations."""
-    stacks: dict[int, list[fx.Node]] = {}
-    for node in flow.graph.nodes:
-        if node.op == "call_function" and callee(node) is aten.stack and node in flow.carries and node.users:
-            stacks.setdefault(_dimension(node), []).append(node)
-    growing: dict[fx.Node, None] = {}
-    for nodes in stacks.values():
-        for before, after in pairwise(nodes):
-            one, other = _listed(before), _listed(after)
-            if len(one) < len(other) and other[: len(one)] == one:
-                growing |= {before: None, after: None}
-    lifted: dict[tuple[fx.Node, int], fx.Node] = {}
-    for node in growing:
-        along = _dimension(node)
-        writer, parts = Writer(flow, node), list[fx.Node]()
-        for tensor in _listed(node):
-            if (tensor, along) not in lifted:
-                part = writer.call(aten.unsqueeze.default, (tensor, along), like=tensor)
-                part.meta["val"] = tensor.meta["val"].unsqueeze(along)
-                lifted[tensor, along] = part
-            parts.append(lifted[tensor, along])
-        node.target, node.args, node.kwargs = aten.cat.default, (parts, along), {}
-    return bool(growing)
-
-
-def _listed(node: fx.Node) -> list[fx.Node]:
-    tensors: Any = node.args[0]
-    return list(tensors)
-
-
-def _dimension(node: fx.Node) -> int:
-    given: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-    return int(given) % node.meta["val"].ndim
 
 
 def adjacent(tensors: Sequence[fx.Node], chosen: Sequence[fx.Node]) -> bool:

@@ -11,9 +11,13 @@ is zero and has the gate's derivative:
 
 Values stay as they are, the gradient stays that of the model, and the frozen form holds the gates as it holds whatever
 is detached.
+
+A concatenation with a gate, [t·h, f(h)], is written as the sum that it is, as the derivative lies where the skip does:
+
+    [t̄·h, 0] + [t·h̄ − t̄·h̄, f(h)]
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +30,7 @@ from unbraid.discover._dataflow import Dataflow, same_shape
 from unbraid.discover._flattened_sums import read_once
 from unbraid.discover._routes import PRODUCTS
 from unbraid.discover._summands import summands
+from unbraid.discover.rewrites._concatenations import places
 from unbraid.discover.rewrites._graph_writer import Writer
 from unbraid.graph.operators import callee
 from unbraid.graph.questions import HELD, Carrier, carrier, is_float, shape_only, values_read
@@ -115,13 +120,30 @@ def hold_gates(flow: Dataflow, block: BlockNodes) -> BlockNodes:
     still = writer.call(aten.detach.default, (moving,), like=moving)
     tangent = writer.call(aten.sub.Tensor, (moving, still), like=block.skip)
     tangent.meta[HELD] = "derivative"
-    first = writer.call(aten.add.Tensor, (block.branches[0], tangent), like=block.add)
-    held = replace(block, skip=skip, branches=(first, *block.branches[1:]))
+    branches = [*block.branches]
+    if callee(block.add) is aten.cat:
+        skip, tangent, *branches = _among_zeros(writer, block, [skip, tangent, *branches])
+    first = writer.call(aten.add.Tensor, (branches[0], tangent), like=block.add)
+    held = replace(block, skip=skip, branches=(first, *branches[1:]))
     if callee(block.add) is aten.add and set(block.add.all_input_nodes) == {block.skip, block.branches[0]}:
         block.add.args = map_arg(block.add.args, lambda read: skip if read is block.skip else first)  # in its own order
     else:
         writer.sum([skip, *held.branches], at=block.add)
     return held
+
+
+def _among_zeros(writer: Writer, block: BlockNodes, parts: Sequence[fx.Node]) -> list[fx.Node]:
+    """What lies in the place of the skip, twice, and of each branch of a concatenation, among zeros."""
+    padded, (along, spans) = list[fx.Node](), places(block.add)
+    for operand, part in zip((block.skip, block.skip, *block.branches), parts, strict=True):
+        assert operand is not None, "a block with a gate has a skip"
+        start, length = spans[operand]
+        behind = sum(length for _, length in spans.values()) - start - length
+        widths = [0, 0] * (-1 - along) + [start, behind]
+        whole = writer.call(aten.constant_pad_nd.default, (part, widths), like=part)
+        whole.meta["val"] = torch.nn.functional.pad(part.meta["val"], widths)
+        padded.append(whole)
+    return padded
 
 
 def _carried(flow: Dataflow, fork: fx.Node, skip: fx.Node) -> set[fx.Node]:
