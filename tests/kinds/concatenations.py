@@ -1,5 +1,6 @@
 """Concatenations of a tensor and of what is computed from it, side by side or in turn: known answers."""
 
+import torch
 from torch import cat, nn
 
 from kinds.dense import GROWTH, LAYERS, concatenated, dense, linear
@@ -94,6 +95,29 @@ def sage(net, mark, x):
     return net.head(x.mean(1))
 
 
+def stacked(spelling):
+    """A stack of h and f(h), of which all is read."""
+
+    def story(net, mark, x):
+        for k in range(LAYERS):
+            x = net.down[k](spelling(x, mark(f"f{k}", net.f[k](x))))
+        return net.head(x)
+
+    return story
+
+
+def stacked_parts():
+    down = nn.ModuleList(linear(2 * WIDTH, WIDTH) for _ in range(LAYERS))
+    return {"f": nn.ModuleList(mlp(WIDTH) for _ in range(LAYERS)), "down": down, "head": linear(WIDTH, 3)}
+
+
+def written_in_turn(x, f):
+    y = torch.empty(x.shape[0], 2, WIDTH, dtype=x.dtype)
+    y[:, 0] = x
+    y[:, 1] = f
+    return y.flatten(1)
+
+
 def sage_parts():
     down = nn.ModuleList(linear(2 * WIDTH, WIDTH) for _ in range(LAYERS))
     return {
@@ -140,6 +164,8 @@ CASES = {
     ),
     # Open: the half y0 that waits is the trunk beside the block, or a part of the skip.
     "C2f": concatenated(bottlenecks(c2f, 2), "all", [1, 2], branches=(2,), or_counts=[2, 2]),
+    "a stack": concatenated(dense(stacked(lambda x, f: torch.stack([x, f], 1).flatten(1)), **stacked_parts())),
+    "a stack, written in turn": concatenated(dense(stacked(written_in_turn), **stacked_parts())),
     "GraphSAGE": concatenated(dense(sage, **sage_parts()), inputs=(WORDS,)),
     # Open: [h, mean of e], where e reads h, is by the letter a concatenated block inside of the nodes' branch.
     "nodes and edges": Known(

@@ -39,6 +39,48 @@ def branch_first(net, mark, x):
     return net.head(x)
 
 
+def gated(net, mark, x):
+    """What is carried is multiplied by a gate: [σ(W h)·h, f(h)]."""
+    for k in range(LAYERS):
+        t = mark.gate(f"f{k}", torch.sigmoid(net.t[k](x)))
+        x = cat([mark.skip(f"f{k}", t * x), mark(f"f{k}", net.f[k](x))], -1)
+    return net.head(x)
+
+
+def gates():
+    return nn.ModuleList(linear(WIDTH + GROWTH * k, WIDTH + GROWTH * k) for k in range(LAYERS))
+
+
+def gated_two_branches(net, mark, x):
+    """The second branch lies before the skip."""
+    for k in range(LAYERS):
+        t = mark.gate(f"f{k}", torch.sigmoid(net.t[k](x)))
+        f = net.f[k](x)
+        x = cat([mark(f"f{k}", f[:, 1:]), mark.skip(f"f{k}", t * x), mark(f"f{k}", f[:, :1])], -1)
+    return net.head(x)
+
+
+def into_zeros(net, mark, x):
+    for k in range(LAYERS):
+        width = x.shape[1]
+        y = x.new_zeros(x.shape[0], width + GROWTH)
+        y[:, :width] = x
+        y[:, width:] = net.f[k](x)
+        x = y
+    return net.head(x)
+
+
+def over_what_was_written(net, mark, x):
+    """The last columns are written first, and twice."""
+    for k in range(LAYERS):
+        y = torch.empty(x.shape[0], x.shape[1] + GROWTH, dtype=x.dtype)
+        y[:, -GROWTH:] = 1.0
+        y[:, -GROWTH:] = net.f[k](x)
+        y[:, :-GROWTH] = x
+        x = y
+    return net.head(x)
+
+
 def listed(net, mark, x):
     """A list that each layer concatenates anew, as torchvision's."""
     features = [x]
@@ -98,6 +140,12 @@ CASES = {
     "a list": concatenated(dense(listed)),
     "a list from the end": concatenated(dense(listed_from_the_end)),
     "hstack": concatenated(dense(stacked_sideways, growing)),
+    "gated": concatenated(dense(gated, t=gates()), skips="gate"),
+    "gated, between two branches": concatenated(
+        dense(gated_two_branches, t=gates()), counts=[1, 6, 12, 8], skips="gate", branches=(2, 2, 2)
+    ),
+    "into zeros": concatenated(dense(into_zeros, growing)),
+    "over what was written": concatenated(dense(over_what_was_written, growing)),
     "transitions": concatenated(dense(in_transit, **transits()), "f0 f1 f2 f3"),
     "of images": concatenated(dense(of_images, **dense_layers()), inputs=(IMAGES,)),
 }

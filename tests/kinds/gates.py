@@ -23,6 +23,10 @@ def linear(width):
     return nn.Linear(width, width)
 
 
+def paired(width):
+    return nn.Linear(2 * width, width)
+
+
 def vectors():
     return nn.Parameter(torch.ones(LAYERS, WIDTH, dtype=F64))
 
@@ -53,6 +57,83 @@ def one_number(net, mark, x):
         t = sigmoid(net.t[k](x)).mean(-1, keepdim=True)
         x = mark(f"f{k}", t * net.f[k](x)) + (1 - mark.gate(f"f{k}", t)) * x
     return net.head(x)
+
+
+def weighed(contract):
+    """The same, where (1 − t, t) weigh a stack of x and f(x)."""
+
+    def story(net, mark, x):
+        for k in range(LAYERS):
+            t = sigmoid(net.t[k](x)).mean(-1, keepdim=True)
+            x = contract(x, net.f[k](x), torch.cat([1 - t, t], -1))
+        return net.head(x)
+
+    return story
+
+
+WEIGHED = {
+    "a product and a sum": lambda x, f, w: (torch.stack([x, f], 1) * w[:, :, None]).sum(1),
+    "einsum": lambda x, f, w: torch.einsum("bn,nbd->bd", w, torch.stack([x, f])),
+    "einsum with dots": lambda x, f, w: torch.einsum("n...,...n->...", torch.stack([x.T, f.T]), w).T,
+    "matmul": lambda x, f, w: (torch.stack([x, f], -1) @ w[:, :, None]).squeeze(-1),
+    "bmm, from the left": lambda x, f, w: torch.bmm(w[:, None], torch.stack([x, f], 1))[:, 0],
+}
+
+
+def learned_weights(contract):
+    """α x + β f(x), with (α, β) as one parameter."""
+
+    def story(net, mark, x):
+        for k in range(LAYERS):
+            x = contract([x, net.f[k](x)], net.alpha[k, :2])
+        return net.head(x)
+
+    return story
+
+
+def of_learned_weights(net, mark, x):
+    for k in range(LAYERS):
+        x = net.alpha[k, 0] * x + mark(f"f{k}", net.alpha[k, 1] * net.f[k](x))
+    return net.head(x)
+
+
+LEARNED = {
+    "tensordot": lambda xs, w: torch.tensordot(w, torch.stack(xs), 1),
+    "einsum over all": lambda xs, w: torch.einsum("n,n...->...", w, torch.stack(xs)),
+    "a product and a sum": lambda xs, w: (torch.stack(xs) * w[:, None, None]).sum(0),
+    "linear": lambda xs, w: torch.nn.functional.linear(torch.stack(xs, -1), w[None])[..., 0],
+}
+
+
+def gate_of_the_branch(net, mark, x):
+    """The gate is computed from f(x), which is computed from x."""
+    for k in range(LAYERS):
+        f = net.f[k](x)
+        x = mark.gate(f"f{k}", sigmoid(net.t[k](f))) * x + mark(f"f{k}", f)
+    return net.head(x)
+
+
+def gated_fusion(spelling):
+    """One gate of both, σ(W f + U x), on both."""
+
+    def story(net, mark, x):
+        for k in range(LAYERS):
+            f = net.f[k](x)
+            x = spelling(mark, k, x, f, sigmoid(net.t[k](torch.cat([x, f], -1))))
+        return net.head(x)
+
+    return story
+
+
+def fused(mark, k, x, f, t):
+    return (1 - mark.gate(f"f{k}", t)) * x + mark(f"f{k}", t * f)
+
+
+FUSED = {
+    "as a product of the difference": lambda mark, k, x, f, t: x + t * (f - x),
+    "as lerp": lambda mark, k, x, f, t: torch.lerp(x, f, t),
+    "turned": lambda mark, k, x, f, t: t * f + (1 - t) * x,
+}
 
 
 def gate_of_tokens(net, mark, x):
@@ -148,6 +229,33 @@ CASES = {
     "uncoupled gates": Known(network(uncoupled, c=several(linear)), FS, binomials(LAYERS), skips="gate"),
     "a gate on the skip alone": Known(network(carried_alone), FS, binomials(LAYERS), skips="gate"),
     "a gate of one number": Known(network(one_number), FS, binomials(LAYERS), skips="gate"),
+    **{
+        f"a gate of one number, stacked: {name}": Known(
+            network(weighed(contract), one_number), FS, binomials(LAYERS), skips="gate"
+        )
+        for name, contract in WEIGHED.items()
+    },
+    **{
+        f"learned weights, stacked: {name}": Known(
+            network(learned_weights(contract), of_learned_weights, alpha=vectors()),
+            FS,
+            binomials(LAYERS),
+            skips="projection",
+        )
+        for name, contract in LEARNED.items()
+    },
+    "a gate of the branch": Known(network(gate_of_the_branch), FS, binomials(LAYERS), skips="gate"),
+    # By the letter [x, f], which the gate reads, is a block inside of it.
+    **{
+        f"gated fusion {name}": Known(
+            network(gated_fusion(spelling), gated_fusion(fused), t=several(paired)),
+            FS,
+            binomials(LAYERS),
+            skips="gate",
+            unsettled=True,
+        )
+        for name, spelling in {"": fused, **FUSED}.items()
+    },
     "a gate of positions": Known(network(gate_of_tokens), FS, binomials(LAYERS), inputs=(WORDS,), skips="gate"),
     "ReZero": Known(network(rezero, alpha=vectors()), FS, binomials(LAYERS)),
     "LayerScale": Known(network(layer_scale, alpha=vectors()), FS, binomials(LAYERS)),

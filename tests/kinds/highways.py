@@ -45,6 +45,18 @@ def stacked(x, f, t):
     return torch.stack([(1 - t) * x, t * f]).sum(0)
 
 
+def in_pairs(contract, dim=0):
+    """Gates stacked beside what they multiply."""
+    return lambda x, f, t: contract(torch.stack([x, f], dim), torch.stack([1 - t, t], dim))
+
+
+def written_in_turn(x, f, t):
+    y = torch.zeros(2, *x.shape, dtype=x.dtype)
+    y[0] = (1 - t) * x
+    y[1] = t * f
+    return y.sum(0)
+
+
 SPELLINGS = {
     "x + t(f - x)": lambda x, f, t: x + t * (f - x),
     "(f - x)t + x": lambda x, f, t: (f - x) * t + x,
@@ -54,6 +66,9 @@ SPELLINGS = {
     "lerp": lambda x, f, t: torch.lerp(x, f, t),
     "lerp, turned": lambda x, f, t: torch.lerp(f, x, 1 - t),
     "stacked and summed": stacked,
+    "stacked, weighed and summed": in_pairs(lambda xs, ts: (ts * xs).sum(0)),
+    "stacked last, by einsum": in_pairs(lambda xs, ts: torch.einsum("bdn,bdn->bd", xs, ts), -1),
+    "written in turn": written_in_turn,
     "in place": in_place,
     "in place, by methods": of_methods,
     "addcmul": lambda x, f, t: torch.addcmul((1 - t) * x, t, f),

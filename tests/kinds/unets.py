@@ -1,6 +1,6 @@
 """U-Nets: each level is a block, whose branch holds all deeper ones."""
 
-from torch import cat, nn
+from torch import cat, nn, sigmoid
 from torch.nn import functional as F  # noqa: N812
 
 from kinds.dense import IMAGES, concatenated, dense, linear
@@ -17,6 +17,16 @@ def descend(net, mark, x, level, join):
     return net.decode[level](join(mark.skip(f"u{level}", e), mark(f"u{level}", u)))
 
 
+def attentive(net, mark, x, level):
+    """Attention U-Net: what is carried is multiplied by a gate that reads what comes from below."""
+    if level == len(net.up):
+        return net.bottom(x)
+    name, e = f"u{level}", net.encode[level](x)
+    u = net.up[level](attentive(net, mark, e, level + 1))
+    t = mark.gate(name, sigmoid(net.gate[level](u)))
+    return net.decode[level](cat([mark.skip(name, t * e), mark(name, u)], 1))
+
+
 JOINS = {"cat": lambda e, u: cat([e, u], 1), "turned": lambda e, u: cat([u, e], 1), "sum": lambda e, u: e + u}
 
 
@@ -25,7 +35,7 @@ def unet(levels, how="cat"):
     wide = WIDTH if how == "sum" else 2 * WIDTH
 
     def story(net, mark, x):
-        return net.head(descend(net, mark, x, 0, JOINS[how]))
+        return net.head(attentive(net, mark, x, 0) if how == "gate" else descend(net, mark, x, 0, JOINS[how]))
 
     def inner(first, rest):
         return nn.ModuleList([first, *(rest() for _ in range(levels - 1))])
@@ -37,6 +47,8 @@ def unet(levels, how="cat"):
         "bottom": mlp(WIDTH),
         "head": linear(WIDTH, 3),
     }
+    if how == "gate":
+        parts["gate"] = nn.ModuleList(linear(WIDTH, WIDTH) for _ in range(levels))
     return lambda: Told(story, **parts)
 
 
@@ -45,16 +57,27 @@ def nest(levels):
     return {f"u{level}": f"u{level - 1}" for level in range(levels - 1, 0, -1)}
 
 
+def of_gates(levels):
+    """What comes from below is read twice, by the branch and by its gate, and the gate's derivative reads the skip."""
+    counts = [1, 1]
+    for _ in range(levels - 1):
+        counts = [2 + 2 * counts[0], 2 * counts[1]]
+    return counts
+
+
 def of_levels(levels, how="cat"):
+    skips = "gate" if how == "gate" else "identity"
     join = "sum" if how == "sum" else "concatenation"
     return Known(
         unet(levels, how),
         "u0",
         [1, 1],
         joins=join,
+        skips=skips,
+        nested_skips=skips,
         nested=nest(levels),
         nested_joins=join,
-        opened=[levels, 1],
+        opened=[levels, 1] if how != "gate" else of_gates(levels),
     )
 
 
@@ -85,6 +108,7 @@ def unet_parts():
 CASES = {
     **{f"{levels} levels": of_levels(levels) for levels in range(1, 5)},
     "turned": of_levels(2, "turned"),
+    **{f"{levels} levels with gates": of_levels(levels, "gate") for levels in (1, 2, 3)},
     "LinkNet": of_levels(3, "sum"),
     "of images": concatenated(
         dense(unet_of_images, **unet_parts()),

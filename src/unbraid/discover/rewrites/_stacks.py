@@ -8,10 +8,10 @@ import torch
 from torch import fx
 
 from unbraid.discover._dataflow import Dataflow
-from unbraid.discover._element_maps import unmoved
 from unbraid.discover._summands import summands
 from unbraid.discover.rewrites._graph_writer import Writer
 from unbraid.graph.operators import callee
+from unbraid.graph.questions import shape_only
 
 aten = torch.ops.aten
 
@@ -20,7 +20,7 @@ def grow_stacks(flow: Dataflow) -> bool:
     """Write stacks of which one begins with all that another stacks as concatenations."""
     stacks: dict[int, list[fx.Node]] = {}
     for node in flow.graph.nodes:
-        if _is_stack(flow, node) and node.users:
+        if is_stack(node) and node in flow.carries and node.users:
             stacks.setdefault(stacked_along(node), []).append(node)
     growing: dict[fx.Node, None] = {}
     for nodes in stacks.values():
@@ -33,22 +33,29 @@ def grow_stacks(flow: Dataflow) -> bool:
 
 def lift_stacks(flow: Dataflow) -> bool:
     """Write a stack of which one tensor is computed from another as a concatenation, unless it is summed again."""
-    stacks = [node for node in flow.graph.nodes if _is_stack(flow, node) and hang_together(flow, stacked(node))]
-    read_whole = [node for node in stacks if not any(map(summands, node.users))]
-    return _concatenate(flow, read_whole)
+    stacks = [node for node in flow.graph.nodes if is_stack(node) and node in flow.carries]
+    whole = [node for node in stacks if hang_together(flow, stacked(node)) and not any(map(summands, node.users))]
+    return _concatenate(flow, whole)
 
 
 def hang_together(flow: Dataflow, tensors: Sequence[fx.Node]) -> bool:
     """Whether one of some tensors is computed from what another carries."""
-    bases = [unmoved(tensor) for tensor in tensors]
+    bases = [_carried(flow, tensor) for tensor in tensors]
     pairs = product(bases, repeat=2)
     return len({*tensors}) == len(tensors) and any(
         below is not base and base in flow.carries and base in flow.above(below, base) for base, below in pairs
     )
 
 
-def _is_stack(flow: Dataflow, node: fx.Node) -> bool:
-    return node.op == "call_function" and callee(node) is aten.stack and node in flow.carries
+def _carried(flow: Dataflow, tensor: fx.Node) -> fx.Node:
+    """What a tensor moves."""
+    while shape_only(tensor) and len(data := flow.data(tensor)) == 1:
+        tensor = data[0]
+    return tensor
+
+
+def is_stack(node: fx.Node) -> bool:
+    return node.op == "call_function" and callee(node) is aten.stack
 
 
 def _concatenate(flow: Dataflow, stacks: Sequence[fx.Node]) -> bool:

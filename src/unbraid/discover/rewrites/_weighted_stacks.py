@@ -20,7 +20,7 @@ from torch import fx
 from unbraid.discover._dataflow import Dataflow, same_shape
 from unbraid.discover._flattened_sums import read_once
 from unbraid.discover.rewrites._graph_writer import Writer
-from unbraid.discover.rewrites._stacks import hang_together, stacked, stacked_along
+from unbraid.discover.rewrites._stacks import hang_together, is_stack, stacked, stacked_along
 from unbraid.graph.operators import callee
 
 aten = torch.ops.aten
@@ -161,23 +161,29 @@ def _stack_and_weights(factors: Sequence[Any]) -> Iterator[tuple[int, fx.Node, f
     """Each of the first two factors that is a stack, with its place, and the other one."""
     for place in (0, 1):
         stack, weights = factors[place], factors[1 - place]
-        both = isinstance(stack, fx.Node) and isinstance(weights, fx.Node)
-        if both and stack.op == "call_function" and callee(stack) is aten.stack:
+        if isinstance(stack, fx.Node) and isinstance(weights, fx.Node) and is_stack(stack):
             yield place, stack, weights
 
 
 def _as_sum(flow: Dataflow, node: fx.Node, weighted: _Weighted) -> None:
     writer, parts = Writer(flow, node), list[fx.Node]()
     for number, tensor in enumerate(stacked(weighted.stack)):
-        weight = writer.call(
-            aten.select.int, (weighted.weights, weighted.of_weights.index("#"), number), like=weighted.weights
-        )
-        weight.meta["val"] = weighted.weights.meta["val"].select(weighted.of_weights.index("#"), number)
+        weight = _weight(writer, weighted, number)
         weight = _aligned(writer, weight, weighted.of_weights.replace("#", ""), weighted.result)
         place = weighted.result.find(" ")
         whole = tensor if place < 0 else _with_one_more(writer, tensor, place)
         parts.append(writer.call(aten.mul.Tensor, (whole, weight), like=node))
     writer.sum(parts if weighted.bias is None else [*parts, weighted.bias], at=node)
+
+
+def _weight(writer: Writer, weighted: _Weighted, number: int) -> fx.Node:
+    """The weight of one of the stacked tensors."""
+    weights, place = weighted.weights, weighted.of_weights.index("#")
+    if is_stack(weights) and stacked_along(weights) == place:
+        return stacked(weights)[number]
+    weight = writer.call(aten.select.int, (weights, place, number), like=weights)
+    weight.meta["val"] = weights.meta["val"].select(place, number)
+    return weight
 
 
 def _aligned(writer: Writer, weight: fx.Node, letters: str, result: str) -> fx.Node:

@@ -15,7 +15,7 @@ from torch import fx
 
 from unbraid.discover._dataflow import Dataflow
 from unbraid.discover._flattened_sums import read_once
-from unbraid.discover.rewrites._concatenations import known_size
+from unbraid.discover.rewrites._concatenations import bounds, known_size
 from unbraid.discover.rewrites._graph_writer import Writer
 from unbraid.graph.operators import callee
 
@@ -82,16 +82,13 @@ def _dimension(node: fx.Node) -> int | None:
 def _piece(node: fx.Node, along: int) -> _Piece | None:
     source: Any = node.args[1]
     size = known_size(node.meta["val"].shape[along])
-    start, end, step = [*node.args[3:], *[None] * 3][:3]
+    if not isinstance(source, fx.Node) or size is None or source.meta["val"].dtype != _type(node):
+        return None
     if callee(node) is aten.select_scatter:
-        end = start + 1 if isinstance(start, int) and start != -1 else None
-    start = 0 if start is None else start
-    if not (isinstance(source, fx.Node) and size is not None and step in (None, 1)):
-        return None
-    if not isinstance(start, int) or not isinstance(end, int | None) or source.meta["val"].dtype != _type(node):
-        return None
-    first, last, _ = slice(start, end).indices(size)
-    return _Piece(source, first, last)
+        place: Any = node.args[3]
+        return _Piece(source, place % size, place % size + 1)
+    covered = bounds(node, size)
+    return None if covered is None else _Piece(source, *covered)
 
 
 def _type(node: fx.Node) -> torch.dtype:
