@@ -150,17 +150,19 @@ def _pull(
     """A stack of cotangents by calls of autograd, `chunk` at a time; a single one needs no vmap."""
     count = len(seeds[0])
     size = 1 if loop and not results[0].is_cuda else min(chunk or count, count)
-    parts = []
+    stacks: list[Tensor | None] = [None] * len(leaves)
     for begin in range(0, count, size):
-        some = [seed[begin : begin + size] for seed in seeds]
-        parts.append(_grad(results, leaves, some))
-    return parts[0] if len(parts) == 1 else list(map(_joined, *parts))
-
-
-def _joined(*rows: Tensor | None) -> Tensor | None:
-    """The parts of a stack as one; None where no gradient arrives."""
-    there = [row for row in rows if row is not None]
-    return torch.cat(there) if there else None
+        pulled = _grad(results, leaves, [seed[begin : begin + size] for seed in seeds])
+        if size >= count:
+            return pulled
+        # Each part is put in its place while it is warm: joined at the end, all of them would be read once more.
+        for place, part in enumerate(pulled):
+            if part is not None and stacks[place] is None:
+                stacks[place] = (part.new_zeros if begin else part.new_empty)((count, *part.shape[1:]))
+            whole = stacks[place]
+            if whole is not None:
+                whole[begin : begin + size] = 0 if part is None else part
+    return stacks
 
 
 def _grad(results: list[Tensor], leaves: list[Tensor], seeds: list[Tensor]) -> list[Tensor | None]:
