@@ -1,8 +1,9 @@
 """The gradient of a DenseNet by path length, by the best loop that knows timm's: what the library's is held against.
 
-Cotangents are kept for all features of a dense block side by side, lengths first: [lengths, batch, channels, ...]. Layer
-k's new channels lie behind the C_k that it reads, so its branch pulls back one slice and adds into another, in place and
-one length further; nothing is concatenated and nothing copied. The products are the library's: one per length and layer.
+Cotangents are kept for all features of a dense block side by side, lengths first: [lengths, batch, channels, ...].
+Layer k's new channels lie behind the C_k that it reads, so its branch pulls back one slice and adds into another, in
+place and one length further; nothing is concatenated and nothing copied. The products are the library's: one per length
+and layer.
 """
 
 from collections.abc import Callable
