@@ -11,7 +11,7 @@ from unbraid.capture.trees import tensors_in
 from unbraid.discover import drawn
 from unbraid.errors import InexactError
 from unbraid.form._core import Form
-from unbraid.form._gradient_sources import ROOM, Leaves
+from unbraid.form._gradient_sources import Leaves
 from unbraid.graph.edits import coarsest, under_autocast
 from unbraid.graph.state import device_of, meta_tensor
 from unbraid.results import pieces, tolerance
@@ -20,6 +20,9 @@ from unbraid.results import pieces, tolerance
 # relative to this part of the largest gradient, at least.
 _FLOOR = 1e-3
 
+
+# Weights that are taken into float64 where the verdict hangs on it, a gigabyte.
+_ROOM = 2**27
 
 # Two roundings of one gradient lie this many times as far apart as one lies from the truth, at most.
 _LIKE = 4.0
@@ -158,7 +161,7 @@ def _dense(gradient: Tensor | None) -> Tensor | None:
 def _small(form: Form) -> bool:
     """Whether there is room for the weights in float64, and nothing that would be drawn anew in another type."""
     learned = sum(meta_tensor(form.state, name).numel() for name in form.state)
-    return learned <= ROOM and not drawn(form.graph)
+    return learned <= _ROOM and not drawn(form.graph)
 
 
 def _distance(a: Tensor | None, b: Tensor | None) -> float:
