@@ -282,6 +282,26 @@ def rotary(net, x):
     return torch.relu(net.o(q * torch.cos(angle) + torch.cat([-q[..., 3:], q[..., :3]], dim=-1) * torch.sin(angle)))
 
 
+def rotary_of(norm):
+    """Queries are normed before they are turned: the norm's length is no gate."""
+
+    def turned(net, x):
+        q, angle = net.scale * norm(net.q(x)), torch.arange(6, dtype=x.dtype)
+        halves = torch.cat([-q[..., 3:], q[..., :3]], dim=-1)
+        return torch.relu(net.o(q * torch.cos(angle) + halves * torch.sin(angle)))
+
+    return lambda: Does(turned, q=nn.Linear(6, 6), o=nn.Linear(6, 6), scale=vector())
+
+
+# name: (norm, number of refusals: the mean that it takes off is one)
+NORMS = {
+    "RMS": (lambda q: q * torch.rsqrt(q.pow(2).mean(-1, keepdim=True) + 1e-6), 1),
+    "RMS, divided": (lambda q: q / torch.sqrt((q * q).mean(-1, keepdim=True) + 1e-6), 1),
+    "a length": (lambda q: q / torch.linalg.vector_norm(q, dim=-1, keepdim=True).clamp_min(1e-6), 1),
+    "a deviation": (lambda q: (q - q.mean(-1, keepdim=True)) / (q.var(-1, keepdim=True) + 1e-6).sqrt(), 2),
+}
+
+
 def pooled_queries(net, x):
     """Funnel: the class token and the mean of the others ask all tokens; positions are weighted by what is asked."""
     query = net.q(torch.cat([x[:, :1], x[:, 1:].mean(1, keepdim=True)], 1))
@@ -328,6 +348,10 @@ NONE = {
         "its operands have different sizes",
     ),
     "rotary positions": (lambda: Does(rotary, q=nn.Linear(6, 6), o=nn.Linear(6, 6)), WORDS, 1, AFFINE),
+    **{
+        f"rotary positions of a normed query, {name}": (rotary_of(norm), WORDS, 1, AFFINE)
+        for name, norm in NORMS.items()
+    },
     "two experts": (lambda: Does(lambda net, x: net.a(x) + net.b(x), a=mlp(6), b=mlp(6)), ROWS, 1, NEITHER),
     "two scores": (
         lambda: Does(lambda net, x: torch.softmax(net.a(x) @ x.mT + net.b(x) @ x.mT, -1), a=mlp(6), b=mlp(6)),

@@ -78,6 +78,16 @@ def delta_rule(net, x):
     return torch.stack(outputs, 1)
 
 
+def delta_rule_in_a_chunk(net, x):
+    """The same for all positions of a chunk, (I + tril(β k kᵀ))⁻¹ v: the inverse is written row by row."""
+    k, v, beta = torch.tanh(net.z(x)), net.v(x), sigmoid(net.w(x)[..., :1])
+    inverse = -(beta * (k @ k.mT)).tril(-1)
+    for t in range(1, x.shape[1]):
+        row, above = inverse[..., t, :t].clone(), inverse[..., :t, :t].clone()
+        inverse[..., t, :t] = row + (row[..., None] * above).sum(-2)
+    return (inverse + torch.eye(x.shape[1], dtype=x.dtype)) @ (beta * v)
+
+
 STATES = {
     "LSTM": (lstm, "c = sigmoid(f) * c"),
     "GRU": (gru, "h = (1 - z) * h"),
@@ -85,6 +95,7 @@ STATES = {
     "scan": (scan, "state = decay[:, t] * state"),
     "scan of slices": (scan_of_slices, "states[:, t] = decay"),
     "delta rule": (delta_rule, "state = state + beta"),
+    "delta rule in a chunk": (delta_rule_in_a_chunk, "inverse[..., t, :t] = row +"),
 }
 
 

@@ -27,7 +27,7 @@ import torch
 from torch import SymInt, Tensor, fx
 
 from unbraid.graph.operators import callee
-from unbraid.graph.questions import is_float, mixing, values_read
+from unbraid.graph.questions import is_float, mixing, shape_only, values_read
 
 _LOOKUPS = (torch.ops.aten.embedding, torch.ops.aten.embedding_bag)
 
@@ -112,6 +112,12 @@ class Dataflow:
     def data(self, node: fx.Node) -> list[fx.Node]:
         """The inputs of a node that carry data; choices are held, and none of them."""
         return [argument for argument in values_read(node) if argument in self.carries]
+
+    def moved(self, node: fx.Node) -> fx.Node:
+        """The tensor whose elements a node moves; itself where it moves none."""
+        while shape_only(node) and len(data := self.data(node)) == 1:
+            node = data[0]
+        return node
 
     def above(self, node: fx.Node, floor: fx.Node) -> set[fx.Node]:
         """What a node is computed from, itself included, no earlier than `floor` in the order of execution.

@@ -32,7 +32,7 @@ from unbraid.discover._flattened_sums import Join, Term, joins
 from unbraid.discover._groups import Grouper
 from unbraid.discover._nesting import nesting
 from unbraid.discover._post_dominators import PostDominators
-from unbraid.discover._recurrence import recurrences
+from unbraid.discover._recurrence import RECURRENT, recurrences
 from unbraid.discover._trunk_reached import trunk_way
 from unbraid.discover.kinds import ALL
 from unbraid.discover.rewrites._broadcast import spread_out
@@ -49,7 +49,6 @@ from unbraid.discover.rewrites._written_beside import write_beside
 from unbraid.errors import Refusal
 from unbraid.graph.questions import Carrier, is_float
 
-RECURRENT = "a recurrence: a state that one module carries over positions, and no trunk of blocks"
 OFFSET = "an offset or a reading: it begins or ends inside another block's branch, and is no trunk's sum"
 
 

@@ -23,6 +23,7 @@ from unbraid.discover._candidates import Candidate, candidates, is_like, tensor_
 from unbraid.discover._dataflow import Dataflow
 from unbraid.discover._element_maps import unmoved
 from unbraid.discover._flattened_sums import Join, Term
+from unbraid.discover._recurrence import RECURRENT, carried_over
 from unbraid.discover._trunk_reached import reads_around
 from unbraid.discover.kinds import Skip
 from unbraid.discover.rewrites._broadcast import spreads
@@ -99,6 +100,8 @@ class Grouper:
             branches = [term for term, objection in objections.items() if objection is None]
             if branches and not adjacent(concatenated(node)[0], [*map(tensor_of, (skip, *branches))]):
                 reason = BETWEEN
+            elif branches and "recurrent" not in self.skips and carried_over(self.flow, [*map(tensor_of, operands)]):
+                return RECURRENT
             elif branches:
                 end = candidate.way[max(candidate.meets[term] for term in branches)]
                 kind: Skip = "identity" if end.strength is Carrier.SHAPE else "projection"

@@ -10,11 +10,14 @@ again reads the whole of what it is given, not one place after the other.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import fx
 
 from unbraid.discover._dataflow import Dataflow
 from unbraid.graph.questions import name_of, values_read
+
+RECURRENT = "a recurrence: a state that one module carries over positions, and no trunk of blocks"
 
 _PICKS = frozenset({"select", "slice", "narrow", "getitem"})
 _NEAR = 16  # sums before, among which that of the step before is looked for
@@ -35,8 +38,10 @@ class _Step:
     def follows(self, before: "_Step") -> bool:
         """Whether it may be the next step of a recurrence."""
         shared = self.places.keys() & before.places.keys()
-        moved = [tensor for tensor in shared if set(self.places[tensor]).isdisjoint(before.places[tensor])]
-        return bool(moved) and set(self.parameters) <= set(before.parameters)
+        pairs = [({*self.places[tensor]}, {*before.places[tensor]}) for tensor in shared]
+        # A place that the step before has written may be read along: a window that moves on.
+        moved = any(now - then and then - now for now, then in pairs)
+        return moved and set(self.parameters) <= set(before.parameters)
 
 
 def recurrences(flow: Dataflow, forks: Mapping[fx.Node, fx.Node]) -> list[list[fx.Node]]:
@@ -58,6 +63,13 @@ def recurrences(flow: Dataflow, forks: Mapping[fx.Node, fx.Node]) -> list[list[f
             chains[total] = chains.setdefault(before, [before])
             chains[total].append(total)
     return list({id(chained): chained for chained in chains.values()}.values())
+
+
+def carried_over(flow: Dataflow, tensors: Collection[fx.Node]) -> bool:
+    """Whether tensors that are put side by side are the states of a recurrence, one for each position."""
+    ordered = sorted({flow.moved(tensor) for tensor in tensors}, key=flow.order.__getitem__)
+    steps = [_step(flow, after, before) for before, after in pairwise(ordered) if before in flow.above(after, before)]
+    return any(after.follows(before) for before, after in pairwise(steps))
 
 
 def _before(flow: Dataflow, add: fx.Node, earlier: list[fx.Node]) -> fx.Node | None:

@@ -8,6 +8,7 @@ import torch
 from torch import fx
 
 from unbraid.discover._dataflow import Dataflow, same_shape
+from unbraid.discover._written_norms import is_length
 from unbraid.discover.rewrites._broadcast import spreads
 from unbraid.graph.operators import Attention, Frozen, Kind, callee, operator_of
 from unbraid.graph.questions import Carrier, carrier, mixing, values_read
@@ -106,7 +107,8 @@ def _factors(flow: Dataflow, step: Step) -> list[fx.Node]:
         able = [factor for factor in data if same_shape(factor, node)]
     elif callee(node) not in _MATRIX_PRODUCTS:
         return []
-    return [factor for factor in able if callee(node) is aten.div or _gates(flow, _other(data, factor))]
+    gated = [factor for factor in able if callee(node) is aten.div or _gates(flow, _other(data, factor))]
+    return [factor for factor in gated if not is_length(flow, _other(data, factor), factor)]
 
 
 def _other(pair: Sequence[fx.Node], one: fx.Node) -> fx.Node:

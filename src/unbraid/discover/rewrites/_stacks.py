@@ -11,7 +11,6 @@ from unbraid.discover._dataflow import Dataflow
 from unbraid.discover._summands import summands
 from unbraid.discover.rewrites._graph_writer import Writer
 from unbraid.graph.operators import callee
-from unbraid.graph.questions import shape_only
 
 aten = torch.ops.aten
 
@@ -40,18 +39,11 @@ def lift_stacks(flow: Dataflow) -> bool:
 
 def hang_together(flow: Dataflow, tensors: Sequence[fx.Node]) -> bool:
     """Whether one of some tensors is computed from what another carries."""
-    bases = [_carried(flow, tensor) for tensor in tensors]
+    bases = [flow.moved(tensor) for tensor in tensors]
     pairs = product(bases, repeat=2)
     return len({*tensors}) == len(tensors) and any(
         below is not base and base in flow.carries and base in flow.above(below, base) for base, below in pairs
     )
-
-
-def _carried(flow: Dataflow, tensor: fx.Node) -> fx.Node:
-    """What a tensor moves."""
-    while shape_only(tensor) and len(data := flow.data(tensor)) == 1:
-        tensor = data[0]
-    return tensor
 
 
 def is_stack(node: fx.Node) -> bool:
