@@ -348,10 +348,7 @@ NONE = {
         "its operands have different sizes",
     ),
     "rotary positions": (lambda: Does(rotary, q=nn.Linear(6, 6), o=nn.Linear(6, 6)), WORDS, 1, AFFINE),
-    **{
-        f"rotary positions of a normed query, {name}": (rotary_of(norm), WORDS, 1, AFFINE)
-        for name, norm in NORMS.items()
-    },
+    **{f"rotary positions, {name}": (rotary_of(norm), WORDS, count, AFFINE) for name, (norm, count) in NORMS.items()},
     "two experts": (lambda: Does(lambda net, x: net.a(x) + net.b(x), a=mlp(6), b=mlp(6)), ROWS, 1, NEITHER),
     "two scores": (
         lambda: Does(lambda net, x: torch.softmax(net.a(x) @ x.mT + net.b(x) @ x.mT, -1), a=mlp(6), b=mlp(6)),
