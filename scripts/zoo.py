@@ -29,6 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import torchaudio_stub  # noqa: E402, F401
 import torchvision_stub  # noqa: E402, F401
+from oracles import concatenations  # noqa: E402
 from oracles.ledger import read  # noqa: E402
 from zoo.catalogue import MODELS, MORE, find  # noqa: E402
 from zoo.entry import Entry  # noqa: E402
@@ -78,7 +79,9 @@ def _stale(results: list[Result]) -> list[str]:
     met = [place for result in results for place, _ in result.places]
     whole = {result.name for result in results} >= {entry.name for entry in (*MODELS, *MORE)}
     packages = {place.file.split("/")[0] for place in met} if whole else {"timm", "transformers"}
-    return list(read().stale(met, packages))
+    beside = [place for result in results for place, _ in result.concatenations]
+    unrecorded = not beside  # results of code that noted additions alone
+    return [*read().stale(met, packages), *(() if unrecorded else concatenations.ledger().stale(beside, packages))]
 
 
 def _options() -> argparse.Namespace:

@@ -35,9 +35,8 @@ from oracles.additions import Place
 Lines: TypeAlias = Mapping[str, Mapping[str, Mapping[str, str]]]
 
 FOLDER = Path(__file__).parents[1] / "zoo" / "ledger"
-_VERDICT = re.compile(
-    r"(?P<kind>block|part|none|held|missed|unseen)(?: (?P<times>\d+))?(?: in (?P<models>[^;:]+))?(?:: (?P<why>[^;]+))?"
-)
+ADDED = ("block", "part", "none", "held", "missed", "unseen")
+_VERDICT = re.compile(r"(?P<kind>[a-z]+)(?: (?P<times>\d+))?(?: in (?P<models>[^;:]+))?(?:: (?P<why>[^;]+))?")
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,15 @@ class Ledger:
     Args:
         lines: verdicts by file, function and expression.
         older: those on other versions of the same files, which are never stale.
+        kinds: the words that a verdict may begin with.
 
     Raises:
         ValueError: a verdict is none of those above, or lacks its reason.
     """
 
-    def __init__(self, lines: Lines, older: Lines | None = None) -> None:
-        self._older = _verdicts(older or {})
-        self.verdicts = self._older | _verdicts(lines)
+    def __init__(self, lines: Lines, older: Lines | None = None, kinds: Sequence[str] = ADDED) -> None:
+        self._older = _verdicts(older or {}, kinds)
+        self.verdicts = self._older | _verdicts(lines, kinds)
 
     def judged(self, model: str, ran: Iterable[tuple[Place, int]]) -> Iterator[tuple[Place, Verdict | None, int]]:
         """The verdicts on the expressions that a model runs, each with how often; None for what nobody has read."""
@@ -98,9 +98,9 @@ class Ledger:
                 yield f"no model runs this line of the ledger: {file}, {function}: {text}"
 
 
-def read(folder: Path = FOLDER) -> Ledger:
+def read(folder: Path = FOLDER, kinds: Sequence[str] = ADDED) -> Ledger:
     """The committed ledger, with that of the lowest versions that are allowed."""
-    return Ledger(_in_folder(folder), _in_folder(folder / "lowest"))
+    return Ledger(_in_folder(folder), _in_folder(folder / "lowest"), kinds)
 
 
 def _in_folder(folder: Path) -> Lines:
@@ -110,9 +110,9 @@ def _in_folder(folder: Path) -> Lines:
     return lines
 
 
-def _verdicts(lines: Lines) -> dict[tuple[str, str, str], tuple[Verdict, ...]]:
+def _verdicts(lines: Lines, kinds: Sequence[str]) -> dict[tuple[str, str, str], tuple[Verdict, ...]]:
     return {
-        (file, function, text): _parsed(f"{file}, {function}, {text}", verdict)
+        (file, function, text): _parsed(f"{file}, {function}, {text}", verdict, kinds)
         for file, functions in lines.items()
         for function, texts in functions.items()
         for text, verdict in texts.items()
@@ -135,7 +135,7 @@ def faults(
     for place, verdict, times in ledger.judged(model, ran):
         by_line[place.where]["unread" if verdict is None else verdict.kind] += times
         if verdict is None:
-            yield _unread(place, times)
+            yield unread(place, times, "adds data", "")
     elsewhere = sum(known["part"] for known in by_line.values())
     for line in sorted(by_line.keys() | counted.keys()):
         known, blocks, other = by_line[line], counted.get(line, 0), refused.get(line, 0)
@@ -159,25 +159,32 @@ def missed(ledger: Ledger, model: str, ran: Sequence[tuple[Place, int]]) -> Iter
             yield f"{place.where}, {times} times", str(verdict)
 
 
-def _parsed(line: str, text: str) -> tuple[Verdict, ...]:
+def _parsed(line: str, text: str, kinds: Sequence[str]) -> tuple[Verdict, ...]:
     verdicts = []
     for part in text.split("; "):
         match = _VERDICT.fullmatch(part)
-        if match is None or (match["kind"] == "block") == bool(match["why"]):
-            raise ValueError(
-                f"the ledger says {text!r} of {line}: block, or part, none, held, missed or unseen with ': ' and why"
-            )
+        if match is None or match["kind"] not in kinds or (match["kind"] == "block") == bool(match["why"]):
+            others = f"{', '.join(kinds[1:-1])} or {kinds[-1]}"
+            raise ValueError(f"the ledger says {text!r} of {line}: block, or {others} with ': ' and why")
         models = tuple(name.strip() for name in (match["models"] or "").split(",") if name.strip())
         times = int(match["times"]) if match["times"] else None
         verdicts.append(Verdict(match["kind"], match["why"] or "", models, times))
     return tuple(verdicts)
 
 
-def _unread(place: Place, times: int) -> str:
+def unread(place: Place, times: int, does: str, folder: str) -> str:
+    """The sentence that asks for a verdict.
+
+    Args:
+        place: the expression that nobody has read.
+        times: how often it ran.
+        does: what it does.
+        folder: that of the ledger, below tests/zoo/ledger/.
+    """
     package = place.file.split("/")[0].removesuffix(".py")
     return (
-        f"{place.file}:{place.line} adds data {times} times and is not in the ledger: read it, and write its verdict "
-        f"to tests/zoo/ledger/{package}.toml as\n{entry(place, 'block')}"
+        f"{place.file}:{place.line} {does} {times} times and is not in the ledger: read it, and write its verdict "
+        f"to tests/zoo/ledger/{folder}{package}.toml as\n{entry(place, 'block')}"
     )
 
 

@@ -15,25 +15,27 @@ from zero, or next to it, were given values first, so that a missing branch woul
   in the largest norm; every addition is the sum of its operands; and the blocks are those counted by other
   means (last column).
 - **refused**: there is no form, and the message says why.
-- **wrong**: the form differs from the model, the counts from those known, or the additions from the ledger.
+- **wrong**: the form differs from the model, the counts from those known, or the joins from the ledgers.
 
 A network without residual additions counts as exact where the trace says that there are none.
 
 The **ledger** (`tests/zoo/ledger/`) lists every expression in the models' source that adds two tensors which depend on
 an input, as a run of the model meets them, with a verdict by reading: a block, or why it is none. A form that does not
 count what the ledger calls a block, or counts or passes over in silence what it does not, is wrong, and so is a model
-with an addition that nobody has read. What forms are known not to see stands at the end of this page; it fails nothing.
+with an addition that nobody has read. So it is with concatenations (`tests/zoo/ledger/concatenations/`): one that is a
+block by reading is counted as such, and none of the others, most of which lay the parts of one tensor side by side.
+What forms are known not to see stands at the end of this page; it fails nothing.
 
 """
 
 _MISSED = """
 ## What forms do not see yet
 
-Additions that are blocks by the ledger and that no form counts (**missed**; each is refused with a reason, in
-`form.refusals`), and some that are none and that forms pass over without a reason (**unseen**). The sums over paths are
-exact all the same: the paths through these additions lie inside a branch, a skip or the head.
+Additions and concatenations that are blocks by the ledger and that no form counts (**missed**; additions are refused
+with a reason, in `form.refusals`), and some that are none and that forms pass over without a reason (**unseen**). The
+sums over paths are exact all the same: the paths through these joins lie inside a branch, a skip or the head.
 
-| model | addition | what it is |
+| model | join | what it is |
 |---|---|---|
 """
 
@@ -64,11 +66,13 @@ def score(results: Sequence[Result], entries: Sequence[Entry]) -> str:
     additions = sum(times for result in results for _, times in result.places)
     expressions = len({place for result in results for place, _ in result.places})
     missed = sum(bool(result.missed) for result in results)
+    beside = sum(times for result in results for _, times in result.concatenations)
+    lines = len({place for result in results for place, _ in result.concatenations})
     return (
         f"**{verdicts['exact']} exact / {verdicts['refused']} refused with a reason / {verdicts['wrong']} wrong**, "
         f"of {len(results)} models; {counted} of them have a count known by other means. They ran {additions:,} "
-        f"additions of data at {expressions} places of their source, all of which were read; {missed} models have "
-        "some that forms do not see yet.\n"
+        f"additions of data at {expressions} places of their source and {beside:,} concatenations at {lines}, all of "
+        f"which were read; {missed} models have some that forms do not see yet.\n"
     )
 
 

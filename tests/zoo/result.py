@@ -4,17 +4,20 @@ import math
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
+from oracles import concatenations
 from oracles.additions import Additions, Place
 from oracles.ledger import Ledger, faults, missed, read
 from zoo.entry import Entry, Known, Made
+
+Lines: TypeAlias = list[tuple[str, str, str, int, int]]  # file, function, text, line, and how often it ran
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,9 @@ class Result:
         ran: every expression of the model's code that adds tensors of data (oracles/additions.py), as file, function,
             text and line, and how often a run did.
         counted: how many branches the form adds at each line, nested blocks included.
-        refused: how many additions it refuses there.
+        refused: how many additions and concatenations it refuses there.
+        concatenated: every expression that concatenates tensors of data, written like `ran`.
+        joined: how many blocks whose join is a concatenation the form has at each line.
     """
 
     name: str
@@ -55,9 +60,11 @@ class Result:
     tracer: str = ""
     build: float = 0.0
     seconds: float = 0.0
-    ran: list[tuple[str, str, str, int, int]] = field(default_factory=list)
+    ran: Lines = field(default_factory=list)
     counted: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
+    concatenated: Lines = field(default_factory=list)
+    joined: dict[str, int] = field(default_factory=dict)
 
     def verdict(self, known: Known | None) -> str:
         """ "exact", "refused", or "wrong": the form departs from the model, the known counts or the ledger."""
@@ -72,16 +79,27 @@ class Result:
         return [(Place(*place), times) for *place, times in self.ran]
 
     @property
+    def concatenations(self) -> list[tuple[Place, int]]:
+        """The expressions of the model's code that concatenate tensors of data, and how often."""
+        return [(Place(*place), times) for *place, times in self.concatenated]
+
+    @property
     def faults(self) -> list[str]:
-        """What the ledger of additions has against the form."""
+        """What the ledgers of additions and of concatenations have against the form."""
         if self.failure:
             return []
-        return list(faults(_ledger(), self.name, self.places, self.counted, self.refused))
+        of_sums = faults(_ledger(), self.name, self.places, self.counted, self.refused)
+        return [*of_sums, *concatenations.faults(concatenations.ledger(), self.name, *self._joins)]
+
+    @property
+    def _joins(self) -> tuple[list[tuple[Place, int]], dict[str, int], dict[str, int]]:
+        return self.concatenations, self.joined, self.refused
 
     @property
     def missed(self) -> list[tuple[str, str]]:
-        """The additions that are blocks by the ledger, and that no form counts yet."""
-        return list(missed(_ledger(), self.name, self.places))
+        """The additions and concatenations that are blocks by the ledger, and that no form counts yet."""
+        beside = missed(concatenations.ledger(), self.name, self.concatenations)
+        return [*missed(_ledger(), self.name, self.places), *beside]
 
 
 @cache
@@ -98,7 +116,8 @@ def measure(entry: Entry) -> Result:
     try:
         made = entry.make()
         result = replace(result, build=time.perf_counter() - started)
-        result = replace(result, ran=additions(made))
+        added, concatenated = joins(made)
+        result = replace(result, ran=added, concatenated=concatenated)
         started = time.perf_counter()
         return _traced(result, made)
     except NotResidualError as error:
@@ -112,11 +131,15 @@ def measure(entry: Entry) -> Result:
     return replace(result, seconds=time.perf_counter() - started)
 
 
-def additions(made: Made) -> list[tuple[str, str, str, int, int]]:
-    """Every expression of a model's code that adds tensors of data, and how often a run does."""
+def joins(made: Made) -> tuple[Lines, Lines]:
+    """Every expression of a model's code that adds tensors of data, or concatenates them, and how often a run does."""
     with fast_path_off(), torch.no_grad(), Additions(made.args, dict(made.kwargs)) as seen:
         made.model(*made.args, **made.kwargs)
-    return [(place.file, place.function, place.text, place.line, times) for place, times in sorted(seen.ran.items())]
+    return _lines(seen.ran), _lines(seen.concatenated)
+
+
+def _lines(places: Mapping[Place, int]) -> Lines:
+    return [(place.file, place.function, place.text, place.line, times) for place, times in sorted(places.items())]
 
 
 @contextmanager
@@ -146,6 +169,7 @@ def _traced(result: Result, made: Made) -> Result:
         seconds=time.perf_counter() - started,
         counted=counted(form),
         refused=by_line(form.refusals),
+        joined=joined(form),
     )
 
 
@@ -198,6 +222,11 @@ def counted(form: Any) -> dict[str, int]:
     return dict(found)
 
 
+def joined(form: Any) -> dict[str, int]:
+    """How many blocks whose join is a concatenation a form has at each line, nested ones included."""
+    return dict(Counter(block.where for block in form.all_blocks if block.join == "concatenation"))
+
+
 def by_line(refusals: Iterable[Any]) -> dict[str, int]:
-    """How many additions a form refuses at each line."""
+    """How many additions and concatenations a form refuses at each line."""
     return dict(Counter(refusal.where for refusal in refusals))

@@ -16,10 +16,11 @@ from unbraid.form import trace
 timm = pytest.importorskip("timm")
 pytest.importorskip("transformers")
 
+from oracles import concatenations  # noqa: E402
 from oracles.additions import Place  # noqa: E402
 from oracles.ledger import faults, read  # noqa: E402
 from zoo.catalogue import find  # noqa: E402
-from zoo.result import additions, by_line, counted, counts  # noqa: E402
+from zoo.result import by_line, counted, counts, joined, joins  # noqa: E402
 
 # Two layers each: the configurations of zoo/transformers_models.py.
 FAST = {
@@ -43,6 +44,7 @@ SLOW = {
     "swin_tiny_patch4_window7_224": (24, 0, 24, 0),
     "cait_xxs24_224": (52, 0, 52, 0),
     "poolformer_s12": (24, 0, 24, 0),
+    "ese_vovnet19b_slim_dw": (0, 0, 0, 0),  # its blocks are concatenations, which the ledger of these counts
     "OPT": (4, 0, 4, 0),
     "Mixtral": (4, 0, 4, 0),
     "GPTNeoX": (2, 0, 4, 0),
@@ -78,10 +80,12 @@ def _check(name, answer):
     assert form.error <= 1e-5
     assert not form.silent
     assert _faults(name, counted(form)) == []
+    beside = [(Place(*place), times) for *place, times in joins(find(name).make())[1]]
+    assert not list(concatenations.faults(concatenations.ledger(), name, beside, joined(form), by_line(form.refusals)))
 
 
 def _faults(name, blocks):
-    ran = [(Place(*place), times) for *place, times in additions(find(name).make())]
+    ran = [(Place(*place), times) for *place, times in joins(find(name).make())[0]]
     return list(faults(read(), name, ran, blocks, by_line(form_of(name).refusals)))
 
 
