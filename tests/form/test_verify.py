@@ -586,3 +586,56 @@ def test_a_history_of_an_earlier_call_is_named_and_without_it_all_is_well():
     with torch.no_grad():
         model(normal(3, 6))
     assert len(trace(model, normal(3, 6)).blocks) == 1
+
+
+def _pulled_back(part, state, gradient):
+    """What arrives at a part's input, and its output; what its parameters get is accumulated."""
+    read = state.detach().requires_grad_()
+    with torch.enable_grad():
+        made = part(read)
+        made.backward(gradient)
+    return read.grad, made.detach()
+
+
+class Recomputing(torch.autograd.Function):
+    """Keeps no activations: a reversible step whose backward pass computes its input anew, as revtorch's does."""
+
+    @staticmethod
+    def forward(ctx, x, f, g):
+        a, b = x.chunk(2, -1)
+        with torch.no_grad():
+            a = a + f(b)
+            b = b + g(a)
+        ctx.parts, ctx.states = (f, g), (a.detach(), b.detach())
+        return torch.cat([a, b], -1)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (f, g), (a, b) = ctx.parts, ctx.states
+        da, db = gradient.chunk(2, -1)
+        read, made = _pulled_back(g, a, db)
+        da, b = da + read, b - made
+        read, _ = _pulled_back(f, b, da)
+        return torch.cat([da, db + read], -1), None, None
+
+
+@pytest.mark.parametrize("accumulated", [False, True])
+def test_what_a_backward_pass_accumulates_is_part_of_the_models_gradient(accumulated):
+    """revtorch's parameters get their gradients from calls of `backward` inside; trace leaves none with the model."""
+    model = lively(
+        Does(
+            lambda net, x: net.head(Recomputing.apply(Recomputing.apply(x, net.f, net.g), net.f, net.g)),
+            f=mlp(3),
+            g=mlp(3),
+            head=nn.Linear(6, 2),
+        )
+    )
+    if accumulated:
+        model(X).sum().backward()
+    before = {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
+    form = trace(model, X)
+    assert (len(form.blocks), sum(form.path_counts())) == (4, 13)  # two of two steps, and 5 + 8 paths
+    assert gradient_spectrum(form, X, target=0).error <= 1e-10
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == (before[name] is None)
+        assert before[name] is None or torch.equal(parameter.grad, before[name])

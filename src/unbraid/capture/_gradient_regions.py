@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, no_type_check
 
 import torch
@@ -17,9 +17,41 @@ def written_out() -> Iterator[None]:
 
     Of the first the exporter makes a constant; of the second no tracer keeps anything; the third torch refuses where
     gradients pass. To begin with, gradients are on.
+
+    In the forward pass of a custom torch.autograd.Function gradients are off in any case, and come of its backward
+    pass: a region of no_grad in there (a reversible block's, which computes its states anew) says nothing, and what the
+    tracers would note at its end, that gradients are still off, would be wrong from there on.
     """
-    with _inference_as_no_grad(), torch.enable_grad(), _Data():
+    with _inference_as_no_grad(), torch.enable_grad(), _Data(), _functions_unswitched():
         yield
+
+
+@contextmanager
+def _functions_unswitched() -> Iterator[None]:
+    """What custom functions switch is written down by no tracer; for this thread alone."""
+    thread, kind = threading.get_ident(), torch.autograd.Function
+    usual = kind.__dict__["apply"]
+
+    def applied(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        with _Unswitched() if threading.get_ident() == thread else nullcontext():
+            return usual.__func__(cls, *args, **kwargs)
+
+    kind.apply = classmethod(applied)  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        kind.apply = usual  # type: ignore[method-assign]
+
+
+class _Unswitched(TorchFunctionMode):
+    """Switches gradients behind the back of the tracers' own modes, which stand around this one."""
+
+    @no_type_check
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch._C._set_grad_enabled:
+            with torch._C.DisableTorchFunction():
+                return func(*args)
+        return func(*args, **(kwargs or {}))
 
 
 class _Data(TorchFunctionMode):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unbraid.capture import Draws, drawing, exclusive, plain_checkpoints, titles, untouched
 from unbraid.capture.trees import mapped_tensors, tensors_in
 from unbraid.errors import InexactError
+from unbraid.form._accumulated import gradients_aside, with_accumulated
 from unbraid.form._core import Form
 from unbraid.graph.state import Streamed, joined
 from unbraid.walk import run
@@ -135,8 +136,9 @@ def of_the_model(
             return torch.func.functional_call(model, {**buffers, **replaced}, *call, tie_weights=False)
 
     leaves = Leaves(inputs, trainable, call)
-    with untouched(model, call) as aside, aside.drawing(draws):
+    with gradients_aside(model.parameters()), untouched(model, call) as aside, aside.drawing(draws):
         values, gradients = _gradients(result, [*inputs.values(), *trainable.values()], projection)
+        gradients = with_accumulated([*inputs.values(), *trainable.values()], gradients)
         return ([aside.own(value) for value in values], gradients), leaves
 
 
