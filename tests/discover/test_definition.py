@@ -308,6 +308,12 @@ def pooled_queries(net, x):
     return torch.softmax(query @ net.k(x).mT + net.r(query), -1)
 
 
+def from_zeros(net, x):
+    """ProteinMPNN: the nodes begin with zeros, to which the first message is added."""
+    state = torch.zeros_like(x)
+    return state + net.f(torch.cat([state, x], -1))
+
+
 NEITHER = "neither operand reaches"
 POINTWISE = "pointwise function of the first, without parameters"
 AFFINE = "both operands are affine"
@@ -368,6 +374,7 @@ NONE = {
         1,
         AFFINE,
     ),
+    "a state that begins with zeros": (lambda: Does(from_zeros, f=mlp(12, outputs=6)), ROWS, 0, None),
     "a plain network": (lambda: Chain(mlp(6), mlp(6)), ROWS, 0, None),
 }
 

@@ -76,13 +76,13 @@ def candidates(
         blocks: the blocks found so far, by their sums.
         operands: the operands of a join.
         weakest: the weakest carrier that their ways may pass.
-        data: whether operands with data are asked for, or those without.
+        data: whether operands with data are asked for, or those of parameters alone: learned tokens.
         held: whether ways may pass norms, whose scale depends on the data, as if that scale were held.
     """
     ways, every = list[tuple[Term, list[Step]]](), dict[Term, list[list[Step]]]()
     for term in operands:
-        if (tensor_of(term) in flow.carries) is not data:
-            continue
+        if tensor_of(term) not in (flow.carries if data else flow.parametric):
+            continue  # zeros that a state begins with, or a mask, are no token: they carry nothing
         for way in ways_up(flow, tensor_of(term), held=held):
             # The several results of one operator are no tensor from which skip and branch could part.
             tensors = [step for step in way if isinstance(step.node.meta.get("val"), Tensor)]
