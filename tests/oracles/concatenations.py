@@ -9,6 +9,7 @@ An expression is listed that puts at least two tensors of floats side by side wh
                       are put together again, halves of a rotation, readings beside one another. A form may refuse it
                       or pass it over, and must not count it
     missed: why       a block by the definition that forms do not count yet; shown on the page of the zoo
+    open: why         the definition has two answers: a form may count it, refuse it or pass it over
 
 Most are harmless, and so it is the other way round than with additions: what is asked of a form is that it counts all
 that are blocks and none that is not. An expression that is none of these, because nobody has read it, fails.
@@ -21,7 +22,7 @@ from functools import cache
 from oracles.ledger import FOLDER, Ledger, read, unread
 from oracles.origins import Place
 
-KINDS = ("block", "none", "harmless", "missed")
+KINDS = ("block", "none", "harmless", "missed", "open")
 
 
 @cache
@@ -60,7 +61,7 @@ def faults(
                 f"{line}: {known['block']} concatenations are blocks by the ledger; the form counts {blocks} and "
                 f"refuses {other}"
             )
-        elif blocks and not known["block"]:
+        elif blocks and not known["block"] + known["open"]:
             yield f"{line}: no concatenation is a block by the ledger; the form counts {blocks}"
         elif other < known["none"]:
             yield f"{line}: {known['none']} concatenations are to be refused by the ledger; the form refuses {other}"

@@ -47,6 +47,10 @@ def test_what_is_counted_or_passed_over_as_the_ledger_says_has_no_fault(read_mod
     assert found(read_model, "harmless: halves of one tensor, exchanged", "block") == []
 
 
+def test_where_the_definition_has_two_answers_either_is_right(read_model):
+    assert found(read_model, "open: for once", "open: for once") == []
+
+
 def test_a_lost_block_is_seen(read_model):
     line = read_model[2][1].where
     assert found(read_model, "harmless: halves", "block", blocks=1) == [
@@ -80,7 +84,7 @@ def test_a_line_that_nobody_has_read_is_seen_and_the_sentence_says_what_to_write
 
 @pytest.mark.parametrize("verdict", ["", "part: of a sum", "held: a mask", "harmless", "block: yes"])
 def test_a_verdict_is_a_word_and_its_reason(verdict):
-    with pytest.raises(ValueError, match="block, or none, harmless or missed with ': ' and why"):
+    with pytest.raises(ValueError, match="block, or none, harmless, missed or open with ': ' and why"):
         Ledger({PLACE.file: {PLACE.function: {PLACE.text: verdict}}}, kinds=KINDS)
 
 

@@ -17,6 +17,7 @@ class Known:
         projections: those whose skip is a projection.
         branches: the branches of all top-level blocks together; None stands for one each.
         nested: blocks inside branches.
+        kinds: how many blocks there are of other kinds, by kind of skip and join; None where they were not counted.
         how: by which means they were counted.
     """
 
@@ -24,6 +25,7 @@ class Known:
     projections: int = 0
     branches: int | None = None
     nested: int = 0
+    kinds: Mapping[str, int] | None = None
     how: str = ""
 
     @property

@@ -106,5 +106,5 @@ def _why(result: Result, known: Known | None) -> str:
     elif result.faults:
         text = "; ".join(result.faults)
     else:
-        text = result.reason if known is None else f"known: {known.counts}"
+        text = result.reason if known is None else f"known: {known.counts}, {known.kinds or ''}"
     return " ".join(text.split()).replace("|", "\\|")[:300]

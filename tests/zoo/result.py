@@ -71,6 +71,7 @@ class Result:
         if self.failure == "refused":
             return "refused"
         agrees = known is None or (self.counts is not None and tuple(self.counts) == known.counts)
+        agrees = agrees and (known is None or known.kinds is None or self.kinds == known.kinds)
         return "exact" if agrees and not self.failure and not self.faults else "wrong"
 
     @property
