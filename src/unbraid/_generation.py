@@ -40,7 +40,7 @@ class Generation:
 
     def has(self, name: str) -> bool:
         """Whether there is something of this name; why it cannot be opened, `open` says."""
-        return not isinstance(self._found(name), FileNotFoundError)
+        return not isinstance(self._file_or_error(name), FileNotFoundError)
 
     def open(self, name: str) -> OpenFile:
         """A file of this generation, its content checked.
@@ -50,22 +50,22 @@ class Generation:
         """
         if self.sums is not None and name not in self.sums:
             raise CheckpointError(f"{self.folder}: the checkpoint is incomplete: {name} is not listed in {SUMS}")
-        file = self._found(name)
+        file = self._file_or_error(name)
         if isinstance(file, FileNotFoundError):
             raise CheckpointError(f"{self.folder}: the checkpoint is incomplete: {name} is missing")
         if isinstance(file, OSError):
             raise _unreadable(self.folder, file)
         if self.sums is not None and name not in self._checked:
-            found = file.sha256()
-            if found != self.sums[name]:
+            digest = file.sha256()
+            if digest != self.sums[name]:
                 raise CheckpointError(
-                    f"{self.folder}: {name} is damaged: {file.size:,} bytes with SHA-256 {found[:12]}…, but {SUMS} "
+                    f"{self.folder}: {name} is damaged: {file.size:,} bytes with SHA-256 {digest[:12]}…, but {SUMS} "
                     f"says {self.sums[name][:12]}… Copy the folder again, or write it anew."
                 )
             self._checked.add(name)
         return file
 
-    def _found(self, name: str) -> OpenFile | OSError:
+    def _file_or_error(self, name: str) -> OpenFile | OSError:
         if self.sums is None:
             return _attempt(self.folder, name)
         return self._files.get(name, FileNotFoundError(name))
@@ -160,12 +160,12 @@ def _unreadable(folder: Path, error: OSError) -> CheckpointError:
 
 def _sums_in(file: OpenFile) -> dict[str, str]:
     lines = file.read(most=_LONGEST).decode(errors="replace").splitlines()
-    found = {}
+    sums = {}
     for line in lines:
         digest, _, name = line.partition("  ")
         if _lies_here(name):
-            found[name] = digest
-    return found
+            sums[name] = digest
+    return sums
 
 
 def _lies_here(name: str) -> bool:

@@ -110,8 +110,10 @@ def ordinary(tensor: Tensor) -> Tensor:
         return tensor
     with left(), torch.no_grad():
         if tensor.layout is not torch.strided or type(tensor) not in (Tensor, nn.Parameter, nn.Buffer):
-            made = tensor.clone()
+            normal_tensor = tensor.clone()
         else:
             place = (tensor.storage_offset(), tensor.size(), tensor.stride())
-            made = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(tensor.untyped_storage(), *place)
-    return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
+            normal_tensor = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(
+                tensor.untyped_storage(), *place
+            )
+    return nn.Parameter(normal_tensor, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else normal_tensor

@@ -75,14 +75,14 @@ class ResumeFile:
     def result(self, asked: Facts) -> dict[str, Any] | None:
         """What came of the run that was asked for; None where it is not finished."""
         with self._told():
-            found = self._connection.execute("SELECT result FROM runs WHERE asked = ?", (_key(asked),)).fetchone()
-        return None if found is None else self._read(found[0])
+            row = self._connection.execute("SELECT result FROM runs WHERE asked = ?", (_key(asked),)).fetchone()
+        return None if row is None else self._read(row[0])
 
     def all(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """Everything that is finished, in the order in which it was: what was asked for, and what came of it."""
         with self._told():
-            found = self._connection.execute("SELECT asked, result FROM runs ORDER BY number").fetchall()
-        return [(self._read(asked), self._read(result)) for asked, result in found]
+            rows = self._connection.execute("SELECT asked, result FROM runs ORDER BY number").fetchall()
+        return [(self._read(asked), self._read(result)) for asked, result in rows]
 
     def add(self, runs: Sequence[tuple[Facts, Facts]]) -> None:
         """Keep finished runs: what was asked for, and what came of it. All at one moment.
@@ -125,9 +125,9 @@ class ResumeFile:
 
     def _read(self, text: object) -> dict[str, Any]:
         try:
-            found = json.loads(text)  # type: ignore[arg-type]  # SQLite keeps any type in any column
-            if isinstance(found, dict):
-                return found
+            facts = json.loads(text)  # type: ignore[arg-type]  # SQLite keeps any type in any column
+            if isinstance(facts, dict):
+                return facts
         except (ValueError, TypeError, RecursionError):
             pass
         raise CheckpointError(f"{self.path}: what is kept here is damaged: {str(text)[:40]!r}. Choose another file.")

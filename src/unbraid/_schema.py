@@ -76,8 +76,8 @@ def differs(connection: sqlite3.Connection, tables: Sequence[str]) -> str | None
     with closing(sqlite3.connect(":memory:")) as ours:
         for table in tables:
             ours.execute(table)
-        wanted, found = _entries(ours), _entries(connection)
-    odd = sorted(wanted.items() ^ found.items(), key=lambda entry: (entry[0] in wanted, entry))
+        wanted, existing = _entries(ours), _entries(connection)
+    odd = sorted(wanted.items() ^ existing.items(), key=lambda entry: (entry[0] in wanted, entry))
     return None if not odd else " ".join(odd[0][0])
 
 

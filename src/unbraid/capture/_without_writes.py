@@ -109,15 +109,15 @@ class _Rewriter:
         if base is not None and same_object(node, base):
             self.names[node] = self.names[base]
             return
-        made = self.copy(node, self.value)
+        copied = self.copy(node, self.value)
         if base is not None:
             of = self.names[base].tensor
             cuts = name_of(node) == "detach" or (node in self.old.ungraded and of.value in self.live)
-            self.names[node] = _Name(_Tensor(made, node, of, self.writes[of.root], cuts))
+            self.names[node] = _Name(_Tensor(copied, node, of, self.writes[of.root], cuts))
         elif isinstance(node.meta.get("val"), Tensor):
-            self.names[node] = _Name(_Tensor(made))
+            self.names[node] = _Name(_Tensor(copied))
         else:
-            self.plain[node] = made
+            self.plain[node] = copied
 
     def base_of(self, node: fx.Node) -> fx.Node | None:
         """The tensor of whose memory a node is a view."""
@@ -149,32 +149,32 @@ class _Rewriter:
             assert isinstance(pieces, fx.Node)
             return self.copy(view, lambda n: self.viewed(pieces, base))
         of = shares(view)
-        made = self.copy(view, lambda n: base if n is of else self.value(n))
+        view_of_base = self.copy(view, lambda n: base if n is of else self.value(n))
         if mutates(view.target):  # x.t_()
-            made.target = twin(view.target)  # type: ignore[arg-type, assignment]
-        return made
+            view_of_base.target = twin(view.target)  # type: ignore[arg-type, assignment]
+        return view_of_base
 
     def copy(self, node: fx.Node, value: Any) -> fx.Node:
-        made = self.new.graph.node_copy(node, value)
-        if made.op == "placeholder":
-            made.name = node.name
-        return self.noted(made, node in self.old.ungraded)
+        copied = self.new.graph.node_copy(node, value)
+        if copied.op == "placeholder":
+            copied.name = node.name
+        return self.noted(copied, node in self.old.ungraded)
 
-    def noted(self, made: fx.Node, ungraded: bool) -> fx.Node:
+    def noted(self, node: fx.Node, ungraded: bool) -> fx.Node:
         if ungraded:
-            self.new.ungraded.add(made)
-        read = values_read(made)  # an empty_like has the sizes of its operand, not its gradient
-        gradient = made.name not in self.fixed if made.op == "placeholder" else not self.live.isdisjoint(read)
-        if gradient and not ungraded and is_float(made) and name_of(made) != "detach":
-            self.live.add(made)
-        return made
+            self.new.ungraded.add(node)
+        read = values_read(node)  # an empty_like has the sizes of its operand, not its gradient
+        gradient = node.name not in self.fixed if node.op == "placeholder" else not self.live.isdisjoint(read)
+        if gradient and not ungraded and is_float(node) and name_of(node) != "detach":
+            self.live.add(node)
+        return node
 
     def write(self, node: fx.Node) -> None:
         target = node.target
         assert isinstance(target, torch._ops.OpOverload)
         arguments = {a.name: place for place, a in enumerate(target._schema.arguments)}
-        found = [_argument(node, arguments[name], name) for name in written(target)]
-        nodes = [f for f in found if f is not None]
+        operands = [_argument(node, arguments[name], name) for name in written(target)]
+        nodes = [f for f in operands if f is not None]
         if torch.Tag.inplace_view in target.tags:
             self.review(node, nodes[0])
             return
@@ -196,11 +196,11 @@ class _Rewriter:
         if functional is None:
             raise _unknown(node)
         before = [self.value(n) for n in flat]
-        made = self.copy(node, self.value)
-        made.target = functional
-        made.meta = {**node.meta, "val": [n.meta["val"] for n in flat]}
+        written_list = self.copy(node, self.value)
+        written_list.target = functional
+        written_list.meta = {**node.meta, "val": [n.meta["val"] for n in flat]}
         for number, (n, was) in enumerate(zip(flat, before, strict=True)):
-            piece = self.emitter(node)(operator.getitem, (made, number), n.meta["val"])
+            piece = self.emitter(node)(operator.getitem, (written_list, number), n.meta["val"])
             self.set(self.names[n].tensor, was, piece, node)
 
     def review(self, node: fx.Node, argument: fx.Node) -> None:
@@ -209,8 +209,8 @@ class _Rewriter:
         base = name.tensor
         if twin(node.target) is None:  # type: ignore[arg-type]
             raise _unknown(node)
-        made = self.viewed(node, self.fresh(base))
-        name.tensor = _Tensor(made, node, base, self.writes[base.root], name_of(node) == "detach_")
+        view = self.viewed(node, self.fresh(base))
+        name.tensor = _Tensor(view, node, base, self.writes[base.root], name_of(node) == "detach_")
         self.names[node] = name
 
     def twinned(self, node: fx.Node, argument: fx.Node, before: fx.Node) -> fx.Node:
@@ -225,26 +225,26 @@ class _Rewriter:
             if outs or len(target._schema.returns) != 1:
                 raise _unknown(node)
             return self.on_a_copy(node, argument, before)
-        made = self.copy(node, self.value)
-        made.target = functional
-        made.kwargs = {key: value for key, value in made.kwargs.items() if key not in outs}
+        written_node = self.copy(node, self.value)
+        written_node.target = functional
+        written_node.kwargs = {key: value for key, value in written_node.kwargs.items() if key not in outs}
         for place, value in defaults(target, functional).items():
-            made.args = made.args if place < len(made.args) else (*made.args, value)
-        if outs and sizes(before.meta["val"]) != sizes(made.meta["val"]):
-            return self.resized(made, node, argument, before)
+            written_node.args = written_node.args if place < len(written_node.args) else (*written_node.args, value)
+        if outs and sizes(before.meta["val"]) != sizes(written_node.meta["val"]):
+            return self.resized(written_node, node, argument, before)
         kwargs = {key: value for key, value in node.kwargs.items() if key not in outs}
-        return self.as_before(made, node, argument, before, functional, kwargs)
+        return self.as_before(written_node, node, argument, before, functional, kwargs)
 
-    def resized(self, made: fx.Node, node: fx.Node, argument: fx.Node, before: fx.Node) -> fx.Node:
+    def resized(self, written_node: fx.Node, node: fx.Node, argument: fx.Node, before: fx.Node) -> fx.Node:
         """What is written with out= into a tensor of other sizes, `torch.empty(0)`, takes its place, in its type."""
         if self.names[argument].tensor.base is not None:
             raise _unknown(node)
         dtype = before.meta["val"].dtype
         try:
-            same = tried(made, made.target)[0].dtype is dtype
+            same = tried(written_node, written_node.target)[0].dtype is dtype
         except Unknown:
             same = False
-        return made if same else self.emitter(node)(aten.to.dtype, (made, dtype), node.meta["val"])
+        return written_node if same else self.emitter(node)(aten.to.dtype, (written_node, dtype), node.meta["val"])
 
     def on_a_copy(self, node: fx.Node, argument: fx.Node, before: fx.Node) -> fx.Node:
         """An operator without a twin writes into a copy that nobody else sees."""
@@ -252,11 +252,17 @@ class _Rewriter:
         return self.copy(node, lambda n: own if n is argument else self.value(n))
 
     def as_before(
-        self, made: fx.Node, node: fx.Node, argument: fx.Node, before: fx.Node, functional: Any, kwargs: dict[str, Any]
+        self,
+        written_node: fx.Node,
+        node: fx.Node,
+        argument: fx.Node,
+        before: fx.Node,
+        functional: Any,
+        kwargs: dict[str, Any],
     ) -> fx.Node:
         emit, old = self.emitter(node), before.meta["val"]
         if name_of(node) == "copy_":
-            return made  # whose twin keeps type and layout
+            return written_node  # whose twin keeps type and layout
         try:
             result, given = tried(node, functional, kwargs)
             dtype, kept = result.dtype, torch.empty_like(given[argument])
@@ -264,9 +270,9 @@ class _Rewriter:
         except Unknown:
             dtype, laid_out = old.dtype, False
         if dtype is not old.dtype:
-            made.meta = {**made.meta, "val": made.meta["val"].to(dtype)}
-            made = emit(aten.to.dtype, (made, old.dtype), old)
-        return made if laid_out else emit(aten.copy.default, (before, made), old)
+            written_node.meta = {**written_node.meta, "val": written_node.meta["val"].to(dtype)}
+            written_node = emit(aten.to.dtype, (written_node, old.dtype), old)
+        return written_node if laid_out else emit(aten.copy.default, (before, written_node), old)
 
     def set(self, tensor: _Tensor, before: fx.Node, new: fx.Node, writer: fx.Node) -> None:
         """A tensor's new value, and that of all that it is a view of."""

@@ -133,10 +133,10 @@ class Signature:
 
     def _match(self, name: str, traced: Any, value: Any, values: dict[str, Any]) -> None:
         expected, structure = flatten(traced)
-        found, other = flatten(value)
+        leaves, other = flatten(value)
         if structure != other:
             raise TypeError(f"The form's argument {name!r} has another structure than the traced one, {self}.")
-        for leaf, arrived in zip(expected, found, strict=True):
+        for leaf, arrived in zip(expected, leaves, strict=True):
             if isinstance(leaf, TensorSpec):
                 values[leaf.stream] = _checked(name, leaf, arrived, self)
             elif not _same(leaf, arrived):

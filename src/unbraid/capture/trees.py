@@ -41,9 +41,9 @@ class Structure:
         if self.kind is Again:
             return above[self.context]
         if self.kind not in pytree.SUPPORTED_NODES and not issubclass(self.kind, tuple):
-            made = _empty(self.kind)  # before its parts, of which one may be the object itself
-            parts = [child.filled(leaves, (*above, made)) for child in self.children]
-            return _with_parts(made, dict(zip(self.names, parts, strict=True)))
+            empty = _empty(self.kind)  # before its parts, of which one may be the object itself
+            parts = [child.filled(leaves, (*above, empty)) for child in self.children]
+            return _with_parts(empty, dict(zip(self.names, parts, strict=True)))
         parts = [child.filled(leaves, (*above, None)) for child in self.children]
         if self.kind in pytree.SUPPORTED_NODES:
             return pytree.SUPPORTED_NODES[self.kind].unflatten_fn(parts, self.context)

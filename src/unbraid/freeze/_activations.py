@@ -34,9 +34,9 @@ def gate(z: Tensor, out: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[
     beside, slope = _tangent(function, torch.where(near, z, torch.zeros_like(z)))
     faithful = (at_zero + slope * z - beside).abs() <= 4 * eps * (at_zero.abs() + beside.abs())
     quotient = (out - at_zero) / torch.where(z == 0, torch.ones_like(z), z)
-    found = torch.where(near & torch.isfinite(slope) & (faithful | (z == 0)), slope, quotient)
-    finite = torch.isfinite(at_zero) & torch.isfinite(found)
-    return torch.where(finite, found, torch.zeros_like(found)), torch.where(finite, at_zero, out)
+    factor = torch.where(near & torch.isfinite(slope) & (faithful | (z == 0)), slope, quotient)
+    finite = torch.isfinite(at_zero) & torch.isfinite(factor)
+    return torch.where(finite, factor, torch.zeros_like(factor)), torch.where(finite, at_zero, out)
 
 
 def evaluate(

@@ -53,19 +53,19 @@ def freeze(
         for number, step in enumerate(graph.steps):
             arriving = [levels[stream] for stream in reads(step) if stream in levels]
             if isinstance(step, Segment) and arriving and (chosen is None or step.id in chosen):
-                step, made, constants, outcome = _frozen(graph, step, state, values, levels)
+                step, outputs, constants, outcome = _frozen(graph, step, state, values, levels)
                 held |= constants
             else:
-                made = execute(step, state, values)
+                outputs = execute(step, state, values)
                 if isinstance(step, Segment) and any(graph.data(step)) and (chosen is None or step.id in chosen):
-                    step, constants = _constant(step, made)
+                    step, constants = _constant(step, outputs)
                     held |= constants
                 level = max(arriving) if isinstance(step, Add) and arriving else 0
                 outcome = [level if arriving else None for _ in makes(step)]
             steps.append(step)
-            values.update(zip(makes(step), made, strict=True))
+            values.update(zip(makes(step), outputs, strict=True))
             if seen is not None:
-                for stream, value in zip(makes(step), made, strict=True):
+                for stream, value in zip(makes(step), outputs, strict=True):
                     seen(stream, value)
             for stream in reads(step):
                 if graph.last_reader[stream] == number:
@@ -76,16 +76,16 @@ def freeze(
     return replace(graph, steps=tuple(steps)), joined(state, held)
 
 
-def _constant(segment: Segment, made: tuple[Any, ...]) -> tuple[Segment, dict[str, Tensor]]:
+def _constant(segment: Segment, outputs: tuple[Any, ...]) -> tuple[Segment, dict[str, Tensor]]:
     """A segment of which the rules have made all inputs constant, as a constant: what it gave, whatever it reads."""
-    names = [f"{segment.id}.held.{number}" for number in range(len(made))]
+    names = [f"{segment.id}.held.{number}" for number in range(len(outputs))]
     graph = fx.Graph()
     for stream in segment.inputs:
         graph.placeholder(stream)
-    held = [graph.placeholder(f"held_{number}") for number in range(len(made))]
+    held = [graph.placeholder(f"held_{number}") for number in range(len(outputs))]
     graph.output(held[0] if len(held) == 1 else tuple(held))
     code = runnable(graph, f"held_{segment.id}")
-    return replace(segment, code=code, params=tuple(names)), dict(zip(names, made, strict=True))
+    return replace(segment, code=code, params=tuple(names)), dict(zip(names, outputs, strict=True))
 
 
 def _frozen(
@@ -111,9 +111,9 @@ def _frozen(
         code=runnable(affine, f"frozen_{segment.id}"),
         params=(*segment.params, *names),
     )
-    made = tuple(result) if len(segment.outputs) > 1 else (result,)
+    outputs = tuple(result) if len(segment.outputs) > 1 else (result,)
     outcome = freezer.outcome()
     # Graphs of fx hold one another in circles: left to the collector, the segment's parameters would stay for a while.
     recorder.recording.values.clear()
     recorder.env.clear()
-    return frozen, made, dict(zip(names, constants, strict=True)), outcome
+    return frozen, outputs, dict(zip(names, constants, strict=True)), outcome

@@ -57,10 +57,10 @@ def gather(message: Message) -> list[Message]:
         received = [torch.empty_like(padded) for _ in lengths]
         dist.all_gather(received, padded)
     contents = zip(received, lengths, strict=True)
-    found = [_unpacked(content[: int(length)].cpu().numpy().tobytes()) for content, length in contents]
+    messages = [_unpacked(content[: int(length)].cpu().numpy().tobytes()) for content, length in contents]
     rank = dist.get_rank()
-    found[rank] = replace(found[rank], raised=message.raised)
-    return found
+    messages[rank] = replace(messages[rank], raised=message.raised)
+    return messages
 
 
 def raise_first(messages: list[Message]) -> None:

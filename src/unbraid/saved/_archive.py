@@ -48,17 +48,17 @@ def harmless(data: bytes) -> bytes:
     """
     members = _members(data)
     model = checked(json.loads(members[_MODEL]))
-    made = {_MODEL: json.dumps(model)}
+    contents = {_MODEL: json.dumps(model)}
     for prefix, name in _TENSORS.items():
         tensors = _without_content(name, json.loads(members[name])["config"], Path(prefix).name)
-        made[name] = json.dumps({"config": tensors})
-        made |= {f"{Path(prefix).parent}/{tensor['path_name']}": "" for tensor in tensors.values()}
-    made |= {name: members[name].decode("ascii") for name in _MARKS if name in members and len(members[name]) <= 64}
-    made["data/sample_inputs/model.pt"] = ""
-    made.setdefault(".data/version", "3")  # of torch's archives, without which its reader begins no file
+        contents[name] = json.dumps({"config": tensors})
+        contents |= {f"{Path(prefix).parent}/{tensor['path_name']}": "" for tensor in tensors.values()}
+    contents |= {name: members[name].decode("ascii") for name in _MARKS if name in members and len(members[name]) <= 64}
+    contents["data/sample_inputs/model.pt"] = ""
+    contents.setdefault(".data/version", "3")  # of torch's archives, without which its reader begins no file
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
-        for name, text in made.items():
+        for name, text in contents.items():
             file.writestr(f"archive/{name}", text)
     return archive.getvalue()
 

@@ -90,8 +90,8 @@ class Stacks:
             group = group[self._order(group)]  # rows that lie side by side are one piece
         step = self._merged.step(group[0])
         operands = {stream: self._operand(group, position) for position, stream in enumerate(reads(step))}
-        for position, made in enumerate(execute(step, self._state, operands)):
-            self._keep(self._merged.makes[group, position], made)
+        for position, value in enumerate(execute(step, self._state, operands)):
+            self._keep(self._merged.makes[group, position], value)
 
     def _order(self, group: Numbers) -> NDArray[np.int64]:
         """By where their first operands lie, those that come last behind."""

@@ -65,8 +65,8 @@ def measure(
                 values.pop(value, None)
     outputs = []
     for variant in variants:
-        found = map(values.__getitem__, merged.outputs[variant].tolist())
-        outputs.append(dict(zip(merged.graph.outputs, found, strict=True)))
+        variant_outputs = map(values.__getitem__, merged.outputs[variant].tolist())
+        outputs.append(dict(zip(merged.graph.outputs, variant_outputs, strict=True)))
     return outputs, sizes
 
 

@@ -194,11 +194,11 @@ class _Merger:
         nodes = np.array([self._known.get(key, NONE) for key in keys], np.int32)
         new = np.flatnonzero(nodes == NONE)
         if len(new):
-            nodes[new] = self._made(steps[first[new]], operands[first[new]])
+            nodes[new] = self._add_nodes(steps[first[new]], operands[first[new]])
             self._known.update(zip(keys, nodes.tolist(), strict=True))
         return nodes[which]
 
-    def _made(self, steps: Numbers, operands: Numbers) -> Numbers:
+    def _add_nodes(self, steps: Numbers, operands: Numbers) -> Numbers:
         """New nodes, one for each row; their steps make the same streams."""
         along = self._along(makes(self._steps[steps[0]]))
         first, count = len(self._dimensions), len(along) * len(steps)

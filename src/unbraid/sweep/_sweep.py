@@ -135,15 +135,15 @@ class _Shares:
         self._max_batch = max_batch
         laid = weights_channels_last(graph, form.state) if stack else form.state
         self._states = () if not stack else (form.state,) if laid is form.state else (laid, form.state)
-        self._found: dict[Share, list[tuple[Sequence[int], VariantGroup]]] = {}
+        self._by_share: dict[Share, list[tuple[Sequence[int], VariantGroup]]] = {}
 
     def parts(self, share: Share) -> list[tuple[Sequence[int], VariantGroup]]:
         """The numbers of variants that run together, and how."""
-        if share not in self._found:
+        if share not in self._by_share:
             mine = share.among(range(len(self._variants)))
             groups = [mine[start : start + _CHUNK] for start in range(0, len(mine), _CHUNK)]
-            self._found[share] = [(numbers, self._part(numbers)) for numbers in groups]
-        return self._found[share]
+            self._by_share[share] = [(numbers, self._part(numbers)) for numbers in groups]
+        return self._by_share[share]
 
     def _part(self, numbers: Sequence[int]) -> VariantGroup:
         chosen = [self._variants[number] for number in numbers]

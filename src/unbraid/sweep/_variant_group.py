@@ -166,7 +166,7 @@ class VariantGroup:
             return Room([together] * places, [together] * places)
         scale = volume / self.volume
         weights = resident(self.form.state)
-        widest = max(found.working for found in self.sizes.values())
+        widest = max(step_size.working for step_size in self.sizes.values())
         cache = _CACHE if device_of(self.form.state).type == "cpu" else float("inf")
         share = _SHARE * (weights + scale * widest)
         return Budget(max(_FLOOR, share), max(2 * _FLOOR, share), cache).room(self.merged, self.sizes, scale)

@@ -73,8 +73,8 @@ def path_counts(graph: Graph, lengths: Lengths, output: str, *places: str) -> li
         places: where they begin; by default at the sources.
     """
     counts = Counts(graph, lengths)
-    found = walk(graph, counts, {output: counts.seed()}, places or graph.sources)
+    tallies_by_place = walk(graph, counts, {output: counts.seed()}, places or graph.sources)
     tallies: dict[Choice, tuple[int, ...]] = {}
-    for tally in found.values():
+    for tally in tallies_by_place.values():
         tallies.update(tally)
     return list(total(tallies))

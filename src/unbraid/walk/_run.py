@@ -57,8 +57,8 @@ def execute(step: Step, state: State, values: Mapping[str, Any]) -> tuple[Any, .
         return (_sum(step, values) if step.order else reduce(add, operands),)
     weights = {name: state[name] for name in step.params}
     with rereading(state, weights):
-        made = step.code(*operands, *weights.values())
-    return tuple(made) if len(step.outputs) > 1 else (made,)
+        result = step.code(*operands, *weights.values())
+    return tuple(result) if len(step.outputs) > 1 else (result,)
 
 
 def _sum(step: Add, values: Mapping[str, Any]) -> Any:

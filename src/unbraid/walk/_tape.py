@@ -53,14 +53,14 @@ class Tape:
             for result, stack in zip(self.results[segment.id], stacks, strict=True)
             if stack is not None and result.requires_grad and not is_nothing(stack)
         ]
-        found: dict[int, Tensor | None] = {}
+        by_place: dict[int, Tensor | None] = {}
         if live and pairs:
             results, seeds = (list(side) for side in zip(*pairs, strict=True))
             pulled = _pull(results, [leaf for _, leaf in live], seeds, chunk, one_by_one(segment))
-            found = {place: stack for (place, _), stack in zip(live, pulled, strict=True)}
+            by_place = {place: stack for (place, _), stack in zip(live, pulled, strict=True)}
         like = next(stack for stack in stacks if stack is not None)
         return tuple(
-            None if not passes else _or_nothing(found.get(place), like, self.values[stream])
+            None if not passes else _or_nothing(by_place.get(place), like, self.values[stream])
             for place, (stream, passes) in enumerate(zip(segment.inputs, self.graph.passes(segment), strict=True))
         )
 
@@ -73,7 +73,7 @@ def record(graph: Graph, state: State, inputs: Mapping[str, Any]) -> Tape:
     results: dict[str, tuple[Tensor, ...]] = {}
     for step in graph.steps:
         if isinstance(step, Add):
-            made = execute(step, fixed, values)
+            outputs = execute(step, fixed, values)
         else:
             leaves[step.id] = tuple(
                 values[stream].detach().requires_grad_() if carries else None
@@ -81,8 +81,8 @@ def record(graph: Graph, state: State, inputs: Mapping[str, Any]) -> Tape:
             )
             fed = {s: leaf for s, leaf in zip(reads(step), leaves[step.id], strict=True) if leaf is not None}
             with torch.enable_grad():
-                results[step.id] = made = execute(step, fixed, {**values, **fed})
-        values.update(zip(makes(step), map(_data, made), strict=True))
+                results[step.id] = outputs = execute(step, fixed, {**values, **fed})
+        values.update(zip(makes(step), map(_data, outputs), strict=True))
     return Tape(graph, values, leaves, results)
 
 

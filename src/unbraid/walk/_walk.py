@@ -44,13 +44,13 @@ def walk(graph: Graph, algebra: Algebra[V], seeds: Mapping[str, V], at: Iterable
     Returns:
         The value at each stream of `at` that the walk reaches. Nothing passes a source to what lies before it.
     """
-    wanted, pending, found = set(at), dict(seeds), dict[str, V]()
+    wanted, pending, reached = set(at), dict(seeds), dict[str, V]()
     for step in reversed(graph.steps):
         # A stream's value is complete once its maker is reached: every reader comes later.
-        found.update({stream: pending[stream] for stream in makes(step) if stream in wanted and stream in pending})
+        reached.update({stream: pending[stream] for stream in makes(step) if stream in wanted and stream in pending})
         pass_back(graph, algebra, step, pending)
-    found.update({stream: pending[stream] for stream in graph.inputs if stream in wanted and stream in pending})
-    return found
+    reached.update({stream: pending[stream] for stream in graph.inputs if stream in wanted and stream in pending})
+    return reached
 
 
 def pass_back(graph: Graph, algebra: Algebra[V], step: Step, pending: dict[str, V]) -> None:
