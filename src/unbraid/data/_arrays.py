@@ -96,14 +96,14 @@ def _examples(
 def _classes(name: str, labels: npt.NDArray[np.int64], classes: int | None) -> int:
     if classes is not None:
         return classes
-    found = int(labels.max()) + 1
+    count = int(labels.max()) + 1
     # A stray label such as 1,000,000,007 would otherwise ask the network for a head of that many outputs.
-    if found > len(labels):
+    if count > len(labels):
         raise DataError(
             f"{name}: labels must count the classes from 0; the largest of {len(labels):,} labels in y is "
-            f"{found - 1:,}. Number the classes without gaps, or say how many there are: classes={found}."
+            f"{count - 1:,}. Number the classes without gaps, or say how many there are: classes={count}."
         )
-    return found
+    return count
 
 
 def _split(

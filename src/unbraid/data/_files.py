@@ -61,7 +61,7 @@ def load(
         raise DataError(f"{path}: the file cannot be read: {error.strerror or error}") from error
     except MemoryError as error:
         raise DataError(f"{path}: its arrays do not fit into memory") from error
-    made = from_arrays(
+    dataset = from_arrays(
         arrays["x"],
         arrays["y"],
         arrays.get("x_test"),
@@ -73,7 +73,7 @@ def load(
         over=over,
     )
     # Messages show the whole path; the name is the same from whichever folder the file is read.
-    return replace(made, name=path.name, path=path.resolve())
+    return replace(dataset, name=path.name, path=path.resolve())
 
 
 def _wanted(path: Path, keys: list[str]) -> list[str]:
@@ -133,8 +133,8 @@ def _member(path: Path, archive: "np.lib.npyio.NpzFile", key: str) -> Array:
 
 def _read_safetensors(path: Path) -> dict[str, Array]:
     try:
-        found = stored(path)
-        return {key: _numpy(found[key].read()) for key in _wanted(path, list(found))}
+        tensors = stored(path)
+        return {key: _numpy(tensors[key].read()) for key in _wanted(path, list(tensors))}
     except CheckpointError as error:
         raise DataError(
             f"{path}: not a safetensors file, or damaged ({path.stat().st_size:,} bytes): "

@@ -73,7 +73,7 @@ def images(
     _check_names(folder, parts)
     arrays = [_stack(folder, part, shape, "RGB" if colours == "rgb" else "L") for part in parts]
     tests = arrays[1] if len(arrays) == 2 else (None, None)
-    made = from_arrays(
+    dataset = from_arrays(
         *arrays[0],
         *tests,
         name=str(folder),
@@ -82,7 +82,7 @@ def images(
         seed=seed,
         over=over,
     )
-    return replace(made, name=folder.name, names=tuple(names), path=folder.resolve())
+    return replace(dataset, name=folder.name, names=tuple(names), path=folder.resolve())
 
 
 def _parts(folder: Path) -> list[Path]:

@@ -32,8 +32,8 @@ def mnist1d(*, seed: int = 42) -> Dataset:
     arguments.seed = seed
     with _global_generators_kept():
         # Not `get_dataset`: that one downloads a pickle and loads it.
-        made = generator.make_dataset(arguments)
-        return from_arrays(made["x"], made["y"], made["x_test"], made["y_test"], name="mnist1d")
+        arrays = generator.make_dataset(arguments)
+        return from_arrays(arrays["x"], arrays["y"], arrays["x_test"], arrays["y_test"], name="mnist1d")
 
 
 @contextmanager

@@ -55,11 +55,11 @@ def _read(path: Path, encode: Encode | None) -> "np.ndarray[tuple[int, ...], np.
         if path.suffix == ".txt":
             if encode is None:
                 raise DataError(f"{path}: a text needs the tokenizer of its model; or save the tokens as .npy")
-            found = np.asarray(encode(path.read_text(encoding="utf-8")))
+            tokens = np.asarray(encode(path.read_text(encoding="utf-8")))
         else:
             # Opened here, because numpy forgets to close a file that it cannot read.
             with path.open("rb") as file:
-                found = np.lib.format.read_array(file, allow_pickle=False)
+                tokens = np.lib.format.read_array(file, allow_pickle=False)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: this is not UTF-8 text: {error.reason} at byte {error.start}") from error
     except DataError:
@@ -68,10 +68,11 @@ def _read(path: Path, encode: Encode | None) -> "np.ndarray[tuple[int, ...], np.
         raise DataError(
             f"{path}: the file cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from error
-    if found.dtype.kind not in "iu" or found.ndim not in (1, 2) or not found.size:
+    if tokens.dtype.kind not in "iu" or tokens.ndim not in (1, 2) or not tokens.size:
         raise DataError(
-            f"{path}: tokens are whole numbers [length] or [examples, length]; found {found.dtype} {list(found.shape)}"
+            f"{path}: tokens are whole numbers [length] or [examples, length]; found {tokens.dtype} "
+            f"{list(tokens.shape)}"
         )
-    if int(found.min()) < 0 or int(found.max()) >= 2**63:
-        raise DataError(f"{path}: tokens count from 0; the least here is {found.min()}, the largest {found.max()}")
-    return found.astype(np.int64)
+    if int(tokens.min()) < 0 or int(tokens.max()) >= 2**63:
+        raise DataError(f"{path}: tokens count from 0; the least here is {tokens.min()}, the largest {tokens.max()}")
+    return tokens.astype(np.int64)

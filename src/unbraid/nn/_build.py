@@ -56,6 +56,6 @@ def build(config: Mapping[str, Any], *, generator: torch.Generator | None = None
                 f'build: {name} has no argument "{argument}"\n'
                 f"  It takes {', '.join(known)}.{suggestion(argument, known)}"
             )
-    made = constructor(**arguments, generator=generator)
-    network = made.plain() if plain else made
+    residual = constructor(**arguments, generator=generator)
+    network = residual.plain() if plain else residual
     return network.without(*lacks) if lacks else network

@@ -83,7 +83,7 @@ class Recipe:
         """The first layer, then those of norm and activation that the first block does not begin with."""
         rest = {(): ("norm", "act"), ("act",): ("norm",)}.get(self.lead, ())
         first = self.scheme.weight(self.family.first(inputs, width, bias=self.layer_bias))
-        return _bare(nn.Sequential(*first, *self._made([token for token in rest if token in self.tokens], width)))
+        return _bare(nn.Sequential(*first, *self._modules([token for token in rest if token in self.tokens], width)))
 
     def chain(self, sites: Iterable[Site]) -> list[ResidualBlock]:
         """The blocks at these places, one after the other."""
@@ -93,12 +93,12 @@ class Recipe:
 
     def block(self, number: int, site: Site, variance: float = 1.0) -> ResidualBlock:
         """Block `number` of K, from 1; `variance` is that of its input, where the scheme predicts it."""
-        made = self._made(self.order.before, site.inputs, site.outputs, site.stride)
-        branch, skip = SHORTCUTS[self.shortcut](nn.Sequential(*self.scheme.entry(variance), *made), site)
+        layers = self._modules(self.order.before, site.inputs, site.outputs, site.stride)
+        branch, skip = SHORTCUTS[self.shortcut](nn.Sequential(*self.scheme.entry(variance), *layers), site)
         return ResidualBlock(
             branch,
             skip=None if skip is None else self.scheme.skip(skip, variance),
-            after=_bare(nn.Sequential(*self._made(self.order.after, site.outputs))) if self.order.after else None,
+            after=_bare(nn.Sequential(*self._modules(self.order.after, site.outputs))) if self.order.after else None,
             scale=branch_scale(
                 self.scale,
                 stochastic_depth=self.stochastic_depth,
@@ -118,9 +118,11 @@ class Recipe:
     def head(self, width: int, classes: int) -> nn.Module:
         """A linear layer on the mean over positions, after the norm and act of full pre-activation."""
         last = self.scheme.head(nn.Linear(width, classes, bias=self.bias is not False))
-        return _bare(nn.Sequential(*self._made(self.head_lead, width), *self.family.pool(), *last))
+        return _bare(nn.Sequential(*self._modules(self.head_lead, width), *self.family.pool(), *last))
 
-    def _made(self, tokens: Iterable[str], inputs: int, outputs: int | None = None, stride: int = 1) -> list[nn.Module]:
+    def _modules(
+        self, tokens: Iterable[str], inputs: int, outputs: int | None = None, stride: int = 1
+    ) -> list[nn.Module]:
         """The modules of the tokens; the first layer with weights changes the size."""
         tokens, width = list(tokens), inputs
         weights = [token for token in tokens if token in WEIGHT_TOKENS]

@@ -120,36 +120,36 @@ class Site:
 
 
 # Of each shortcut, a branch at its site -> branch and skip; None is the identity.
-Made = tuple[nn.Module, nn.Module | None]
+BranchAndSkip = tuple[nn.Module, nn.Module | None]
 
 
-def _pad(branch: nn.Module, at: Site) -> Made:
+def _pad(branch: nn.Module, at: Site) -> BranchAndSkip:
     return branch, ZeroPad(at.inputs, at.outputs, at.stride, at.dims) if at.changes else None
 
 
-def _projection(branch: nn.Module, at: Site) -> Made:
+def _projection(branch: nn.Module, at: Site) -> BranchAndSkip:
     return _projection_everywhere(branch, at) if at.changes else (branch, None)
 
 
-def _projection_everywhere(branch: nn.Module, at: Site) -> Made:
+def _projection_everywhere(branch: nn.Module, at: Site) -> BranchAndSkip:
     bias = at.bias and at.norm is None
     return branch, Projection(at.inputs, at.outputs, at.stride, at.dims, at.norm, bias)
 
 
-def _half(branch: nn.Module, at: Site) -> Made:
+def _half(branch: nn.Module, at: Site) -> BranchAndSkip:
     return branch, _then(_pad(branch, at)[1], FixedScale(0.5))
 
 
-def _dropout(branch: nn.Module, at: Site) -> Made:
+def _dropout(branch: nn.Module, at: Site) -> BranchAndSkip:
     return branch, _then(_pad(branch, at)[1], nn.Dropout(0.5))
 
 
-def _shortcut_gate(branch: nn.Module, at: Site) -> Made:
+def _shortcut_gate(branch: nn.Module, at: Site) -> BranchAndSkip:
     gate = Gate(at.inputs, at.outputs, at.stride, at.dims)
     return branch, GatedSkip(gate, _pad(branch, at)[1] or nn.Identity())
 
 
-def _exclusive_gate(branch: nn.Module, at: Site) -> Made:
+def _exclusive_gate(branch: nn.Module, at: Site) -> BranchAndSkip:
     gate = Gate(at.inputs, at.outputs, at.stride, at.dims)
     return GatedBranch(gate, branch), GatedSkip(gate, _pad(branch, at)[1] or nn.Identity())
 
@@ -158,7 +158,7 @@ def _then(skip: nn.Module | None, last: nn.Module) -> nn.Module:
     return last if skip is None else nn.Sequential(skip, last)
 
 
-SHORTCUTS: dict[str, Callable[[nn.Module, Site], Made]] = {
+SHORTCUTS: dict[str, Callable[[nn.Module, Site], BranchAndSkip]] = {
     "identity": _pad,  # of networks whose size never changes
     "pad": _pad,
     "projection": _projection,

@@ -19,17 +19,17 @@ def read_again(run: Run) -> Dataset:
     places = [Path(place) for place in dict.fromkeys(filter(None, (kept, run.data))) if isinstance(place, str)]
     there = [place for place in places if "\0" not in str(place) and place.exists()]
     for place in there:
-        found = by_name(place)
-        if describe_data(found)["sha256"] == run.data_facts.get("sha256"):
-            return _shaped(run, found)
+        dataset = by_name(place)
+        if describe_data(dataset)["sha256"] == run.data_facts.get("sha256"):
+            return _shaped(run, dataset)
     said = " or ".join(str(place) for place in there or places)[:200]
     what = "are others by their checksum, or were split or standardised otherwise" if there else "are not there"
     raise DataError(f"{run.folder}: the data that it was trained on {what}: {said}. Say which to take (--data).")
 
 
-def _shaped(run: Run, found: Dataset) -> Dataset:
+def _shaped(run: Run, dataset: Dataset) -> Dataset:
     """With inputs as the network had them."""
     try:
-        return found if run.features is None else found.shaped(*run.features)
+        return dataset if run.features is None else dataset.shaped(*run.features)
     except ValueError:
-        return found
+        return dataset

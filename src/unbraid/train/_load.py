@@ -35,9 +35,9 @@ def load(folder: str | Path, *, network: nn.Module | None = None) -> Run:
     """
     path = Path(folder)
     kept = _checkpoint.read(path)
-    found = kept.description.get("format")
-    if found != FORMAT:
-        raise CheckpointError(f"{path}: this unbraid reads checkpoints of format {FORMAT}; this one is {found!r}")
+    version = kept.description.get("format")
+    if version != FORMAT:
+        raise CheckpointError(f"{path}: this unbraid reads checkpoints of format {FORMAT}; this one is {version!r}")
     recipe, data, seed = _circumstances(path, kept.description)
     if network is None:
         config = kept.description.get("network")

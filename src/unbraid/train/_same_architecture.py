@@ -24,7 +24,7 @@ def differing_constants(networks: Sequence[nn.Module]) -> Constants:
     """
     first, *others = networks
     modules = dict(first.named_modules())
-    found: Constants = {}
+    constants: Constants = {}
     for number, other in enumerate(others, 1):
         twins = dict(other.named_modules())
         if modules.keys() != twins.keys():
@@ -34,11 +34,11 @@ def differing_constants(networks: Sequence[nn.Module]) -> Constants:
                 place = f"{name}.{what}" if name else what
                 if not (isinstance(ours, float) and isinstance(theirs, float)):
                     raise _refusal(number, place, ours, theirs)
-                found.setdefault(place, [])
-    for place in found:
+                constants.setdefault(place, [])
+    for place in constants:
         path, _, attribute = place.rpartition(".")
-        found[place] = [vars(network.get_submodule(path))[attribute] for network in networks]
-    return found
+        constants[place] = [vars(network.get_submodule(path))[attribute] for network in networks]
+    return constants
 
 
 def _differences(module: nn.Module, other: nn.Module) -> Iterator[tuple[str, object, object]]:
