@@ -20,10 +20,10 @@ def models(incomplete: str) -> list[str]:
     if colon:
         return [f"{library}:{name}" for name in _of(library, part)]
     here = [] if incomplete.startswith(("/", "~", ".")) else sorted(Path().glob(f"{incomplete}*"))
-    found = [
+    paths = [
         f"{path}:" if path.suffix == ".py" else str(path) for path in here if path.is_dir() or path.suffix == ".py"
     ]
-    return [*(name for name in _NAMED if name.startswith(incomplete)), *found]
+    return [*(name for name in _NAMED if name.startswith(incomplete)), *paths]
 
 
 def for_bash(environment: MutableMapping[str, str]) -> None:

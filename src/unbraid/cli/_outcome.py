@@ -36,8 +36,8 @@ class Row:
     @property
     def errors(self) -> tuple[float, ...]:
         """The test error of each run in %; nan where it diverged."""
-        found = (result["test_error"] for result in self.results)
-        return tuple(math.nan if error is None else float(error) for error in found)
+        in_percent = (result["test_error"] for result in self.results)
+        return tuple(math.nan if error is None else float(error) for error in in_percent)
 
     @property
     def finite(self) -> tuple[float, ...]:

@@ -64,13 +64,13 @@ def paths(
     from unbraid.cli._spectrum import path_facts
 
     form = unbraid.trace(loaded.model, loaded.args, loaded.kwargs).split("heads" if heads else None)
-    found = path_facts(loaded, form, aim, said, per_length)
+    facts = path_facts(loaded, form, aim, said, per_length)
     if output is not None:
         from unbraid import draw
 
-        draw.save(draw.spectrum(found.counts, found.share, found.effective, found.sampled), output)
+        draw.save(draw.spectrum(facts.counts, facts.share, facts.effective, facts.sampled), output)
         tell(f"unbraid paths: the figure is {output}")
-    show(_table(found), _plain(found, output), as_json=as_json)
+    show(_table(facts), _plain(facts, output), as_json=as_json)
 
 
 def _target(text: str | None) -> "tuple[Target, str]":
@@ -105,39 +105,39 @@ def _on(loaded: Loaded, data: str, size: str | None, examples: int) -> "tuple[Lo
     if len(loaded.args) != 1 or loaded.kwargs:
         raise ValueError(f"{loaded.name} takes more than one input; --data gives one.")
     like = loaded.args[0]
-    found = examples_of(data, size)
-    found = found.flat() if like.ndim == 2 else found
-    check_takes(loaded, found, traced=False)
-    chosen = found.test
+    dataset = examples_of(data, size)
+    dataset = dataset.flat() if like.ndim == 2 else dataset
+    check_takes(loaded, dataset, traced=False)
+    chosen = dataset.test
     return replace(loaded, args=(chosen.inputs[:examples].to(like.dtype),)), chosen.labels[:examples]
 
 
-def _table(found: "PathFacts") -> Table:
+def _table(facts: "PathFacts") -> Table:
     from unbraid.reports.sections._paths import overstated
 
-    low, high = found.effective
+    low, high = facts.effective
     caption = (
         f"95 % of the norm in lengths {low} to {high}; the sum over lengths equals autograd's gradient to "
-        f"{found.error:.1e}; {found.examples} examples, {found.target}"
+        f"{facts.error:.1e}; {facts.examples} examples, {facts.target}"
     )
     table = Table(box=box.SIMPLE_HEAD, caption=caption)
     table.caption_justify = "left"
     names = ["length", "paths", "norm", "share"]
-    if found.sampled is not None:
+    if facts.sampled is not None:
         names += ["norm of one path", "count × it / norm"]
     for name in names:
         table.add_column(name, justify="right")
-    for length, (count, norm, share) in enumerate(zip(found.counts, found.norms, found.share, strict=True)):
+    for length, (count, norm, share) in enumerate(zip(facts.counts, facts.norms, facts.share, strict=True)):
         cells = [str(length), f"{count:,}", f"{norm:.4g}", f"{100 * share:.2f} %"]
-        if found.sampled is not None:
-            one = found.sampled[length]
+        if facts.sampled is not None:
+            one = facts.sampled[length]
             cells += [f"{one:.4g}", f"{overstated(count, one, norm):.4g}"]
         table.add_row(*cells)
     return table
 
 
-def _plain(found: "PathFacts", output: Path | None) -> dict[str, Any]:
-    facts = asdict(found)
-    facts["model"] = facts.pop("network")
-    facts.pop("python")
-    return {**facts, "figure": None if output is None else str(output)}
+def _plain(facts: "PathFacts", output: Path | None) -> dict[str, Any]:
+    plain = asdict(facts)
+    plain["model"] = plain.pop("network")
+    plain.pop("python")
+    return {**plain, "figure": None if output is None else str(output)}

@@ -155,13 +155,13 @@ def _prune(
 
 
 def _removals(text: str) -> "list[BranchLike]":
-    found: list[BranchLike] = []
+    removals: list[BranchLike] = []
     for item in text.split(","):
         block, colon, branch = (part.strip() for part in item.partition(":"))
         if not block or (colon and not branch):
             raise ValueError(_how(text))
-        found.append((_word(block), _word(branch)) if colon else _word(block))
-    return found
+        removals.append((_word(block), _word(branch)) if colon else _word(block))
+    return removals
 
 
 def _how(text: str | None) -> str:

@@ -64,10 +64,10 @@ class Task:
             raise ValueError(f"{loaded.name} takes more than one input; --data gives one.")
         if data is None and size is not None:
             raise ValueError("--size scales the images of --data, and none is given.")
-        found = run.dataset() if run is not None and data is None else examples_of(str(data), size)
-        found = found.flat() if loaded.args[0].ndim == 2 else found
-        _check_fits(loaded, found)
-        return Task(loaded, found, recipe, seed)
+        dataset = run.dataset() if run is not None and data is None else examples_of(str(data), size)
+        dataset = dataset.flat() if loaded.args[0].ndim == 2 else dataset
+        _check_fits(loaded, dataset)
+        return Task(loaded, dataset, recipe, seed)
 
     def batches(self, examples: int) -> list[tuple[Any, Any]]:
         """What to rank on: examples of the training part, else the inputs of the trace."""
@@ -80,13 +80,13 @@ class Task:
         """The mean cross-entropy, in nats."""
         return cross_entropy(output, labels)
 
-    def asked(self, made: Pruning, epochs: int, lr: float | None) -> dict[str, Any]:
+    def asked(self, pruned: Pruning, epochs: int, lr: float | None) -> dict[str, Any]:
         """What tells one pruning from another, before its healing."""
         digest = hashlib.sha256()
-        for name, tensor in made.model.state_dict().items():
+        for name, tensor in pruned.model.state_dict().items():
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        removed = [list(one) if isinstance(one, tuple) else one for one in made.removed]
+        removed = [list(one) if isinstance(one, tuple) else one for one in pruned.removed]
         return {
             "removal": removed,
             "healing": self._recipe(epochs, lr) if epochs else None,
@@ -94,13 +94,13 @@ class Task:
         }
 
     def heal(
-        self, made: Pruning, epochs: int, lr: float | None, folder: Path | None, step: Callable[[str], None]
+        self, pruned: Pruning, epochs: int, lr: float | None, folder: Path | None, step: Callable[[str], None]
     ) -> Run:
         """Train the smaller model on for some epochs, or for those that are left where the folder holds some."""
         assert self.data is not None
         recipe = Recipe(**self._recipe(epochs, lr))
         run = fit(
-            made.model,
+            pruned.model,
             self.data,
             recipe,
             seed=self.seed,
@@ -127,35 +127,35 @@ class Task:
             right += int((network(inputs).argmax(1) == labels).sum())
         return 100 * right / len(self.data.test_labels)
 
-    def keep(self, form: ResidualForm, made: Pruning, folder: Path, *, healed: Run | None) -> dict[str, str]:
+    def keep(self, form: ResidualForm, pruned: Pruning, folder: Path, *, healed: Run | None) -> dict[str, str]:
         """Write the smaller model into a folder, in the fullest way that its kind has; over what a kill left of it.
 
         Returns:
             The folder, what can load it, and a sentence that says so.
         """
-        if _describes_itself(made.model) and self.data is not None:
+        if _describes_itself(pruned.model) and self.data is not None:
             if healed is not None and healed.folder is not None:
                 copies = {path.name: partial(shutil.copyfile, path) for path in healed.folder.iterdir()}
                 copies.pop(_folder.SUMS)
                 with claimed(folder, "writing into"):
                     _folder.write(folder, copies)
             elif not _folder.exists(folder):
-                save(made.model, self.data, folder, self.recipe, seed=self.seed)
+                save(pruned.model, self.data, folder, self.recipe, seed=self.seed)
             return _kept(folder, "run", f"a folder like those of unbraid train: unbraid trace {folder}")
-        if made.how == "members" and is_pretrained(made.model):
+        if pruned.how == "members" and is_pretrained(pruned.model):
             try:
-                made.model.save_pretrained(folder)  # type: ignore[operator]  # a method of transformers' models
+                pruned.model.save_pretrained(folder)  # type: ignore[operator]  # a method of transformers' models
             except SafetensorError as error:  # how it reports a full disk
                 raise CheckpointError(f"{folder} cannot be written: {error}") from error
             return _kept(folder, "pretrained", f"from_pretrained reads it, and so does: unbraid trace hf:{folder}")
         folder.mkdir(parents=True, exist_ok=True)
-        _folder.write_tensors(made.model.state_dict(), folder / "model.safetensors")
+        _folder.write_tensors(pruned.model.state_dict(), folder / "model.safetensors")
         said = "model.safetensors holds its weights"
         try:
             now = (
-                trace(made.model, self.loaded.args, self.loaded.kwargs)
+                trace(pruned.model, self.loaded.args, self.loaded.kwargs)
                 if healed is not None
-                else form.without(*made.removed)
+                else form.without(*pruned.removed)
             )
             now.save(folder / "form")
             said += ", form its form, which ResidualForm.load reads without the model's code"

@@ -19,9 +19,9 @@ def path_facts(loaded: Loaded, form: "ResidualForm", target: "Target", said: str
     from unbraid.paths import gradient_spectrum, sample_paths
     from unbraid.reports.sections._paths import PathFacts
 
-    found = gradient_spectrum(form, loaded.args, loaded.kwargs, target=target)
+    spectrum = gradient_spectrum(form, loaded.args, loaded.kwargs, target=target)
     sampled = None
     if per_length:
         drawn = sample_paths(form, loaded.args, loaded.kwargs, target=target, per_length=per_length)
         sampled = drawn.mean_norms()[:, 0].tolist()
-    return PathFacts.of(loaded.name, said, found, sampled)
+    return PathFacts.of(loaded.name, said, spectrum, sampled)

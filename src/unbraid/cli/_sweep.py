@@ -68,10 +68,10 @@ def sweep(
         if kept is None:
             return
         seeds = {setting: grid.seeds(setting) for setting in grid.settings}
-        found = {run: _kept(kept, run) for run in grid.runs}
+        result_of = {run: _kept(kept, run) for run in grid.runs}
     rows = []
     for setting, of_setting in seeds.items():
-        results = tuple(found[setting, seed] for seed in of_setting)
+        results = tuple(result_of[setting, seed] for seed in of_setting)
         rows.append(Row(setting, of_setting, results))
     outcome = Outcome(grid, tuple(rows))
     if output is not None:
@@ -124,15 +124,15 @@ def _train(grid: "Grid", examples: "Dataset", store: "ResumeFile | None", togeth
             return {str(n): _as_bytes(_result(run)) for n, run in zip(mine, runs, strict=True)}
 
         for stack, row in zip(stacks, in_order(stacks, work), strict=True):
-            found = [(_asked(*run), _from_bytes(row[str(n)])) for n, run in enumerate(stack)]
-            from_first(partial(_keep, store, found))
+            finished = [(_asked(*run), _from_bytes(row[str(n)])) for n, run in enumerate(stack)]
+            from_first(partial(_keep, store, finished))
             for _ in range(0 if one else sum(setting.epochs for setting, _ in stack)):
                 step(f"{stack[0][0].kind}, {stack[0][0].depth} blocks")
 
 
-def _keep(store: "ResumeFile | None", found: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+def _keep(store: "ResumeFile | None", finished: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
     if store is not None:
-        store.add(found)
+        store.add(finished)
 
 
 def _kept(store: "ResumeFile", run: "tuple[Setting, int]") -> dict[str, Any]:
@@ -141,13 +141,13 @@ def _kept(store: "ResumeFile", run: "tuple[Setting, int]") -> dict[str, Any]:
     Raises:
         CheckpointError: it is gone, or is not what this command keeps.
     """
-    found = store.result(_asked(*run)) or {}
-    error, diverged, history = (found.get(key, "") for key in ("test_error", "diverged", "history"))
+    result = store.result(_asked(*run)) or {}
+    error, diverged, history = (result.get(key, "") for key in ("test_error", "diverged", "history"))
     if isinstance(error, float | int | None) and isinstance(diverged, int | None) and isinstance(history, list):
-        return found
+        return result
     raise CheckpointError(
-        f"{store.path}: of the run {json.dumps(_asked(*run))[:80]} there is kept {json.dumps(found)[:80]}, which is no "
-        "result of this command: something else has changed the file. Choose another one."
+        f"{store.path}: of the run {json.dumps(_asked(*run))[:80]} there is kept {json.dumps(result)[:80]}, which is "
+        "no result of this command: something else has changed the file. Choose another one."
     )
 
 

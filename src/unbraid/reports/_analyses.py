@@ -33,7 +33,7 @@ _LISTED = 64  # paths that a page shows where it cannot hold all
 _LINES, _POINTS = 8, 64
 _ALIKE = 64  # examples whose gradients are compared
 
-Found = Mapping[str, Any]
+Results = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,17 @@ class Analysis:
 
     name: str
     title: str
-    run: Callable[[Subject, Found], Mapping[str, Any]]
-    show: Callable[[Subject, Found], Section]
+    run: Callable[[Subject, Results], Mapping[str, Any]]
+    show: Callable[[Subject, Results], Section]
 
 
-def run(subject: Subject, skip: Iterable[str], step: Callable[[str], None]) -> tuple[Found, dict[str, str]]:
+def run(subject: Subject, skip: Iterable[str], step: Callable[[str], None]) -> tuple[Results, dict[str, str]]:
     """Run every analysis that is not left out.
 
     Returns:
         The results by name, and for each analysis without one why there is none.
     """
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     missing: dict[str, str] = {}
     left_out = set(skip)
     for analysis in ANALYSES:
@@ -68,22 +68,22 @@ def run(subject: Subject, skip: Iterable[str], step: Callable[[str], None]) -> t
             missing[analysis.name] = "it was left out."
             continue
         try:
-            found.update(analysis.run(subject, found))
+            results.update(analysis.run(subject, results))
         except (UnbraidError, ValueError, IndexError, RuntimeError) as error:
             # One analysis that does not fit a model (integer inputs, one example) must not cost the others.
             missing[analysis.name] = str(error).splitlines()[0]
-    return found, missing
+    return results, missing
 
 
-def _terms(subject: Subject, found: Found) -> Found:
+def _terms(subject: Subject, results: Results) -> Results:
     few = subject.few
     terms = unravel(subject.form, few.args, few.kwargs)
     parts = gradient_parts(subject.form, few.args, few.kwargs, target=subject.aim)
     return {"terms": terms, "parts": parts}
 
 
-def _show_terms(subject: Subject, found: Found) -> Section:
-    terms = found["terms"]
+def _show_terms(subject: Subject, results: Results) -> Section:
+    terms = results["terms"]
     return sections.terms(
         sections.TermFacts(
             network=subject.name,
@@ -96,17 +96,17 @@ def _show_terms(subject: Subject, found: Found) -> Section:
     )
 
 
-def _lens(subject: Subject, found: Found) -> Found:
-    if "terms" not in found:
+def _lens(subject: Subject, results: Results) -> Results:
+    if "terms" not in results:
         raise ValueError("it needs the terms.")
-    return {"lens": found["terms"].lens()}
+    return {"lens": results["terms"].lens()}
 
 
-def _show_lens(subject: Subject, found: Found) -> Section:
-    return sections.lens(found["lens"], subject.few.size, "print(unbraid.unravel(form, x).lens().table())")
+def _show_lens(subject: Subject, results: Results) -> Section:
+    return sections.lens(results["lens"], subject.few.size, "print(unbraid.unravel(form, x).lens().table())")
 
 
-def _spectrum(subject: Subject, found: Found) -> Found:
+def _spectrum(subject: Subject, results: Results) -> Results:
     few, form = subject.few, subject.form
     spectrum = gradient_spectrum(form, few.args, few.kwargs, target=subject.aim)
     per_length = 16 if subject.light else 2
@@ -114,24 +114,24 @@ def _spectrum(subject: Subject, found: Found) -> Found:
     return {"spectrum": spectrum, "sampled": drawn.mean_norms()[:, 0].tolist()}
 
 
-def _show_spectrum(subject: Subject, found: Found) -> Section:
+def _show_spectrum(subject: Subject, results: Results) -> Section:
     python = f"spectrum = unbraid.gradient_spectrum(form, x, target={subject.python})\nprint(spectrum.table())"
     return sections.paths(
-        sections.PathFacts.of(subject.name, subject.said, found["spectrum"], found["sampled"], python)
+        sections.PathFacts.of(subject.name, subject.said, results["spectrum"], results["sampled"], python)
     )
 
 
-def _values(subject: Subject, found: Found) -> Found:
+def _values(subject: Subject, results: Results) -> Results:
     few = subject.few
     return {"values": value_spectrum(subject.form, few.args, few.kwargs, target=subject.aim)}
 
 
-def _show_values(subject: Subject, found: Found) -> Section:
+def _show_values(subject: Subject, results: Results) -> Section:
     python = f"print(unbraid.value_spectrum(form, x, target={subject.python}).table())"
-    return sections.values(found["values"], subject.said, python)
+    return sections.values(results["values"], subject.said, python)
 
 
-def _single(subject: Subject, found: Found) -> Found:
+def _single(subject: Subject, results: Results) -> Results:
     few, form, target = subject.few, subject.form, subject.aim
     if subject.listed:
         values = all_paths(form, few.args, few.kwargs, target=target)
@@ -144,13 +144,13 @@ def _single(subject: Subject, found: Found) -> Found:
     return {"single": values, "single_gradients": gradients}
 
 
-def _show_single(subject: Subject, found: Found) -> Section:
+def _show_single(subject: Subject, results: Results) -> Section:
     verb = "all_paths(form, x" if subject.listed else f"top_paths(form, x, k={_LISTED}"
     python = f"print(unbraid.{verb}, target={subject.python}).table())"
-    return sections.single(found["single"], sum(subject.form.path_counts()), subject.said, python)
+    return sections.single(results["single"], sum(subject.form.path_counts()), subject.said, python)
 
 
-def _lesions(subject: Subject, found: Found) -> Found:
+def _lesions(subject: Subject, results: Results) -> Results:
     return {"lesions": lesion(subject.form, subject.batches, subject.metric)}
 
 
@@ -160,43 +160,43 @@ _REMARK = (
 )
 
 
-def _show_lesions(subject: Subject, found: Found) -> Section:
+def _show_lesions(subject: Subject, results: Results) -> Section:
     python = "print(unbraid.lesion(form, batches, metric).table())"
-    return sections.lesions(found["lesions"], subject.quantity, _REMARK if subject.own else "", python)
+    return sections.lesions(results["lesions"], subject.quantity, _REMARK if subject.own else "", python)
 
 
-def _orders(subject: Subject, found: Found) -> Found:
+def _orders(subject: Subject, results: Results) -> Results:
     most = max(1, len(subject.form.blocks) // 2)
     swaps = sorted({1, math.isqrt(most) or 1, most})
     return {"orders": reorderings(subject.form, subject.batches, subject.metric, swaps=swaps, repeats=5)}
 
 
-def _show_orders(subject: Subject, found: Found) -> Section:
+def _show_orders(subject: Subject, results: Results) -> Section:
     python = "print(unbraid.reorderings(form, batches, metric, swaps=[1, 2, 5], repeats=5).table())"
-    return sections.reorderings(found["orders"], subject.quantity, python)
+    return sections.reorderings(results["orders"], subject.quantity, python)
 
 
-def _signal(subject: Subject, found: Found) -> Found:
+def _signal(subject: Subject, results: Results) -> Results:
     few = subject.few
     first = [(dict(few.kwargs) or few.args, few.labels)]
     made: Diagnosis = diagnose(subject.form, first if not subject.light else _first(subject), loss=subject.loss)
     return {"diagnosis": made}
 
 
-def _show_signal(subject: Subject, found: Found) -> Section:
-    return sections.signal(found["diagnosis"], "print(unbraid.diagnose(model, batches))")
+def _show_signal(subject: Subject, results: Results) -> Section:
+    return sections.signal(results["diagnosis"], "print(unbraid.diagnose(model, batches))")
 
 
-def _alike(subject: Subject, found: Found) -> Found:
+def _alike(subject: Subject, results: Results) -> Results:
     return {"alike": example_coherence(subject.form, _first(subject), loss=subject.loss, chunk=subject.few.size)}
 
 
-def _show_alike(subject: Subject, found: Found) -> Section:
+def _show_alike(subject: Subject, results: Results) -> Section:
     python = "print(unbraid.gradients.example_coherence(form, batches).table())"
-    return sections.alike(found["alike"], python)
+    return sections.alike(results["alike"], python)
 
 
-def _neighbours(subject: Subject, found: Found) -> Found:
+def _neighbours(subject: Subject, results: Results) -> Results:
     batch = next(each_batch(subject.form, subject.batches))
     inputs = (*batch.args, *batch.kwargs.values())
     if len(inputs) != 1 or not isinstance(inputs[0], torch.Tensor) or not inputs[0].is_floating_point():
@@ -210,13 +210,13 @@ def _neighbours(subject: Subject, found: Found) -> Found:
     return {"neighbours": input_autocorrelation([lambda x: first_float(subject.form(x))], grids)}
 
 
-def _show_neighbours(subject: Subject, found: Found) -> Section:
+def _show_neighbours(subject: Subject, results: Results) -> Section:
     python = (
         "generator = torch.Generator().manual_seed(0)\n"
         f"grid = unbraid.gradients.line(x, {_POINTS}, generator=generator)\n"
         "print(unbraid.gradients.input_autocorrelation([form], grid).table())"
     )
-    return sections.neighbours(found["neighbours"], len(found["neighbours"].each), python)
+    return sections.neighbours(results["neighbours"], len(results["neighbours"].each), python)
 
 
 def _first(subject: Subject) -> list[tuple[Any, Any]]:

@@ -17,7 +17,7 @@ _EXPANDED = 64  # blocks that are drawn one by one; of more, each stage is one a
 _STAGE = 16  # the most blocks of one such stage
 
 
-def braid(subject: Subject, found: Mapping[str, Any]) -> Braid:
+def braid(subject: Subject, results: Mapping[str, Any]) -> Braid:
     """The drawing and its picker, from whatever of terms, parts, lesions, paths and spectra was found."""
     form = subject.form
     return Braid(
@@ -28,29 +28,29 @@ def braid(subject: Subject, found: Mapping[str, Any]) -> Braid:
             "collapsed": len(form.blocks) > _EXPANDED,
             "measures": [
                 {"title": title, "unit": unit, "values": list(map(finite, values))}
-                for title, unit, values in measures(subject, found)
+                for title, unit, values in measures(subject, results)
             ],
             "target": subject.said,
             "python": subject.python,
-            "paths": _paths(found),
-            "lengths": _lengths(subject, found),
+            "paths": _paths(results),
+            "lengths": _lengths(subject, results),
         }
     )
 
 
-def measures(subject: Subject, found: Mapping[str, Any]) -> list[tuple[str, str, list[float]]]:
+def measures(subject: Subject, results: Mapping[str, Any]) -> list[tuple[str, str, list[float]]]:
     """What each block is worth, in up to three ways: title, unit, one number per block."""
     blocks = range(len(subject.form.blocks))
     rows: list[tuple[str, str, list[float]]] = []
-    lesions: LesionStudy | None = found.get("lesions")
+    lesions: LesionStudy | None = results.get("lesions")
     if lesions is not None:
         change = {which[0]: delta for which, delta in zip(lesions.sets, lesions.delta, strict=True)}
         rows.append(("Loss without it, change", "nats", [change[block] for block in blocks]))
-    parts: GradientParts | None = found.get("parts")
+    parts: GradientParts | None = results.get("parts")
     if parts is not None:
         share = {blocks[0]: part for blocks, part in zip(parts.sets, parts.signed.tolist(), strict=True)}
         rows.append(("Gradient through it", "%", [100 * share.get(block, 0.0) for block in blocks]))
-    terms: Terms | None = found.get("terms")
+    terms: Terms | None = results.get("terms")
     if terms is not None:
         size = {terms[k].block: norm for k, norm in enumerate(terms.norms.tolist())}
         rows.append(("Size of its term", "rms", [size.get(block, 0.0) for block in blocks]))
@@ -82,12 +82,12 @@ def _stages(blocks: Sequence[Block]) -> list[dict[str, Any]]:
     return stages
 
 
-def _paths(found: Mapping[str, Any]) -> dict[str, Any] | None:
+def _paths(results: Mapping[str, Any]) -> dict[str, Any] | None:
     """Paths with the largest value first, so that a path's place is its rank."""
-    values: Paths | None = found.get("single")
+    values: Paths | None = results.get("single")
     if values is None:
         return None
-    norms: Paths | None = found.get("single_gradients")
+    norms: Paths | None = results.get("single_gradients")
     along = {} if norms is None else {row["path"]: row["norm"] for row in norms.rows()}
     means = values.values.mean(1)
     order = means.abs().argsort(descending=True).tolist()
@@ -103,10 +103,10 @@ def _paths(found: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _lengths(subject: Subject, found: Mapping[str, Any]) -> dict[str, Any]:
+def _lengths(subject: Subject, results: Mapping[str, Any]) -> dict[str, Any]:
     """By length: how many paths, what they add to the target, and the norm of their part of the gradient."""
-    values: ValueSpectrum | None = found.get("values")
-    spectrum: GradientSpectrum | None = found.get("spectrum")
+    values: ValueSpectrum | None = results.get("values")
+    spectrum: GradientSpectrum | None = results.get("spectrum")
     return {
         # As text: a browser's numbers end at 2^53.
         "counts": [str(count) for count in subject.form.path_counts()],

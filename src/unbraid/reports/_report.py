@@ -99,7 +99,7 @@ def page(
     if unknown:
         raise ValueError(f'report: there is no analysis "{unknown[0]}" to skip; there are {", ".join(NAMES)}.')
     form = subject.form
-    found, reasons = run(subject, skip, step)
+    results, reasons = run(subject, skip, step)
     equation = form.equation()
     facts = NetworkFacts(
         name=subject.name,
@@ -110,11 +110,11 @@ def page(
         equation=equation.text,
         latex=equation.latex,
         python=f"{python}\nform = unbraid.trace(model, x)\nprint(form)".strip(),
-        braid=braid(subject, found),
-        worth=measures(subject, found),
+        braid=braid(subject, results),
+        worth=measures(subject, results),
     )
     parts = [
-        missing(analysis.title, reasons[analysis.name]) if analysis.name in reasons else analysis.show(subject, found)
+        missing(analysis.title, reasons[analysis.name]) if analysis.name in reasons else analysis.show(subject, results)
         for analysis in ANALYSES
     ]
     return Page(title or f"{subject.name}, taken apart", [*before, network(facts), *parts], summary)

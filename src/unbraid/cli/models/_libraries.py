@@ -58,17 +58,17 @@ def _transformers(name: str, wish: Wish) -> Loaded:
     bare = wish.meta or place.suffix == ".json" or (place.is_dir() and not any(place.glob("*.safetensors")))
     family = _family(transformers, config)
     if bare:
-        model = _made(name, lambda: seeded(lambda: _built(family, config), wish.device))
+        model = _call_library(name, lambda: seeded(lambda: _built(family, config), wish.device))
         call = f"{family.__name__}({type(config).__name__}.from_pretrained({name!r}))"
     else:
-        model = _made(name, lambda: family.from_pretrained(name, use_safetensors=True, trust_remote_code=False))
+        model = _call_library(name, lambda: family.from_pretrained(name, use_safetensors=True, trust_remote_code=False))
         call = f"{family.__name__}.from_pretrained({name!r})"
     python = f"model = transformers.{call}.eval()"
     encode = None if place.suffix == ".json" else partial(_encode, transformers, name)
-    return Loaded(f"hf:{name}", model.eval(), (), _made(name, lambda: _inputs_of(model, wish)), python, encode)
+    return Loaded(f"hf:{name}", model.eval(), (), _call_library(name, lambda: _inputs_of(model, wish)), python, encode)
 
 
-def _made(name: Path | str, make: Callable[[], Any]) -> Any:
+def _call_library(name: Path | str, make: Callable[[], Any]) -> Any:
     """What a library makes of a description; it raises whatever comes of a wrong one."""
     try:
         return make()
@@ -89,7 +89,7 @@ def _encode(transformers: Any, name: str, text: str) -> Sequence[int]:
 
 def _config(transformers: Any, place: Path | str) -> Any:
     if not isinstance(place, Path):
-        return _made(place, lambda: transformers.AutoConfig.from_pretrained(place, trust_remote_code=False))
+        return _call_library(place, lambda: transformers.AutoConfig.from_pretrained(place, trust_remote_code=False))
     try:
         facts = json.loads(place.read_text(encoding="utf-8"))
         return transformers.AutoConfig.for_model(**facts)

@@ -99,12 +99,12 @@ def _inputs_of(spec: str, run: "Run", wish: Wish) -> "Tensor":
     from unbraid import data
 
     if wish.data is not None:
-        found = data.by_name(wish.data)
+        dataset = data.by_name(wish.data)
         try:
-            found = found.flat() if run.features is None else found.shaped(*run.features)
+            dataset = dataset.flat() if run.features is None else dataset.shaped(*run.features)
         except ValueError:  # they do not fit, which is said where they are used
-            found = found.flat()
-        return found.test.inputs[: wish.examples]
+            dataset = dataset.flat()
+        return dataset.test.inputs[: wish.examples]
     try:
         return run.dataset().test.inputs[: wish.examples]
     except DataError as error:
@@ -122,8 +122,8 @@ def _from_file(spec: str, wish: Wish) -> Loaded:
         raise ValueError(f'"{spec}" does not say which function builds the model; write FILE.py:FACTORY.')
     if not Path(path).is_file():
         raise FileNotFoundError(f'no such file: "{path}"')
-    made = seeded(lambda: _called(path, name), wish.device)
-    model, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    returned = seeded(lambda: _called(path, name), wish.device)
+    model, inputs = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
     if not isinstance(model, nn.Module):
         raise ValueError(f"{spec} must return a torch.nn.Module, or (module, inputs); got {type(model).__name__}.")
     if inputs is None and wish.shape is None:

@@ -152,10 +152,10 @@ class _Machine:
         if word not in ("storage", b"storage") or kind.name not in _TYPES or numel < 0 or any(view):
             raise MoreThanTensorsError(f"a {str(word)[:40]} of {kind.name}")
         _of((str, bytes), location)
-        made = Storage(key, _TYPES[kind.name], numel)
-        if self.storages.setdefault(key, made) != made:
+        storage = Storage(key, _TYPES[kind.name], numel)
+        if self.storages.setdefault(key, storage) != storage:
             raise MoreThanTensorsError(f"two storages with the name {key[:40]!r}")
-        self.stack.append(made)
+        self.stack.append(storage)
 
 
 def _of(kind: Any, value: Any) -> Any:
@@ -195,8 +195,8 @@ def _view(storage: Any, itemsize: int, place: tuple[Any, Any, Any], more: tuple[
 
 
 def _parameter(tensor: Any, *_: Any) -> _Tensor:
-    made: _Tensor = _of(_Tensor, tensor)
-    return made
+    parameter: _Tensor = _of(_Tensor, tensor)
+    return parameter
 
 
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = {

@@ -70,8 +70,8 @@ def _check_archive(file: OpenFile) -> None:
         members = dict(zip(names, infos, strict=True))
         if members["data.pkl"].file_size > _LONGEST:
             raise CheckpointError(f"{file.path} describes its tensors in more than {_LONGEST:,} bytes.")
-        found = described(archive.read(members["data.pkl"]))
-    for storage in found.storages.values():
+        description = described(archive.read(members["data.pkl"]))
+    for storage in description.storages.values():
         member = members.get(f"data/{storage.key}")
         if member is None or member.file_size != storage.nbytes:
             raise _misfit(file, storage, 0 if member is None else member.file_size)
@@ -80,11 +80,11 @@ def _check_archive(file: OpenFile) -> None:
 def _check_pickles(file: OpenFile) -> None:
     """Five pickles: a number, a version, the machine, the state dict, the names of its storages. Then these."""
     head = io.BytesIO(file.head(min(file.size, _LONGEST)))
-    start, found = 0, []
+    start, pickles = 0, []
     for _ in range(5):
-        found.append(described(head.getbuffer()[start:].tobytes()))
-        start += found[-1].length
-    storages, keys = found[3].storages, found[4].value
+        pickles.append(described(head.getbuffer()[start:].tobytes()))
+        start += pickles[-1].length
+    storages, keys = pickles[3].storages, pickles[4].value
     if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
         raise CheckpointError(f"{file.path} is damaged: it names other storages than its tensors need.")
     need = sum(8 + storage.nbytes for storage in storages.values())  # each after its length

@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 __all__ = ["lesions", "reorderings"]
 
 
-def lesions(found: "LesionStudy", quantity: str, remark: str, python: str) -> Section:
+def lesions(study: "LesionStudy", quantity: str, remark: str, python: str) -> Section:
     """The section on single deletions.
 
     Args:
-        found: every block deleted in turn.
+        study: every block deleted in turn.
         quantity: what was measured, with its unit.
         remark: what a reader must know of the labels; empty where nothing.
         python: code that gives the same.
     """
-    worst, changes = found.ranked[0], sorted(found.delta)
+    worst, changes = study.ranked[0], sorted(study.delta)
     finding = (
         f"Without one block the {quantity} changes by {median(changes):+.3g} (median of {len(changes)} blocks, "
-        f"{changes[0]:+.3g} to {changes[-1]:+.3g}), from {found.whole:.4g}; most without {found.names[worst]}."
+        f"{changes[0]:+.3g} to {changes[-1]:+.3g}), from {study.whole:.4g}; most without {study.names[worst]}."
     )
     columns = (
         Column("Without"),
@@ -34,21 +34,21 @@ def lesions(found: "LesionStudy", quantity: str, remark: str, python: str) -> Se
     )
     rows = [
         (which[0] if isinstance(which[0], int) else str(which[0]), name, metric, change)
-        for which, name, metric, change in zip(found.sets, found.names, found.metrics, found.delta, strict=True)
+        for which, name, metric, change in zip(study.sets, study.names, study.metrics, study.delta, strict=True)
     ]
     figure = Picture(
-        draw.svg(found.plot(quantity)),
-        f"The {quantity} without each block, over {found.examples:,} examples; the line is the whole model.",
-        f"Bars for {len(rows)} deletions; most is lost without {found.names[worst]}.",
+        draw.svg(study.plot(quantity)),
+        f"The {quantity} without each block, over {study.examples:,} examples; the line is the whole model.",
+        f"Bars for {len(rows)} deletions; most is lost without {study.names[worst]}.",
     )
     said: list[Part] = [Text(remark)] if remark else []
     return Section("Lesions", finding, [*said, figure, Table(columns, rows, "One deletion a row."), Code(python)])
 
 
-def reorderings(found: "ReorderStudy", quantity: str, python: str) -> Section:
+def reorderings(study: "ReorderStudy", quantity: str, python: str) -> Section:
     """The section on other orders."""
-    groups: dict[int, list[int]] = {swaps: [] for swaps in sorted(set(found.swaps))}
-    for row, swaps in enumerate(found.swaps):
+    groups: dict[int, list[int]] = {swaps: [] for swaps in sorted(set(study.swaps))}
+    for row, swaps in enumerate(study.swaps):
         groups[swaps].append(row)
 
     def mean(numbers: tuple[float, ...], rows: list[int]) -> float:
@@ -56,8 +56,8 @@ def reorderings(found: "ReorderStudy", quantity: str, python: str) -> Section:
 
     most = max(groups)
     finding = (
-        f"With {most} random swaps of blocks of equal shape, Kendall's τ {mean(found.tau, groups[most]):.2f}, the "
-        f"{quantity} goes from {found.whole:.4g} to {mean(found.metrics, groups[most]):.4g}, mean of "
+        f"With {most} random swaps of blocks of equal shape, Kendall's τ {mean(study.tau, groups[most]):.2f}, the "
+        f"{quantity} goes from {study.whole:.4g} to {mean(study.metrics, groups[most]):.4g}, mean of "
         f"{len(groups[most])} orders."
     )
     columns = (
@@ -70,12 +70,12 @@ def reorderings(found: "ReorderStudy", quantity: str, python: str) -> Section:
     )
     rows: list[tuple[float, ...]] = []
     for swaps, chosen in groups.items():
-        metrics = [found.metrics[row] for row in chosen]
-        means = mean(found.tau, chosen), mean(found.metrics, chosen)
+        metrics = [study.metrics[row] for row in chosen]
+        means = mean(study.tau, chosen), mean(study.metrics, chosen)
         rows.append((swaps, len(chosen), *means, min(metrics), max(metrics)))
     figure = Picture(
-        draw.svg(found.plot(quantity)),
-        f"The {quantity} in other orders, over {found.examples:,} examples.",
+        draw.svg(study.plot(quantity)),
+        f"The {quantity} in other orders, over {study.examples:,} examples.",
         "Points of the metric against Kendall's τ of the order.",
     )
     return Section("Other orders", finding, [figure, Table(columns, rows, "One number of swaps a row."), Code(python)])

@@ -58,12 +58,12 @@ class NetworkFacts:
     worth: Sequence[tuple[str, str, Sequence[float]]] = ()
 
 
-def network(found: NetworkFacts) -> Section:
+def network(facts: NetworkFacts) -> Section:
     """The section on the network: blocks, equation, verification."""
-    blocks = "1 residual block" if len(found.blocks) == 1 else f"{len(found.blocks)} residual blocks"
+    blocks = "1 residual block" if len(facts.blocks) == 1 else f"{len(facts.blocks)} residual blocks"
     finding = (
-        f"{blocks} and {count_of(found.paths)} paths from input to output were found in {found.name}; put together "
-        f"again, they give its output to a relative error of {found.error:.1e} in {found.dtype}."
+        f"{blocks} and {count_of(facts.paths)} paths from input to output were found in {facts.name}; put together "
+        f"again, they give its output to a relative error of {facts.error:.1e} in {facts.dtype}."
     )
     columns = (
         Column("Block"),
@@ -72,22 +72,22 @@ def network(found: NetworkFacts) -> Section:
         Column("Branches"),
         Column("After the addition"),
         Column("Parameters", format=","),
-        *(Column(title, unit, ".4g") for title, unit, _ in found.worth),
+        *(Column(title, unit, ".4g") for title, unit, _ in facts.worth),
         Column("Added at"),
     )
     rows: list[tuple[Cell, ...]] = []
-    for place, block in enumerate(found.blocks):
+    for place, block in enumerate(facts.blocks):
         branches, after = ", ".join(block.branches), ", ".join(block.after)
-        worth = [finite(values[place]) for _, _, values in found.worth]
+        worth = [finite(values[place]) for _, _, values in facts.worth]
         rows.append((block.index, block.name, block.skip, branches, after, block.parameters, *worth, block.where))
     measured = Table(
         (Column("Check"), Column("Relative error", format=".2e")),
-        [("form against model", found.error)],
+        [("form against model", facts.error)],
         "‖form − model‖∞ / ‖model‖∞ at the traced input.",
     )
-    parts: list[Part] = [] if found.braid is None else [found.braid]
+    parts: list[Part] = [] if facts.braid is None else [facts.braid]
     parts.append(Table(columns, rows, "The blocks in order of execution."))
-    parts += [Equation(found.equation, found.latex), measured]
-    if found.python:
-        parts.append(Code(found.python))
+    parts += [Equation(facts.equation, facts.latex), measured]
+    if facts.python:
+        parts.append(Code(facts.python))
     return Section("The network", finding, parts)

@@ -45,36 +45,36 @@ class PathFacts:
 
     @staticmethod
     def of(
-        network: str, target: str, found: "GradientSpectrum", sampled: Sequence[float] | None, python: str = ""
+        network: str, target: str, spectrum: "GradientSpectrum", sampled: Sequence[float] | None, python: str = ""
     ) -> "PathFacts":
         """The facts of a spectrum, and of random paths beside it."""
         return PathFacts(
             network=network,
             target=target,
-            counts=found.counts,
-            norms=found.norms.tolist(),
-            share=found.share.tolist(),
-            effective=found.effective,
-            error=found.error,
-            examples=found.gradients.shape[1],
+            counts=spectrum.counts,
+            norms=spectrum.norms.tolist(),
+            share=spectrum.share.tolist(),
+            effective=spectrum.effective,
+            error=spectrum.error,
+            examples=spectrum.gradients.shape[1],
             sampled=sampled,
             python=python,
         )
 
 
-def paths(found: PathFacts) -> Section:
+def paths(facts: PathFacts) -> Section:
     """The section on paths: the spectrum as a figure and as a table, and its check.
 
     Raises:
         ValueError: the lists differ in length.
     """
-    low, high = found.effective
-    number = count_of(sum(found.counts))
+    low, high = facts.effective
+    number = count_of(sum(facts.counts))
     lengths = f"{low} branches" if low == high else f"{low} to {high} branches"
     finding = (
-        f"95 % of the norm of the gradient of {found.target} travels paths of {lengths}, of at most "
-        f"{len(found.counts) - 1}; all {number} paths are counted, and their sum equals autograd's "
-        f"gradient to {found.error:.1e}."
+        f"95 % of the norm of the gradient of {facts.target} travels paths of {lengths}, of at most "
+        f"{len(facts.counts) - 1}; all {number} paths are counted, and their sum equals autograd's "
+        f"gradient to {facts.error:.1e}."
     )
     columns = [
         Column("Length", "branches"),
@@ -82,31 +82,31 @@ def paths(found: PathFacts) -> Section:
         Column("Norm of their sum", format=".4g"),
         Column("Share", "%", ".2f"),
     ]
-    parts_of = enumerate(zip(found.counts, found.norms, found.share, strict=True))
+    parts_of = enumerate(zip(facts.counts, facts.norms, facts.share, strict=True))
     rows: list[tuple[Cell, ...]] = [(length, count, norm, 100 * share) for length, (count, norm, share) in parts_of]
-    caption = f"Norms per example, mean over {found.examples:,} examples."
-    if found.sampled is not None:
+    caption = f"Norms per example, mean over {facts.examples:,} examples."
+    if facts.sampled is not None:
         columns += [Column("Norm of one path", format=".4g"), Column("Count × norm over the exact norm", format=".4g")]
-        times = map(overstated, found.counts, found.sampled, found.norms)
-        rows = [(*row, finite(norm), finite(time)) for row, norm, time in zip(rows, found.sampled, times, strict=True)]
+        times = map(overstated, facts.counts, facts.sampled, facts.norms)
+        rows = [(*row, finite(norm), finite(time)) for row, norm, time in zip(rows, facts.sampled, times, strict=True)]
         caption += (
             " The norm of one path is a mean over random paths (Veit et al. 2016); times their number it leaves out "
             "that paths cancel."
         )
-    figure = draw.spectrum(found.counts, found.share, found.effective, found.sampled)
+    figure = draw.spectrum(facts.counts, facts.share, facts.effective, facts.sampled)
     check = Table(
         (Column("Check"), Column("Relative error", format=".2e")),
-        [("sum over lengths against autograd", found.error)],
+        [("sum over lengths against autograd", facts.error)],
         "‖Σ lengths − gradient‖∞ / ‖gradient‖∞.",
     )
-    alt = f"Lines over path lengths 0 to {len(found.counts) - 1}; 95 % of the gradient lies in {low} to {high}."
+    alt = f"Lines over path lengths 0 to {len(facts.counts) - 1}; 95 % of the gradient lies in {low} to {high}."
     parts: list[Part] = [
         Picture(draw.svg(figure), f"{caption} Shaded: the lengths that hold 95 %.", alt),
         Table(tuple(columns), rows, "The same in numbers."),
         check,
     ]
-    if found.python:
-        parts.append(Code(found.python))
+    if facts.python:
+        parts.append(Code(facts.python))
     return Section("The gradient by path length", finding, parts)
 
 

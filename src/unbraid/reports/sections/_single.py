@@ -16,13 +16,13 @@ __all__ = ["single"]
 _SHOWN = 20
 
 
-def single(found: "Paths", all_paths: int, said: str, python: str) -> Section:
+def single(paths: "Paths", all_paths: int, said: str, python: str) -> Section:
     """The section on single paths, the largest values first."""
-    means = found.values.mean(1)
+    means = paths.values.mean(1)
     order = means.abs().argsort(descending=True).tolist()
-    complete = len(found) == all_paths
+    complete = len(paths) == all_paths
     best = order[0]
-    taken = [name for name, choice in zip(found.blocks, found.masks[best].tolist(), strict=True) if choice >= 0]
+    taken = [name for name, choice in zip(paths.blocks, paths.masks[best].tolist(), strict=True) if choice >= 0]
     through = (
         f"the branches of {', '.join(taken[:4])}{' and others' if len(taken) > 4 else ''}" if taken else "no branch"
     )
@@ -32,7 +32,7 @@ def single(found: "Paths", all_paths: int, said: str, python: str) -> Section:
         else f"{count_of(all_paths)} paths, as far as a search sees them,"
     )
     finding = (
-        f"Of {which} the one that adds most to {said}, {float(means[best]):+.3g} of {float(found.target.mean()):.3g}, "
+        f"Of {which} the one that adds most to {said}, {float(means[best]):+.3g} of {float(paths.target.mean()):.3g}, "
         f"passes {through}."
     )
     columns = (
@@ -41,17 +41,17 @@ def single(found: "Paths", all_paths: int, said: str, python: str) -> Section:
         Column("Length", "branches"),
         Column("Value", format="+.4g"),
     )
-    paths = found.rows()
+    rows_by_path = paths.rows()
     rows = [
         (
             rank,
-            paths[row]["path"],
-            int(found.lengths[row]),
+            rows_by_path[row]["path"],
+            int(paths.lengths[row]),
             float(means[row]),
         )
         for rank, row in enumerate(order[:_SHOWN], start=1)
     ]
     caption = "A path by its choice at each block: a dot for the skip, the branch's number, from 0. Mean over examples."
-    drawn = found[torch.tensor(order[:_SHOWN], device="cpu")]
+    drawn = paths[torch.tensor(order[:_SHOWN], device="cpu")]
     figure = Picture(draw.svg(drawn.plot()), "What the largest paths add, one bar a path.", "Bars by length of path.")
     return Section("Single paths", finding, [figure, Table(columns, rows, caption), Code(python)])

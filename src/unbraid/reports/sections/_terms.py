@@ -31,34 +31,34 @@ class TermFacts:
     python: str = ""
 
 
-def terms(found: TermFacts) -> Section:
+def terms(facts: TermFacts) -> Section:
     """The section on the terms: a bar and a row for each.
 
     Raises:
         ValueError: names and norms differ in number, there are none, or a norm is negative or not finite.
     """
-    figure = draw.terms(found.names, found.norms)
-    total = math.fsum(found.norms)
-    shares = [100 * norm / total if total else 0.0 for norm in found.norms]
+    figure = draw.terms(facts.names, facts.norms)
+    total = math.fsum(facts.norms)
+    shares = [100 * norm / total if total else 0.0 for norm in facts.norms]
     largest = max(range(len(shares)), key=lambda term: shares[term])
     finding = (
-        f"The output of {found.network} is a sum of {len(found.names)} terms, exact to {found.error:.1e}; "
-        f"the largest, {found.names[largest]}, holds {shares[largest]:.1f} % of their norms together."
+        f"The output of {facts.network} is a sum of {len(facts.names)} terms, exact to {facts.error:.1e}; "
+        f"the largest, {facts.names[largest]}, holds {shares[largest]:.1f} % of their norms together."
     )
     columns = (Column("Term"), Column("Norm", format=".4g"), Column("Share", "%", ".1f"))
-    rows = list(zip(found.names, found.norms, shares, strict=True))
-    caption = f"Norm of each term in the units of the stream, mean over {found.examples:,} test examples."
+    rows = list(zip(facts.names, facts.norms, shares, strict=True))
+    caption = f"Norm of each term in the units of the stream, mean over {facts.examples:,} test examples."
     check = Table(
         (Column("Check"), Column("Relative error", format=".2e")),
-        [("sum of the terms against the stream", found.error)],
+        [("sum of the terms against the stream", facts.error)],
         "‖Σ terms − stream‖∞ / ‖stream‖∞.",
     )
-    alt = f"Bars of the norms of {len(rows)} terms; the largest is {found.names[largest]}."
+    alt = f"Bars of the norms of {len(rows)} terms; the largest is {facts.names[largest]}."
     parts: list[Part] = [
         Picture(draw.svg(figure), caption, alt),
         Table(columns, rows, "The same in numbers, with the share of all norms together."),
         check,
     ]
-    if found.python:
-        parts.append(Code(found.python))
+    if facts.python:
+        parts.append(Code(facts.python))
     return Section("The terms", finding, parts)

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 __all__ = ["values"]
 
 
-def values(found: "ValueSpectrum", said: str, python: str) -> Section:
+def values(spectrum: "ValueSpectrum", said: str, python: str) -> Section:
     """The section on values: what paths of each length add to the target."""
-    moving, fixed = found.from_input.mean(1).tolist(), found.from_constants.mean(1).tolist()
-    examples = found.from_input.shape[1]
+    moving, fixed = spectrum.from_input.mean(1).tolist(), spectrum.from_constants.mean(1).tolist()
+    examples = spectrum.from_input.shape[1]
     finding = (
-        f"Of {said}, {float(found.target.mean()):.4g} on average over {examples:,} examples, the paths from "
+        f"Of {said}, {float(spectrum.target.mean()):.4g} on average over {examples:,} examples, the paths from "
         f"the input make {sum(moving):+.4g} and those from constants {sum(fixed):+.4g}; all lengths sum to it to "
-        f"{found.error:.1e}."
+        f"{spectrum.error:.1e}."
     )
     columns = (
         Column("Length", "branches"),
@@ -26,12 +26,12 @@ def values(found: "ValueSpectrum", said: str, python: str) -> Section:
         Column("From the input", format="+.4g"),
         Column("From constants", format="+.4g"),
     )
-    rows = [(m, *row) for m, row in enumerate(zip(found.counts, moving, fixed, strict=True))]
+    rows = [(m, *row) for m, row in enumerate(zip(spectrum.counts, moving, fixed, strict=True))]
     caption = (
         "Every non-linear factor is held at its value, so that the target is a sum over paths; mean over examples."
     )
     alt = f"Bars of what paths of lengths 0 to {len(rows) - 1} add."
-    figure = Picture(draw.svg(found.plot()), caption, alt)
+    figure = Picture(draw.svg(spectrum.plot()), caption, alt)
     return Section(
         "The target by path length", finding, [figure, Table(columns, rows, "The same in numbers."), Code(python)]
     )
