@@ -46,8 +46,8 @@ def ranking(
     named = len(names) <= _MOST_NAMED
     with sheet(7.2, 1.35 + 0.3 * len(names) if named else 4.2, ax) as page:
         axes = page.axes
-        found = "no score" if lowest is None else f"{shorten(names[lowest], 24)} {least}: {scores[lowest]:.3g}"
-        page.title(found)
+        title = "no score" if lowest is None else f"{shorten(names[lowest], 24)} {least}: {scores[lowest]:.3g}"
+        page.title(title)
         if named:
             _bars(axes, names, heights, colors, label)
         else:

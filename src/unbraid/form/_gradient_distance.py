@@ -70,17 +70,17 @@ class AsTheyCome:
 
     def __init__(self, theirs: list[Tensor | None]) -> None:
         self._theirs = theirs
-        self._found: dict[int, Departure] = {}
+        self._departures: dict[int, Departure] = {}
 
     def gradient(self, number: int, ours: Tensor) -> None:
         """Compare the gradient of one leaf."""
-        self._found[number] = Departure.of(ours, self._theirs[number])
+        self._departures[number] = Departure.of(ours, self._theirs[number])
         self._theirs[number] = None
 
     def departures(self) -> list[Departure]:
         """Those of all leaves, also where the form has no gradient."""
         numbered = enumerate(self._theirs)
-        return [self._found[n] if n in self._found else Departure.of(None, g) for n, g in numbered]
+        return [self._departures[n] if n in self._departures else Departure.of(None, g) for n, g in numbered]
 
 
 def compared(

@@ -118,7 +118,7 @@ def _factor(form: ResidualForm, maker: Any) -> float:
     if not isinstance(node, fx.Node) or callee(node) not in (torch.ops.aten.mul, torch.ops.aten.div):
         return 1.0
     sizes = [_size(form, argument, weights) for argument in node.args[:2]]
-    size = next((found for found in reversed(sizes) if found is not None), 1.0)
+    size = next((number for number in reversed(sizes) if number is not None), 1.0)
     return size if callee(node) is torch.ops.aten.mul else 1 / max(size, 1e-30)
 
 

@@ -33,21 +33,21 @@ def made_on(graph: fx.Graph, device: torch.device) -> fx.Graph:
     """The operators, with the tensors that they make on a device; the graph itself where all are."""
     if not _elsewhere(graph, device):
         return graph
-    made = copy.deepcopy(graph)
-    for node in made.nodes:
+    moved = copy.deepcopy(graph)
+    for node in moved.nodes:
         node.args = map_aggregate(node.args, lambda value: device if isinstance(value, torch.device) else value)
         node.kwargs = map_aggregate(node.kwargs, lambda value: device if isinstance(value, torch.device) else value)
-    return made
+    return moved
 
 
 def _elsewhere(graph: fx.Graph, device: torch.device) -> bool:
-    found: list[bool] = []
+    others: list[bool] = []
 
     def look(value: Any) -> Any:
         if isinstance(value, torch.device) and value != device:
-            found.append(True)
+            others.append(True)
         return value
 
     for node in graph.nodes:
         map_aggregate((node.args, node.kwargs), look)
-    return bool(found)
+    return bool(others)

@@ -109,8 +109,8 @@ class Paths(Result):
 
     def scalars(self) -> dict[str, float]:
         """The mean of the target, what no path from a source adds to it, and the error where it is known."""
-        found = {"target": float(self.target.mean()), "constants": float(self.constants.mean()), "error": self.error}
-        return {name: value for name, value in found.items() if value == value}
+        means = {"target": float(self.target.mean()), "constants": float(self.constants.mean()), "error": self.error}
+        return {name: value for name, value in means.items() if value == value}
 
     def plot(self, *, ax: Axes | None = None) -> Figure:
         """One bar per path, the 64 largest where there are more, averaged over the batch."""

@@ -49,4 +49,6 @@ class SpectrumLog(Log[MeanSpectrum]):
         """Share by length against time."""
         from unbraid.draw import spectra
 
-        return spectra([step for step, _ in self.records], [found.share.tolist() for _, found in self.records], ax=ax)
+        return spectra(
+            [step for step, _ in self.records], [spectrum.share.tolist() for _, spectrum in self.records], ax=ax
+        )

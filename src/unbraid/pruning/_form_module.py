@@ -57,6 +57,6 @@ def _put(module: nn.Module, path: list[str], tensor: Tensor) -> None:
 def _get(module: nn.Module, path: list[str]) -> Tensor:
     for step in path[:-1]:
         module = module.get_submodule(step)
-    found: Tensor | None = {**module._parameters, **module._buffers}[path[-1]]
-    assert found is not None
-    return found
+    tensor: Tensor | None = {**module._parameters, **module._buffers}[path[-1]]
+    assert tensor is not None
+    return tensor

@@ -22,25 +22,25 @@ def outputs(model: nn.Module | ResidualForm, args: tuple[Any, ...], kwargs: Mapp
     with torch.no_grad():
         if isinstance(model, ResidualForm):
             with drawing(draws):
-                made = model(*args, **kwargs)
+                result = model(*args, **kwargs)
         else:
-            made = _called(model, args, kwargs, draws)
-    return [leaf for leaf in pytree.tree_leaves(made) if isinstance(leaf, Tensor)]
+            result = _called(model, args, kwargs, draws)
+    return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
 
 
 def _called(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], draws: Draws) -> Any:
     # Parameters that ask for gradients trouble torch's counter of operations, even where none are computed.
     learned = {name: parameter.detach() for name, parameter in model.named_parameters(remove_duplicate=False)}
     with untouched(model, args, kwargs) as aside, aside.drawing(draws):
-        made = torch.func.functional_call(model, learned, args, dict(kwargs), tie_weights=False)
-        return pytree.tree_map_only(Tensor, aside.own, made)
+        result = torch.func.functional_call(model, learned, args, dict(kwargs), tie_weights=False)
+        return pytree.tree_map_only(Tensor, aside.own, result)
 
 
-def distance(found: list[Tensor], wanted: list[Tensor]) -> float:
+def distance(results: list[Tensor], wanted: list[Tensor]) -> float:
     """The largest of the relative errors of the tensors; infinite where number or shapes differ."""
-    if [tensor.shape for tensor in found] != [tensor.shape for tensor in wanted]:
+    if [tensor.shape for tensor in results] != [tensor.shape for tensor in wanted]:
         return float("inf")
-    return max((relative_error(a, b) for a, b in zip(found, wanted, strict=True)), default=0.0)
+    return max((relative_error(a, b) for a, b in zip(results, wanted, strict=True)), default=0.0)
 
 
 def flops(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
@@ -55,7 +55,9 @@ def called(model: nn.Module, names: Iterable[str], args: tuple[Any, ...], kwargs
     calls: dict[str, Call] = {}
 
     def note(name: str) -> Any:
-        return lambda _, given, named, made: None if name in calls else calls.__setitem__(name, (given, named, made))
+        return lambda _, given, named, result: (
+            None if name in calls else calls.__setitem__(name, (given, named, result))
+        )
 
     with ExitStack() as stack:
         for name in names:

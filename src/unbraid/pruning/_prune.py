@@ -49,15 +49,15 @@ def prune(
         ValueError: the form was made from another model, is itself without some branches, or keeps no example.
         InexactError: the result's outputs are not those of form.without(...).
     """
-    made = pruning(model, form, remove, args, kwargs)
-    if made.how == "graph":
-        reasons = "; ".join(made.refused) or "no module of it does the work of these branches alone"
+    smaller = pruning(model, form, remove, args, kwargs)
+    if smaller.how == "graph":
+        reasons = "; ".join(smaller.refused) or "no module of it does the work of these branches alone"
         warnings.warn(
             f"prune: {type(model).__name__} cannot be made smaller as it is ({reasons}). The result is the graph of "
             "form.without(...) as a module: it computes the same, for the inputs for which the form holds.",
             stacklevel=2,
         )
-    return made.model
+    return smaller.model
 
 
 @outside_modes
@@ -99,16 +99,24 @@ def pruning(
     refused = []
     for said, way in ways(task):
         try:
-            made = way()
-            error = task.checked(made)
+            candidate = way()
+            error = task.checked(candidate)
         except Exception as failure:  # a model whose parts are missing raises whatever its code makes of that
             refused.append(f"{said}: {_line(failure)}")
             continue
-        forbid_saving(without, model, made.model, made.modules)
-        parameters = (_learned(model), _learned(made.model))
-        counted = (flops(model, *example), flops(made.model, *example))
+        forbid_saving(without, model, candidate.model, candidate.modules)
+        parameters = (_learned(model), _learned(candidate.model))
+        counted = (flops(model, *example), flops(candidate.model, *example))
         return Pruning(
-            made.model, made.how, which, made.modules, made.configuration, parameters, counted, error, tuple(refused)
+            candidate.model,
+            candidate.how,
+            which,
+            candidate.modules,
+            candidate.configuration,
+            parameters,
+            counted,
+            error,
+            tuple(refused),
         )
     raise InexactError(
         "prune: no way of making the model smaller gives the outputs of form.without(...).\n  " + "\n  ".join(refused),

@@ -63,11 +63,11 @@ def idle_members(model: nn.Module, work: Work) -> list[tuple[Path, Path]]:
     """
     idle = [pair for pair in members(model) if work.idle(pair[1]) and work.adds(pair[1])]
     like = [pair for pair in idle if alike(model.get_submodule(".".join(pair[0])))]
-    found: list[tuple[Path, Path]] = []
+    chosen: list[tuple[Path, Path]] = []
     for pair in (*reversed(like), *idle):
-        if not any(_within(pair[1], other) or _within(other, pair[1]) for _, other in found):
-            found.append(pair)
-    return found
+        if not any(_within(pair[1], other) or _within(other, pair[1]) for _, other in chosen):
+            chosen.append(pair)
+    return chosen
 
 
 def alike(holder: nn.Module) -> bool:
@@ -82,8 +82,8 @@ def _within(path: Path, outer: Path) -> bool:
 def counters(model: nn.Module) -> dict[str, set[str]]:
     """For each list the names of the integers by which its members know their place."""
     paths = dict.fromkeys(path for path, _ in members(model))
-    found = {name: index_attributes(model.get_submodule(name)) for name in map(".".join, paths)}
-    return {path: names for path, names in found.items() if names}
+    attributes = {name: index_attributes(model.get_submodule(name)) for name in map(".".join, paths)}
+    return {path: names for path, names in attributes.items() if names}
 
 
 def take_out(model: nn.Module, going: Sequence[tuple[Path, Path]]) -> list[Cut]:
@@ -120,22 +120,22 @@ def index_attributes(holder: nn.Module) -> set[str]:
 
 def _is_place(values: Mapping[int, set[int]]) -> bool:
     """Whether the only value at each place is the place itself."""
-    return all(found == {place} for place, found in values.items())
+    return all(numbers == {place} for place, numbers in values.items())
 
 
 def substitutes(
     model: nn.Module, work: Work, going: Sequence[Path], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> list[Substitute]:
     """What to put in the place of every module without work that stays when some members go."""
-    found = _shortened(model, work)
+    replacements = _shortened(model, work)
     names = [name for name, _ in model.named_modules() if work.idle(path_of(name)) and not work.adds(path_of(name))]
     calls = called(model, names, args, kwargs)
-    done = [*(substitute.name for substitute in found), *(".".join(path) for path in going)]
+    done = [*(substitute.name for substitute in replacements), *(".".join(path) for path in going)]
     for name in names:
         if name in calls and not any(name == outer or name.startswith(f"{outer}.") for outer in done):
-            found.append(_substitute(model, name, Nothing.like(*calls[name])))
+            replacements.append(_substitute(model, name, Nothing.like(*calls[name])))
             done.append(name)
-    return found
+    return replacements
 
 
 def _holding(member: nn.Module, names: set[str]) -> set[str]:
@@ -162,15 +162,15 @@ def renumber_rest(model: nn.Module, counting: Mapping[str, set[str]]) -> None:
 
 def _shortened(model: nn.Module, work: Work) -> list[Substitute]:
     """Where the skip of a member changes the shape, zeros would need a shape: leave its skip and trunk in a row."""
-    found = []
+    replacements = []
     for _, path in members(model):
         if path in work.resized and not work.own(path):
             member = model.get_submodule(".".join(path))
             order = {name: work.first((*path, name)) for name, _ in member.named_children()}
             left = sorted((place, name) for name, place in order.items() if place is not None)
             row = nn.Sequential(OrderedDict((name, member.get_submodule(name)) for _, name in left))
-            found.append(_substitute(model, ".".join(path), row.train(member.training)))
-    return found
+            replacements.append(_substitute(model, ".".join(path), row.train(member.training)))
+    return replacements
 
 
 def _substitute(model: nn.Module, name: str, new: nn.Module) -> Substitute:

@@ -24,8 +24,8 @@ from unbraid.results import check_error, tolerance
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
-    """A candidate.
+class Candidate:
+    """A candidate for the smaller model.
 
     Attributes:
         model: the smaller model.
@@ -60,10 +60,10 @@ class Task:
     example: tuple[tuple[Any, ...], dict[str, Any]]
     wanted: list[Tensor]
 
-    def checked(self, made: Made) -> float:
+    def checked(self, candidate: Candidate) -> float:
         """The candidate's error, where it is rounding alone."""
         bound = tolerance("forward", self.form.dtype) if self.form.tolerance is None else self.form.tolerance
-        error = distance(outputs(made.model, *self.example), self.wanted)
+        error = distance(outputs(candidate.model, *self.example), self.wanted)
         check_error(error, bound, f"its outputs depart from form.without(...) by {error:.1e}", where="output")
         return error
 
@@ -77,14 +77,14 @@ class Task:
         except Exception:  # a model of another kind, which wants other arguments
             return False
 
-    def check_cache(self, made: Made) -> None:
+    def check_cache(self, candidate: Candidate) -> None:
         """What holds for the model with its cache must hold for the candidate."""
-        error = cached_error(made.model, *self.example) if self.caches else 0.0
+        error = cached_error(candidate.model, *self.example) if self.caches else 0.0
         message = f"with a key-value cache it departs from itself by {error:.1e}"
         check_error(error, tolerance("sum", self.form.dtype), message, where="the cache")
 
 
-def ways(task: Task) -> Iterator[tuple[str, Callable[[], Made]]]:
+def ways(task: Task) -> Iterator[tuple[str, Callable[[], Candidate]]]:
     """The ways to do it, the plainest first."""
     going = idle_members(task.model, task.work)
     every = {member for _, member in members(task.model)}
@@ -97,31 +97,31 @@ def ways(task: Task) -> Iterator[tuple[str, Callable[[], Made]]]:
     if inner and outer:
         yield "by taking out members of the outermost lists", lambda: _cut(task, outer)
     yield "by replacing modules", lambda: _cut(task, [])
-    yield "as a graph", lambda: Made(FormModule(task.without).train(task.model.training), "graph")
+    yield "as a graph", lambda: Candidate(FormModule(task.without).train(task.model.training), "graph")
 
 
-def _cut(task: Task, going: list[tuple[Path, Path]]) -> Made:
+def _cut(task: Task, going: list[tuple[Path, Path]]) -> Candidate:
     pruned = copy.deepcopy(task.model)
     counting = counters(pruned)
-    found = substitutes(pruned, task.work, [member for _, member in going], *task.example)
+    replacements = substitutes(pruned, task.work, [member for _, member in going], *task.example)
     cuts = take_out(pruned, going)
     changes = mend(task.model, pruned, cuts, *task.example) if cuts and is_pretrained(pruned) else ()
-    for substitute in found:
+    for substitute in replacements:
         substitute.apply()
     removed = chain.from_iterable(cut.removed for cut in cuts)
-    modules = (*removed, *(substitute.name for substitute in found))
-    made = Made(pruned, "branches" if found else "members", modules, changes)
+    modules = (*removed, *(substitute.name for substitute in replacements))
+    candidate = Candidate(pruned, "branches" if replacements else "members", modules, changes)
     try:
-        task.check_cache(made)
+        task.check_cache(candidate)
     except Exception:  # the model's own code, which may read a cache that the first layer no longer fills
-        if not found or not uniform(pruned):
+        if not replacements or not uniform(pruned):
             raise
         renumber_rest(pruned, counting)
-        task.check_cache(made)
-    return made
+        task.check_cache(candidate)
+    return candidate
 
 
-def _described_by_unbraid(task: Task) -> Callable[[], Made] | None:
+def _described_by_unbraid(task: Task) -> Callable[[], Candidate] | None:
     """A network of unbraid.nn says in its config what it lacks, so that it can be built again."""
     from unbraid.nn import PlainNetwork, ResidualNetwork  # here, as tracing a model needs no network of ours
 
@@ -133,4 +133,4 @@ def _described_by_unbraid(task: Task) -> Callable[[], Made] | None:
     if not all(len(place) == 2 and place[0] in names and place[1].isdigit() for place in places):
         return None
     gone = [int(place[1]) for place in places]
-    return lambda: Made(model.without(*gone), "members", tuple(map(".".join, places)))
+    return lambda: Candidate(model.without(*gone), "members", tuple(map(".".join, places)))

@@ -55,7 +55,7 @@ class Nothing(nn.Module):
         given = pytree.tree_leaves((args, kwargs))
         leader = _leader(given)
 
-        def made(leaf: Any) -> Any:
+        def filled(leaf: Any) -> Any:
             if isinstance(leaf, _Given):
                 return given[leaf.number]
             if isinstance(leaf, _Zeros):
@@ -63,7 +63,7 @@ class Nothing(nn.Module):
                 return leader.new_zeros(sizes, dtype=leaf.dtype)
             return leaf
 
-        return pytree.tree_map(made, self.result)
+        return pytree.tree_map(filled, self.result)
 
 
 def _leader(given: list[Any]) -> Tensor:

@@ -73,8 +73,8 @@ class Term(Brief):
                 values = run(subgraph(form.graph, branches), form.state, inputs)
             return sum((values[stream] for stream in branches[1:]), start=values[branches[0]])
         terms = _terms(FrozenTrunk.of(form, inputs, self._trunk.by_branch), self._stream)
-        found = dict(zip(terms._writers, terms.values, strict=True))
-        return found.get(self._writer, torch.zeros_like(terms.stream))
+        by_writer = dict(zip(terms._writers, terms.values, strict=True))
+        return by_writer.get(self._writer, torch.zeros_like(terms.stream))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
