@@ -217,15 +217,15 @@ def figures(rows: list[Row]) -> dict[str, Figure]:
 
 
 LOOKS = {
-    "residual, 54 blocks": (draw.PALETTE[0], "o", "-"),
-    "convolutional, 54 blocks": (draw.PALETTE[2], "^", "-."),
-    "plain, 16 layers": (draw.PALETTE[3], "s", "--"),
+    "residual, 54 blocks": (draw.theme.PALETTE[0], "o", "-"),
+    "convolutional, 54 blocks": (draw.theme.PALETTE[2], "^", "-."),
+    "plain, 16 layers": (draw.theme.PALETTE[3], "s", "--"),
 }
 
 
 def panels(rows: list[Row], fill: Callable[[Axes, dict[str, Row]], None], title: str) -> Figure:
     """Two panels side by side under one title."""
-    with draw.style():
+    with draw.theme.style():
         figure = Figure(figsize=(8.6, 3.9), layout="constrained")
         for axes, (name, said) in zip(figure.subplots(1, 2, sharey=True), SETS.items(), strict=True):
             fill(axes, {row["network"]: row for row in rows if row["data"] == name})
@@ -280,13 +280,13 @@ def stages(axes: Axes, found: Mapping[str, Row]) -> None:
     """The convolutional networks without each block, those that change the shape marked."""
     kinds = {"convolutional, 54 blocks": "zeros pad the skip", "the same with projections": "projections"}
     for (kind, said), (color, marker) in zip(
-        kinds.items(), ((draw.PALETTE[2], "^"), (draw.PALETTE[5], "o")), strict=True
+        kinds.items(), ((draw.theme.PALETTE[2], "^"), (draw.theme.PALETTE[5], "o")), strict=True
     ):
         row = found[kind]
         keeps = [k for k in range(len(row["singles"])) if k not in row["changes_shape"]]
         for places, size, edge, label in (
             (keeps, 4, "none", said),
-            (row["changes_shape"], 9, draw.INK, f"{said}: where the shape changes"),
+            (row["changes_shape"], 9, draw.theme.INK, f"{said}: where the shape changes"),
         ):
             values = [row["singles"][k] for k in places]
             axes.plot(places, values, marker, color=color, markersize=size, markeredgecolor=edge, label=label)

@@ -66,7 +66,7 @@ def main(
         closed = theory.CURVES[kind](depth)[1:]
         expected = [start * v if kind == "doubling" else start + v - 1 for v in closed]
         branch = (found.branch.squared_mean + found.branch.variance).tolist()
-        figure = draw.signal(stream(cell, found)[1:], branch, [math.nan] * depth, expected)
+        figure = draw.gradients.signal(stream(cell, found)[1:], branch, [math.nan] * depth, expected)
         draw.save(figure, images / f"variance_{name}.svg")
     print(table(rows, depth))
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from unbraid import _HOME
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "unbraid"
@@ -33,6 +35,7 @@ ORDER = (
     ("reports",),
     ("cli",),
 )
+MOST_NAMES = 25  # of a face: more are not taken in at a glance
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 
 
@@ -97,6 +100,26 @@ def private(found: Import) -> bool:
     return bool(rest) and rest[0].startswith("_") and room != found.here
 
 
+def faces() -> list[Path]:
+    """What others import from: packages and files without an underscore, but for the root, which gathers all."""
+    within = [path.relative_to(SOURCE) for path in sorted(SOURCE.rglob("*.py"))]
+    return [path for path in within if len(path.parts) > 1 and (path.stem == "__init__" or path.stem[0] != "_")]
+
+
+def names_of(source: str) -> set[str]:
+    """What a file offers: its `__all__`, and where it has none what it defines without an underscore."""
+    defined = set[str]()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if isinstance(target, ast.Name) and target.id == "__all__":
+                return set(ast.literal_eval(node.value))
+            defined.add(ast.unparse(target))
+    return {name for name in defined if not name.startswith("_")}
+
+
 def test_every_room_has_a_place_in_the_order():
     rooms = {path.parent.name for path in SOURCE.glob("*/__init__.py")} | {"errors"}
     assert rooms == LEVEL.keys()
@@ -132,6 +155,24 @@ def test_no_two_files_import_each_other():
         for name in free:
             del reads[name]
     assert sorted(reads) == []
+
+
+def test_a_face_has_at_most_25_names():
+    """Without exceptions: what is more goes into a face of its own, as nn.init and draw.gradients."""
+    sizes = {str(path): len(names_of((SOURCE / path).read_text())) for path in faces()}
+    assert {"nn/__init__.py", "nn/init.py", "draw/theme.py", "graph/state.py"} <= sizes.keys()
+    assert {path: size for path, size in sizes.items() if size > MOST_NAMES} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ('A = 1\n__all__ = ["f", "g"]\ndef f(): ...', {"f", "g"}),
+        ("A: int = 1\nB = 2\n_C = 3\ndef f(): ...\ndef _g(): ...\nclass K: ...", {"A", "B", "f", "K"}),
+    ],
+)
+def test_the_names_of_a_face_are_counted(source, names):
+    assert names_of(source) == names
 
 
 def test_these_tests_see_what_they_look_for(tmp_path):

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from unbraid.draw import style
+from unbraid.draw.theme import style
 
 
 def texts(figure: Figure) -> dict[str, Bbox]:

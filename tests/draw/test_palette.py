@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from unbraid.draw import INK, MUTED, PALETTE, PAPER
+from unbraid.draw.theme import INK, MUTED, PALETTE, PAPER
 
 # Machado, Oliveira and Fernandes (2009), severity 1.0, in linear RGB.
 DEFICIENCIES = {

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from unbraid.nn import conv1d, conv2d, glorot_, he_, initialise_, mlp, transformer, zero_last_
+from unbraid.nn import conv1d, conv2d, mlp, transformer
+from unbraid.nn.init import glorot_, he_, initialise_, zero_last_
 
 NETWORKS = {
     "mlp": lambda **options: mlp(depth=3, order="norm act linear +", scale="learned", **options),

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from unbraid import trace
-from unbraid.nn import Order, build, conv1d, conv2d, initialise_, looks_linear_, mlp, orthogonal_
+from unbraid.nn import Order, build, conv1d, conv2d, mlp
+from unbraid.nn.init import initialise_, looks_linear_, orthogonal_
 
 F64 = torch.float64
 

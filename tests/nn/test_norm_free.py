@@ -17,15 +17,13 @@ from unbraid.nn import (
     ResidualBlock,
     ScalarBias,
     WeightStandardised,
-    activation_gain,
     build,
     conv1d,
     conv2d,
-    fixup_,
     mlp,
-    predicted_variances,
     transformer,
 )
+from unbraid.nn.init import activation_gain, fixup_, predicted_variances
 
 F64 = torch.float64
 TWO = "act conv act conv +"

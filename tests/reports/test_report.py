@@ -243,8 +243,8 @@ def test_drawings_take_the_inks_of_the_page():
     drawing = page[page.index("<svg") : page.index("</svg>")]
     assert "currentColor" in drawing
     assert "var(--hue-1)" in drawing
-    assert draw.INK not in drawing
-    assert draw.PALETTE[0] not in drawing
+    assert draw.theme.INK not in drawing
+    assert draw.theme.PALETTE[0] not in drawing
 
 
 def test_a_table_needs_a_cell_for_every_column():

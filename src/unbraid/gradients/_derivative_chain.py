@@ -98,7 +98,7 @@ class DerivativeChain(Result):
 
     def plot(self, *, ax: Axes | None = None) -> Figure:
         """The extreme singular values of the factors, averaged over the batch."""
-        from unbraid.draw import chain
+        from unbraid.draw.gradients import chain
 
         names, largest, smallest = zip(*(row.values() for row in self.rows()), strict=True)
         return chain(names, largest, smallest, ax=ax)

@@ -61,7 +61,7 @@ class Coherence(Result):
 
     def plot(self, *, ax: Axes | None = None) -> Figure:
         """Mean cosine and ratio by block."""
-        from unbraid.draw import coherence
+        from unbraid.draw.gradients import coherence
 
         return coherence(self.cosine.tolist(), self.ratio.tolist(), ax=ax)
 

@@ -70,7 +70,7 @@ class Autocorrelation(Result):
 
     def plot(self, *, ax: Axes | None = None) -> Figure:
         """The autocorrelation by lag, with its band."""
-        from unbraid.draw import autocorrelation
+        from unbraid.draw.gradients import autocorrelation
 
         return autocorrelation(self.values.tolist(), self.band.tolist(), self.spacing, ax=ax)
 

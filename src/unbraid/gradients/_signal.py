@@ -112,7 +112,7 @@ class Signal(Result):
 
     def plot(self, *, ax: Axes | None = None) -> Figure:
         """Variance of sum, skip and branch, and the gradient, by depth."""
-        from unbraid.draw import signal as figure
+        from unbraid.draw.gradients import signal as figure
 
         return figure(
             self.sum.variance.tolist(),

@@ -78,7 +78,7 @@ class SkipGain(Result):
 
     def plot(self, *, ax: Axes | None = None) -> Figure:
         """The composite gains from the first block on."""
-        from unbraid.draw import skip_gain  # matplotlib is imported where a figure is wanted
+        from unbraid.draw.gradients import skip_gain  # matplotlib is imported where a figure is wanted
 
         return skip_gain(self.forward[0].tolist(), self.backward[0].tolist(), ax=ax)
 

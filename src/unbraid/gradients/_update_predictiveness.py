@@ -48,7 +48,7 @@ class Predictiveness(Result):
 
     def plot(self, *, ax: Axes | None = None) -> Figure:
         """Relative change by step size."""
-        from unbraid.draw import predictiveness
+        from unbraid.draw.gradients import predictiveness
 
         return predictiveness(list(self.steps), self.change.tolist(), self.cosine.tolist(), ax=ax)
 

@@ -6,21 +6,21 @@
 - Skips that change the size: `Projection`, `ZeroPad`. Gates: `Gate`, `GatedSkip`, `GatedBranch`.
 - Scales of the branch: `FixedScale`, `LearnedScale`, `LayerScale`, `StochasticDepth`.
 - Layers: `SelfAttention`, `SequenceEmbedding`, `MeanOverPositions`; without norms, `WeightStandardised`, `ScalarBias`.
-- First weights: `initialise_`, `he_`, `glorot_`, `orthogonal_`, `looks_linear_`, `zero_last_`, `fixup_`; what they
-  should do to the variance, `activation_gain` and `predicted_variances`.
+- First weights, and what they should do to the variance: `nn.init`.
 """
 
+from typing import TYPE_CHECKING
+
+from unbraid.nn import init as init
 from unbraid.nn._attention import MeanOverPositions, SelfAttention, SequenceEmbedding
 from unbraid.nn._block import PlainLayer, ResidualBlock
 from unbraid.nn._build import build
 from unbraid.nn._conv import conv1d, conv2d
-from unbraid.nn._fixup import fixup_
 from unbraid.nn._gates import Gate, GatedBranch, GatedSkip
-from unbraid.nn._init import glorot_, he_, initialise_, looks_linear_, orthogonal_, zero_last_
 from unbraid.nn._layers import ChannelRMSNorm, ScalarBias
 from unbraid.nn._mlp import mlp
 from unbraid.nn._network import PlainNetwork, ResidualNetwork
-from unbraid.nn._norm_free import WeightStandardised, activation_gain, predicted_variances
+from unbraid.nn._norm_free import WeightStandardised
 from unbraid.nn._order import Order
 from unbraid.nn._scales import FixedScale, LayerScale, LearnedScale, StochasticDepth
 from unbraid.nn._shortcuts import Projection, ZeroPad
@@ -47,18 +47,17 @@ __all__ = [
     "StochasticDepth",
     "WeightStandardised",
     "ZeroPad",
-    "activation_gain",
     "build",
     "conv1d",
     "conv2d",
-    "fixup_",
-    "glorot_",
-    "he_",
-    "initialise_",
-    "looks_linear_",
     "mlp",
-    "orthogonal_",
-    "predicted_variances",
     "transformer",
-    "zero_last_",
 ]
+
+if not TYPE_CHECKING:  # which would take any name for known
+
+    def __getattr__(name: str) -> object:
+        # What is in `init` now stood here once: code that was written then goes on, as it means the same.
+        if name in init.__all__:
+            return getattr(init, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

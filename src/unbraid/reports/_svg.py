@@ -3,7 +3,7 @@
 import re
 from xml.etree import ElementTree
 
-from unbraid.draw import INK, MUTED, PALETTE, PAPER
+from unbraid.draw.theme import INK, MUTED, PALETTE, PAPER
 
 __all__ = ["inline"]
 
