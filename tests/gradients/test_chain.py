@@ -10,7 +10,8 @@ from networks import F64, Chain, Residual, error, lively, mlp, normal
 from real_models import real
 from unbraid import chain, trace
 from unbraid.errors import InexactError
-from unbraid.gradients import _derivative_chain, derivative_chain
+from unbraid.gradients import derivative_chain
+from unbraid.gradients._chain_link import Link
 from unbraid.gradients._lanczos import extreme_singular_values
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -132,12 +133,12 @@ def test_fused_attention_has_singular_values_without_its_jacobian():
 
 def test_a_wrong_factor_is_seen(monkeypatch):
     network, x = lively(Chain(*(Residual(mlp(4)) for _ in range(3)))), normal(2, 4)
-    pull = _derivative_chain._Link.pull
+    pull = Link.pull
 
     def wrong(self, cotangent):
         return pull(self, cotangent) * (1 + 1e-6 * (self.end == "add_1"))
 
-    monkeypatch.setattr(_derivative_chain._Link, "pull", wrong)
+    monkeypatch.setattr(Link, "pull", wrong)
     with pytest.raises(InexactError, match=r"the product of the factors must be the gradient to 1e-10; it departs by"):
         derivative_chain(trace(network, x), x)
 

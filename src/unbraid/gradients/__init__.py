@@ -10,7 +10,8 @@
 """
 
 from unbraid.gradients import theory
-from unbraid.gradients._derivative_chain import DerivativeChain, Factor, derivative_chain
+from unbraid.gradients._chain_link import Factor
+from unbraid.gradients._derivative_chain import DerivativeChain, derivative_chain
 from unbraid.gradients._diagnose import Diagnosis, Finding, diagnose
 from unbraid.gradients._diagnosis_log import DiagnosisLog
 from unbraid.gradients._example_coherence import Coherence, example_coherence

@@ -23,10 +23,10 @@ def trials(facts: Mapping[str, Any], cut: Cut) -> Iterator[tuple[dict[str, Any],
                 continue
             trial, said = copy.deepcopy(dict(facts)), list[str]()
             for path in chosen:
-                _set(trial, path, _thinned(_get(facts, path), cut.kept))
+                _set_entry(trial, path, _thinned(_entry_at(facts, path), cut.kept))
                 said.append(f"{_title(path)}: {new} of {old} entries")
             if count is not None:
-                _set(trial, count, new)
+                _set_entry(trial, count, new)
                 said.append(f"{_title(count)}: {old} -> {new}")
             yield trial, said
 
@@ -65,16 +65,16 @@ def _patterned(value: Sequence[Any]) -> bool:
     )
 
 
-def _get(facts: Any, path: KeyPath) -> Any:
+def _entry_at(facts: Any, path: KeyPath) -> Any:
     for step in path:
         facts = facts[step]
     return facts
 
 
-def _set(facts: Any, path: KeyPath, value: Any) -> None:
-    holder = _get(facts, path[:-1])
+def _set_entry(facts: Any, path: KeyPath, value: Any) -> None:
+    holder = _entry_at(facts, path[:-1])
     if isinstance(holder, tuple):
-        above = _get(facts, path[:-2])
+        above = _entry_at(facts, path[:-2])
         holder = above[path[-2]] = list(holder)
     holder[path[-1]] = value
 

@@ -37,7 +37,7 @@ class FormModule(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:  # the model's own signature, whatever it is
         """Return what the form returns."""
-        state = {name: _get(self, name.split(".")) for name in self._names}
+        state = {name: _tensor_at(self, name.split(".")) for name in self._names}
         signature = self._form.signature
         return signature.result(run(self._form.graph, state, signature.bind(args, kwargs)))
 
@@ -54,7 +54,7 @@ def _put(module: nn.Module, path: list[str], tensor: Tensor) -> None:
         module.register_buffer(path[-1], tensor)
 
 
-def _get(module: nn.Module, path: list[str]) -> Tensor:
+def _tensor_at(module: nn.Module, path: list[str]) -> Tensor:
     for step in path[:-1]:
         module = module.get_submodule(step)
     tensor: Tensor | None = {**module._parameters, **module._buffers}[path[-1]]

@@ -179,8 +179,8 @@ def _show_orders(subject: Subject, results: Results) -> Section:
 def _signal(subject: Subject, results: Results) -> Results:
     few = subject.few
     first = [(dict(few.kwargs) or few.args, few.labels)]
-    made: Diagnosis = diagnose(subject.form, first if not subject.light else _first(subject), loss=subject.loss)
-    return {"diagnosis": made}
+    diagnosis: Diagnosis = diagnose(subject.form, first if not subject.light else _first(subject), loss=subject.loss)
+    return {"diagnosis": diagnosis}
 
 
 def _show_signal(subject: Subject, results: Results) -> Section:
