@@ -121,7 +121,7 @@ def footline(form: Form) -> str:
     """How exact the form is, what the check could not see, and what differs from run to run."""
     silent = f"; silent: {', '.join(block.name for block in form.silent)}" if form.silent else ""
     exact = "not run" if form.error != form.error else f"form(x) equals model(x) to {form.error:.1e}"
-    random = f"; draws random numbers: {', '.join(found)}" if (found := drawn(form.graph)) else ""
+    random = f"; draws random numbers: {', '.join(operators)}" if (operators := drawn(form.graph)) else ""
     return f"{exact}{silent}{random}"
 
 

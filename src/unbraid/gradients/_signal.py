@@ -106,9 +106,9 @@ class Signal(Result):
 
     def scalars(self) -> dict[str, float]:
         """The variance of the stream at its two ends, and the norm of the gradient at the first and last sum."""
-        found = {"variance, source": self.source.variance[0], "variance, last block": self.sum.variance[-1]}
-        found |= {"gradient, first block": self.gradient[0], "gradient, last block": self.gradient[-1]}
-        return finite({name: float(value) for name, value in found.items()})
+        ends = {"variance, source": self.source.variance[0], "variance, last block": self.sum.variance[-1]}
+        ends |= {"gradient, first block": self.gradient[0], "gradient, last block": self.gradient[-1]}
+        return finite({name: float(value) for name, value in ends.items()})
 
     def plot(self, *, ax: Axes | None = None) -> Figure:
         """Variance of sum, skip and branch, and the gradient, by depth."""
@@ -166,17 +166,17 @@ def _signal(of: Propagated, total: Mapping[str, Tensor], bad: NotFinite | None) 
     def channels(what: str) -> list[_Channels | None]:
         return [_Channels.of(total, place, what) for place in places]
 
-    found = {what: channels(what) for what in (SUM, SKIP, BRANCH)}
+    by_stream = {what: channels(what) for what in (SUM, SKIP, BRANCH)}
     examples = int(total["examples"])
     no_loss = torch.full((len(of.adds),), torch.nan, dtype=torch.float64, device="cpu")
     return Signal(
         names=tuple(of.form.blocks[add.block].name for add in of.adds),
         source=_moments([_Channels.of(total, 0, SOURCE)]),
-        sum=_moments(found[SUM]),
-        skip=_moments(found[SKIP]),
-        branch=_moments(found[BRANCH]),
+        sum=_moments(by_stream[SUM]),
+        skip=_moments(by_stream[SKIP]),
+        branch=_moments(by_stream[BRANCH]),
         correlation=torch.tensor(
-            [_correlation(total.get(f"{p} {PRODUCT}"), found[SKIP][p], found[BRANCH][p]) for p in places],
+            [_correlation(total.get(f"{p} {PRODUCT}"), by_stream[SKIP][p], by_stream[BRANCH][p]) for p in places],
             dtype=torch.float64,
             device="cpu",
         ),
@@ -207,10 +207,10 @@ class _Channels:
         return (self.square - self.mean.square()).clamp_min(0)
 
 
-def _moments(found: list[_Channels | None]) -> Moments:
+def _moments(per_block: list[_Channels | None]) -> Moments:
     nan = torch.tensor(torch.nan, dtype=torch.float64, device="cpu")
-    means = [nan if channels is None else channels.mean.square().mean().cpu() for channels in found]
-    variances = [nan if channels is None else channels.variance.mean().cpu() for channels in found]
+    means = [nan if channels is None else channels.mean.square().mean().cpu() for channels in per_block]
+    variances = [nan if channels is None else channels.variance.mean().cpu() for channels in per_block]
     return Moments(torch.stack(means), torch.stack(variances))
 
 

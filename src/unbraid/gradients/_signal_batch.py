@@ -86,9 +86,9 @@ class Propagated:
     def _gradients(self, linear: Linearised, size: int) -> dict[str, Tensor]:
         """Σ ‖∂loss/∂sum‖ over the batch for each block, 0 where no gradient arrives; the last that is not finite."""
         places = [add.output for add in self.adds]
-        found = linear.gradients_at(places)
-        examples = linear.examples_of(found)
-        gradients = [found.get(stream, torch.zeros_like(linear.tape.values[stream])) for stream in places]
+        arrived = linear.gradients_at(places)
+        examples = linear.examples_of(arrived)
+        gradients = [arrived.get(stream, torch.zeros_like(linear.tape.values[stream])) for stream in places]
         squares = zip(places, gradients, strict=True)
         norms = [examples.sums(s, g.abs().double().square(), stacked=False).sqrt().mean() for s, g in squares]
         row = {"gradients": size * torch.stack(norms)}
@@ -139,7 +139,7 @@ def _place(form: ResidualForm, step: Add | Segment) -> str:
 
 
 def _before(form: ResidualForm, step: Add | Segment, add: Add) -> bool:
-    order = {id(found): number for number, found in enumerate(form.graph.steps)}
+    order = {id(other): number for number, other in enumerate(form.graph.steps)}
     return order[id(step)] < order[id(add)]
 
 

@@ -160,16 +160,16 @@ class Graph:
     outputs: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        made = set(self.inputs)
+        available = set(self.inputs)
         for step in self.steps:
-            if missing := [stream for stream in reads(step) if stream not in made]:
+            if missing := [stream for stream in reads(step) if stream not in available]:
                 raise ValueError(f"Graph: {_title(step)} reads {missing}, which no earlier step makes.")
-            if twice := made.intersection(makes(step)):
+            if twice := available.intersection(makes(step)):
                 raise ValueError(f"Graph: {_title(step)} makes {sorted(twice)}, which an earlier step has made.")
-            made.update(makes(step))
-        if missing := [stream for stream in (*self.sources, *self.outputs) if stream not in made]:
+            available.update(makes(step))
+        if missing := [stream for stream in (*self.sources, *self.outputs) if stream not in available]:
             raise ValueError(f"Graph: {missing} are sources or outputs, but no step makes them.")
-        if missing := sorted(made - self.streams.keys()):
+        if missing := sorted(available - self.streams.keys()):
             raise ValueError(f"Graph: {missing} have no Stream that describes them.")
 
     @cached_property
@@ -208,10 +208,10 @@ class Graph:
     @cached_property
     def makers(self) -> Mapping[str, Step]:
         """The step that makes each stream."""
-        found: dict[str, Step] = {}
+        by_stream: dict[str, Step] = {}
         for step in self.steps:
-            found |= dict.fromkeys(makes(step), step)
-        return found
+            by_stream |= dict.fromkeys(makes(step), step)
+        return by_stream
 
     @cached_property
     def last_reader(self) -> Mapping[str, int]:
@@ -240,8 +240,8 @@ def makes(step: Step) -> tuple[str, ...]:
 def rewired(graph: Graph, steps: tuple[Step, ...]) -> Graph:
     """The graph with other steps, without what its outputs no longer need."""
     kept = needed(steps, graph.outputs)
-    made = {*graph.inputs}.union(*map(makes, kept))
-    return replace(graph, steps=kept, sources=tuple(source for source in graph.sources if source in made))
+    available = {*graph.inputs}.union(*map(makes, kept))
+    return replace(graph, steps=kept, sources=tuple(source for source in graph.sources if source in available))
 
 
 def subgraph(graph: Graph, outputs: tuple[str, ...], given: tuple[str, ...] = ()) -> Graph:
@@ -251,12 +251,12 @@ def subgraph(graph: Graph, outputs: tuple[str, ...], given: tuple[str, ...] = ()
     """
     known = {*graph.inputs, *given}
     steps = needed(tuple(step for step in graph.steps if not known.issuperset(makes(step))), outputs)
-    made = known.union(*map(makes, steps))
+    available = known.union(*map(makes, steps))
     return replace(
         graph,
         steps=steps,
         inputs=tuple(dict.fromkeys((*graph.inputs, *given))),
-        sources=tuple(s for s in dict.fromkeys((*graph.sources, *given)) if s in made and s in graph.carried),
+        sources=tuple(s for s in dict.fromkeys((*graph.sources, *given)) if s in available and s in graph.carried),
         outputs=outputs,
     )
 

@@ -134,12 +134,12 @@ def widened(graph: Graph, state: State) -> tuple[Graph, State]:
 
 def coarsest(graph: Graph, dtype: torch.dtype) -> torch.dtype:
     """The type of fewest digits among those in which data are computed, and the given one."""
-    found = {dtype, *(graph.streams[stream].dtype for stream in graph.carried)}
+    dtypes = {dtype, *(graph.streams[stream].dtype for stream in graph.carried)}
     for segment in graph.segments:
         if any(graph.data(segment)) and isinstance(segment.code, fx.GraphModule):
             values = (node.meta.get("val") for node in segment.code.graph.nodes)
-            found.update(value.dtype for value in values if isinstance(value, Tensor))
-    return max((dtype.to_real() for dtype in found if differentiable(dtype)), key=lambda t: torch.finfo(t).eps)
+            dtypes.update(value.dtype for value in values if isinstance(value, Tensor))
+    return max((dtype.to_real() for dtype in dtypes if differentiable(dtype)), key=lambda t: torch.finfo(t).eps)
 
 
 def under_autocast(dtype: torch.dtype, device: torch.device) -> torch.dtype:

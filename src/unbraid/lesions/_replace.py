@@ -58,13 +58,13 @@ def means(form: ResidualForm, branches: Iterable[BranchIndex], batches: Batches)
     device = device_of(form.state)
 
     def feed(batch: Batch) -> dict[str, Tensor]:
-        found = {}
+        values = {}
         for branch, stream in _streams(form, replacement).items():
             mean = (sums[stream] / examples).to(device, form.streams[stream].dtype)
             sizes = list(mean.shape)
             sizes[_along(form.streams[stream], batch)] = batch.size
-            found[replacement.instead[branch]] = mean.expand(sizes)
-        return found
+            values[replacement.instead[branch]] = mean.expand(sizes)
+        return values
 
     return replace(replacement, feed=feed)
 

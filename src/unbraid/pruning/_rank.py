@@ -170,8 +170,8 @@ def _gradient(
                 loss = metric(form.signature.result(values), batch.labels)
             _check(loss)
             wanted = [name for name in gates.values() if values[name].requires_grad]
-            found = torch.autograd.grad(loss, [values[name] for name in wanted], allow_unused=True)
-            slopes = {name: slope for name, slope in zip(wanted, found, strict=True) if slope is not None}
+            gradients = torch.autograd.grad(loss, [values[name] for name in wanted], allow_unused=True)
+            slopes = {name: slope for name, slope in zip(wanted, gradients, strict=True) if slope is not None}
             for pair, name in gates.items():
                 if name in slopes:
                     along = (slopes[name].conj() * values[name].detach()).real  # dL = Re(conj(g)·dz)

@@ -71,12 +71,12 @@ def before_and_after(form: ResidualForm, group: Sequence[Removal]) -> tuple[tupl
 def branches_of(form: ResidualForm, group: Sequence[Removal]) -> tuple[BranchIndex, ...]:
     """A group as (block, branch) pairs; what the form is already without is left out."""
     adds = {add.block: add for add in form.adds}
-    found: list[tuple[int, int]] = []
+    pairs: list[tuple[int, int]] = []
     for removal in group:
         block, branch = (removal, None) if isinstance(removal, int) else removal
         branches = adds[block].branches if block in adds else ()
-        found += [(block, j) for j, stream in enumerate(branches) if stream is not None and branch in (None, j)]
-    return tuple(found)
+        pairs += [(block, j) for j, stream in enumerate(branches) if stream is not None and branch in (None, j)]
+    return tuple(pairs)
 
 
 def follows(form: ResidualForm, block: int) -> int | None:
@@ -150,11 +150,11 @@ def _with_readings(graph: Graph, readings: Sequence[Reading]) -> tuple[Graph, li
     names = [f"reading {number}" for number in range(len(readings))]
     segments = [Segment(n, r.streams, (n,), r.code) for n, r in zip(names, readings, strict=True)]
     streams = {**graph.streams, **{name: Stream(name, ("batch",), torch.float64) for name in names}}
-    made, steps, waiting = set(graph.inputs), [], segments
+    available, steps, waiting = set(graph.inputs), [], segments
     for step in graph.steps:
         steps.append(step)
-        made.update(makes(step))
-        ready = [segment for segment in waiting if made.issuperset(segment.inputs)]
+        available.update(makes(step))
+        ready = [segment for segment in waiting if available.issuperset(segment.inputs)]
         waiting = [segment for segment in waiting if segment not in ready]
         steps.extend(ready)
     kept = needed(tuple(steps), tuple(names))

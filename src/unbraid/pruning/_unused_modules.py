@@ -106,10 +106,10 @@ def homes(form: ResidualForm) -> dict[int, Path]:
 def members(model: nn.Module) -> list[tuple[Path, Path]]:
     """Every member of a ModuleList, ModuleDict or Sequential after its list: the paths of both, outer ones first."""
     lists = [(path_of(name), module) for name, module in model.named_modules() if isinstance(module, LISTS)]
-    found: list[tuple[Path, Path]] = []
+    pairs: list[tuple[Path, Path]] = []
     for path, module in lists:
-        found += [(path, (*path, key)) for key, _ in module.named_children()]
-    return sorted(found, key=lambda pair: len(pair[1]))
+        pairs += [(path, (*path, key)) for key, _ in module.named_children()]
+    return sorted(pairs, key=lambda pair: len(pair[1]))
 
 
 def path_of(name: str) -> Path:
@@ -122,8 +122,8 @@ def _operators(segment: Segment) -> Iterator[fx.Node]:
     if isinstance(segment.code, fx.GraphModule):
         for node in segment.code.graph.nodes:
             values = node.meta.get("val")
-            made = values if isinstance(values, list | tuple) else (values,)
-            if node.op == "call_function" and any(isinstance(value, Tensor) for value in made):
+            results = values if isinstance(values, list | tuple) else (values,)
+            if node.op == "call_function" and any(isinstance(value, Tensor) for value in results):
                 yield node
 
 
