@@ -68,6 +68,8 @@ def blocks(case: Known) -> None:
     _fits([b.skip for b in inner], case.nested_skips)
     _fits([b.join for b in form.blocks], case.joins)
     _fits([b.join for b in inner], case.nested_joins)
+    free = [form.graph.streams[stream].shape[0] for stream in (*form.graph.inputs, form.graph.outputs[0])]
+    assert not any(isinstance(size, int) for size in free), f"the batch is fixed: {free}"
     lines = [_line(case, refusal.where) for refusal in form.refusals]
     for piece in case.refused:
         assert any(piece in line for line in lines), f"no refusal of {piece!r}; there are of {lines}"

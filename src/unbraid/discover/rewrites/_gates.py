@@ -138,10 +138,12 @@ def _among_zeros(writer: Writer, block: BlockNodes, parts: Sequence[fx.Node]) ->
     for operand, part in zip((block.skip, block.skip, *block.branches), parts, strict=True):
         assert operand is not None, "a block with a gate has a skip"
         start, length = spans[operand]
-        behind = sum(length for _, length in spans.values()) - start - length
-        widths = [0, 0] * (-1 - along) + [start, behind]
+        total = sum(length for _, length in spans.values())
+        widths = [0, 0] * (-1 - along) + [start, total - start - length]
         whole = writer.call(aten.constant_pad_nd.default, (part, widths), like=part)
-        whole.meta["val"] = torch.nn.functional.pad(part.meta["val"], widths)
+        sizes = [*part.meta["val"].shape]  # padding what has a free size would fix it
+        sizes[along] = total
+        whole.meta["val"] = part.meta["val"].new_empty(sizes)
         padded.append(whole)
     return padded
 
