@@ -18,7 +18,7 @@ from unbraid.saved._read import in_one_generation, weights_of
 from unbraid.saved._tensors import Stored, given_as, stored
 
 
-def found_in(folder: Path) -> dict[str, Stored]:
+def tensors_in(folder: Path) -> dict[str, Stored]:
     """The tensors of a safetensors file, or of a folder of them, sharded ones by their index, or of a saved form.
 
     Raises:
@@ -77,7 +77,7 @@ def state_from(
     Raises:
         CheckpointError: a tensor is missing, or has other sizes; or a computed buffer has no values.
     """
-    entries = found_in(folder)
+    entries = tensors_in(folder)
     aliases = dict[str, tuple[str, ...]]()
     for group in tied:
         aliases |= {name: (name, *group) for name in group}
