@@ -33,6 +33,7 @@ from unbraid.discover._groups import Grouper
 from unbraid.discover._nesting import nesting
 from unbraid.discover._post_dominators import PostDominators
 from unbraid.discover._recurrence import RECURRENT, recurrences
+from unbraid.discover._routes import way_up, ways_up
 from unbraid.discover._trunk_reached import trunk_way
 from unbraid.discover.kinds import ALL
 from unbraid.discover.rewrites._broadcast import spread_out
@@ -154,7 +155,14 @@ class _Finder:
         self.forks = first | blocks
         # One statement may add several parts of a tensor: a scan has three steps at least.
         scans = [chained for chained in recurrences(self.flow, first) if max(Counter(map(where, chained)).values()) > 2]
-        return recurrences(self.flow, blocks) + scans
+        # The first steps may be none, as they add to zeros.
+        begun = [chained for chained in recurrences(self.flow, self.forks) if self._repeats_a_block(chained)]
+        return recurrences(self.flow, blocks) + scans + begun
+
+    def _repeats_a_block(self, chained: Sequence[fx.Node]) -> bool:
+        """Whether some of a chain's sums are blocks, and the line of one of them adds others of it, too."""
+        lines = Counter(map(where, chained))
+        return any(total in self.blocks and lines[where(total)] > 1 for total in chained)
 
     def told(self, chains: Sequence[Sequence[fx.Node]]) -> list[Refusal]:
         """The refusals: of what a recurrence does at each of its steps one for each line, however many steps it has."""
@@ -241,4 +249,9 @@ class _Finder:
             return False
         inside = Join(inner, closed)
         group = self.grouper.of_sum(inside, inside.terms)
-        return isinstance(group, Group) and any(self.judge.merges(group.fork, tensor_of(t), group.kind) for t in moving)
+        if not isinstance(group, Group):
+            return False
+        # M(x)·x + y + D·x carries x twice, and by D the stronger: of a whole join the strongest operand is the skip.
+        carried = {step.node for way in ways_up(self.flow, tensor_of(group.skip), held=True) for step in way}
+        apart = [t for t in moving if carried.isdisjoint(s.node for s in way_up(self.flow, tensor_of(t), held=True))]
+        return any(self.judge.merges(group.fork, tensor_of(t), group.kind) for t in apart)

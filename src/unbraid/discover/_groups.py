@@ -27,7 +27,7 @@ from unbraid.discover._recurrence import RECURRENT, carried_over
 from unbraid.discover._trunk_reached import reads_around
 from unbraid.discover.kinds import Skip
 from unbraid.discover.rewrites._broadcast import spreads
-from unbraid.discover.rewrites._concatenations import adjacent, concatenated
+from unbraid.discover.rewrites._concatenations import adjacent, concatenated, known_size
 from unbraid.discover.rewrites._regroup import Group
 from unbraid.graph.questions import Carrier, mixing
 
@@ -95,7 +95,9 @@ class Grouper:
                 )
                 behind = [step.node for step in candidate.way[place + 1 :] if step.strength is Carrier.PICK]
                 # A coupling puts a half back beside what it made of both: the skip is a part, and others are read, too.
-                coupled = any(reads_around(self.flow, tensor_of(term), fork, whole) for whole in behind)
+                coupled = _replaces(node, tensor_of(skip), fork) or any(
+                    reads_around(self.flow, tensor_of(term), fork, whole) for whole in behind
+                )
                 objections[term] = objection or (APART if coupled else None)
             branches = [term for term, objection in objections.items() if objection is None]
             if branches and not adjacent(concatenated(node)[0], [*map(tensor_of, (skip, *branches))]):
@@ -212,6 +214,13 @@ def _lies_beside(candidate: Candidate) -> bool:
     if _gated(candidate):
         return not any(mixing(node) for node in candidate.passed)
     return candidate.end.strength <= Carrier.PICK
+
+
+def _replaces(node: fx.Node, skip: fx.Node, fork: fx.Node) -> bool:
+    """Whether a concatenation holds a part of the fork, and something else in place of the rest."""
+    _, along = concatenated(node)
+    part, before, after = (known_size(one.meta["val"].shape[along]) for one in (skip, fork, node))
+    return skip.meta["val"].ndim == fork.meta["val"].ndim and part != before == after
 
 
 def _unit(factor: float, others: Sequence[float]) -> float:

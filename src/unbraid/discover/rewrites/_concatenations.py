@@ -55,9 +55,8 @@ def places(node: fx.Node) -> tuple[int, dict[fx.Node, tuple[int, int]]]:
 
 
 def bounds(node: fx.Node, size: int) -> tuple[int, int] | None:
-    """What of a dimension of this size a slice takes, or a write into one covers; None where it is not known."""
-    # (tensor, dim, start, end, step), or with what is written in the second place
-    start, end, step = [*node.args[2 if callee(node) is aten.slice else 3 :], *[None] * 3][:3]
+    """What of a dimension of this size a write into a slice covers; None where it is not known."""
+    start, end, step = [*node.args[3:], *[None] * 3][:3]
     known = [known_size(one.meta["val"]) if isinstance(one, fx.Node) else one for one in (start, end)]
     given = [isinstance(one, fx.Node) for one in (start, end)]
     if step not in (None, 1) or any(was and one is None for was, one in zip(given, known, strict=True)):

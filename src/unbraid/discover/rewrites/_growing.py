@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from unbraid.discover._dataflow import Dataflow
-from unbraid.discover.rewrites._concatenations import bounds, concatenated, is_concatenation, known_size, spans_of
+from unbraid.discover.rewrites._concatenations import concatenated, is_concatenation, known_size, spans_of
 from unbraid.discover.rewrites._stacks import grow_stacks, stacked
 from unbraid.graph.operators import callee
 
@@ -119,18 +119,7 @@ def _part(node: fx.Node) -> _Part | None:
         sizes = [part.shape[along] for part in of.meta["val"]]
         spans = spans_of(sizes)
         return _Part(whole, along, spans[node.args[1]]) if spans else None
-    return _slice(node) if callee(node) is aten.slice else None
-
-
-def _slice(node: fx.Node) -> _Part | None:
-    """The span that a slice takes."""
-    whole: Any = node.args[0]
-    given: Any = node.args[1] if len(node.args) > 1 else 0
-    rank = node.meta["val"].ndim
-    along = given % rank - rank
-    size = known_size(whole.meta["val"].shape[along])
-    taken = bounds(node, size) if size is not None else None
-    return None if taken is None else _Part(whole, along, (taken[0], taken[1] - taken[0]))
+    return None
 
 
 _SPLITS = (aten.split, aten.split_with_sizes, aten.chunk, aten.tensor_split)
