@@ -12,6 +12,7 @@ The verdict is one of
     block             adds a branch to a skip: a form counts it
     part: of what     adds branches that a larger sum joins to a skip elsewhere: a form counts them there
     none: why         adds data and is no residual connection: a form refuses it, with a reason of its own
+    recurrent: why    adds to a state that is carried over positions: a form refuses the line, once is enough
     unseen: why       adds data and is no residual connection, and forms pass it over in silence; shown there, too
     held: why         what is added depends on whole numbers of the caller's alone, a mask say: a form may pass it over
     missed: why       a block by the definition that forms do not count yet and refuse; shown on the page of the zoo
@@ -35,7 +36,7 @@ from oracles.additions import Place
 Lines: TypeAlias = Mapping[str, Mapping[str, Mapping[str, str]]]
 
 FOLDER = Path(__file__).parents[1] / "zoo" / "ledger"
-ADDED = ("block", "part", "none", "held", "missed", "unseen")
+ADDED = ("block", "part", "none", "recurrent", "held", "missed", "unseen")
 _VERDICT = re.compile(r"(?P<kind>[a-z]+)(?: (?P<times>\d+))?(?: in (?P<models>[^;:]+))?(?:: (?P<why>[^;]+))?")
 
 
@@ -146,7 +147,7 @@ def faults(
             yield f"{line}: {known['block']} blocks by the ledger; the form counts {blocks} and refuses {other}"
         elif blocks and not known["block"]:
             yield f"{line}: no block by the ledger; the form counts {blocks}"
-        elif other < (unseen := known["none"] + known["missed"]):
+        elif other < (unseen := known["none"] + known["missed"] + min(known["recurrent"], 1)):
             yield f"{line}: {unseen} are to be refused by the ledger; the form counts {blocks} and refuses {other}"
     if elsewhere > 0:
         yield f"{elsewhere} branches that the ledger calls part of a larger sum are not counted there"

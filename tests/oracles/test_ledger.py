@@ -143,7 +143,7 @@ def test_a_line_that_no_model_runs_any_more_is_named():
 
 @pytest.mark.parametrize("verdict", ["", "blocks", "block: yes", "none", "held", "missed", "part", "block; none"])
 def test_a_verdict_is_a_word_and_its_reason(verdict):
-    with pytest.raises(ValueError, match="block, or part, none, held, missed or unseen with ': ' and why"):
+    with pytest.raises(ValueError, match="block, or part, none, recurrent, held, missed or unseen with ': ' and why"):
         Ledger({PLACE.file: {PLACE.function: {PLACE.text: verdict}}})
 
 
