@@ -5,6 +5,7 @@ next (the ReLU of an original ResNet block, the norm of a post-norm transformer)
 reads several sums, of one trunk or of several, the stream is where they meet.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -59,11 +60,28 @@ class Anatomy:
     @cached_property
     def following(self) -> dict[int, list[int]]:
         """For each top-level block those that begin where the way from its sum leads outside of all branches."""
-        begins = {number: self.blocks[number].fork for number in self.top_level}
-        return {
-            number: [other for other, fork in begins.items() if other != number and self._leads(number, fork)]
-            for number in self.top_level
-        }
+        begins: dict[fx.Node, list[int]] = {}
+        for number in self.top_level:
+            begins.setdefault(self.blocks[number].fork, []).append(number)
+        return {number: self._following(number, begins) for number in self.top_level}
+
+    def _following(self, block: int, begins: Mapping[fx.Node, list[int]]) -> list[int]:
+        """The blocks at those forks to which the way leads outside of all branches, in their order.
+
+        Asked of every fork, ways would be searched from each block to all later ones: the cube of the depth.
+        """
+        near = [node for node in self._outside(self.blocks[block].add) if node in begins and self._leads(block, node)]
+        return sorted(other for node in near for other in begins[node] if other != block)
+
+    def _outside(self, start: fx.Node) -> list[fx.Node]:
+        """A node, and what is computed from it outside of branches and skips, no further than the next sums."""
+        found, stack = {start}, [start]
+        while stack:
+            for user in stack.pop().users:
+                if user not in found and user not in self.places and user not in self._sums:
+                    found.add(user)
+                    stack.append(user)
+        return list(found)
 
     def _leads(self, block: int, fork: fx.Node) -> bool:
         add = self.blocks[block].add
