@@ -10,6 +10,7 @@ again reads the whole of what it is given, not one place after the other.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import pairwise
 
 from torch import fx
@@ -73,11 +74,22 @@ def carried_over(flow: Dataflow, tensors: Collection[fx.Node]) -> bool:
 
 
 def _before(flow: Dataflow, add: fx.Node, earlier: list[fx.Node]) -> fx.Node | None:
-    """The last of the sums before from which one is computed."""
-    if not earlier:
-        return None
-    above = flow.above(add, earlier[0])
-    return next((other for other in reversed(earlier) if other in above), None)
+    """The last of the sums before from which one is computed.
+
+    Nodes are visited from the last to be computed to the first, so that the search ends at that sum: all that lies
+    above it, several layers, is never looked at.
+    """
+    order, sums = flow.order, set(earlier)
+    lowest, seen, latest = order[earlier[0]] if earlier else 0, {add}, [(-order[add], add)]
+    while latest and sums:
+        _, node = heappop(latest)
+        if node in sums:
+            return node
+        for read in values_read(node):
+            if read not in seen and order[read] >= lowest:
+                seen.add(read)
+                heappush(latest, (-order[read], read))
+    return None
 
 
 def _step(flow: Dataflow, add: fx.Node, floor: fx.Node) -> _Step:
