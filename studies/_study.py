@@ -95,6 +95,15 @@ def spread(values: Sequence[float], digits: str = ".2f") -> str:
     return text if len(known) == len(values) else f"{text}, {len(values) - len(known)} of {len(values)} diverge"
 
 
+def rounded(value: Any, digits: int = 4) -> Any:
+    """The same rows, lists and numbers with so many digits behind the point: what is kept should be read."""
+    if isinstance(value, dict):
+        return {key: rounded(one, digits) for key, one in value.items()}
+    if isinstance(value, list):
+        return [rounded(one, digits) for one in value]
+    return round(value, digits) if isinstance(value, float) else value
+
+
 def _plain(value: Any) -> Any:
     """JSON has no nan and no infinity."""
     if isinstance(value, dict):

@@ -22,7 +22,7 @@ from torch import Tensor
 import unbraid
 from _depth_attention import AttentionResiduals, UpTo
 from _margin import margin_of, mnist1d, recipe
-from _study import DOCS, Row, Rows, grid, markdown, rewrite, spread
+from _study import DOCS, Row, Rows, grid, markdown, rewrite, rounded, spread
 from unbraid import draw, train
 
 DEPTH, SHARPNESS = 12, (1, 8)
@@ -61,7 +61,7 @@ def measure(cell: Row) -> Row:
     x, labels = examples.test_inputs[:200].double(), examples.test_labels[:200]
     network = network.double().eval()
     readers = [compare(network, reader, x, labels) for reader in range(FIRST, cell["depth"] + 1)]
-    return {"test_error": run.to_dict()["test_error"], "readers": readers}
+    return {"test_error": run.to_dict()["test_error"], "readers": rounded(readers)}
 
 
 def compare(network: AttentionResiduals, reader: int, x: Tensor, labels: Tensor) -> Row:

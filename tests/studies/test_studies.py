@@ -13,7 +13,7 @@ from waiting import HANGS
 STUDIES = Path(__file__).parents[2] / "studies"
 sys.path.append(str(STUDIES))
 
-from _study import Rows, grid, markdown, rewrite, spread  # noqa: E402
+from _study import Rows, grid, markdown, rewrite, rounded, spread  # noqa: E402
 
 NAMES = sorted(path.stem for path in STUDIES.glob("*.py") if not path.stem.startswith("_"))
 
@@ -88,6 +88,7 @@ def test_cells_and_words():
         {"a": 1, "b": "x"}, {"a": 1, "b": "y"}, {"a": 2, "b": "x"}, {"a": 2, "b": "y"}
     ]  # fmt: skip
     assert markdown(["h", "1"], [["a", "b"]]) == "| h | 1 |\n| --- | ---: |\n| a | b |"
+    assert rounded({"a": [0.12345, 2, None], "b": "0.12345"}, 2) == {"a": [0.12, 2, None], "b": "0.12345"}
     assert spread([1.0]) == "1.00"
     assert spread([1.0, 3.0, 2.0], ".1f") == "2.0 (1.0 to 3.0)"
     assert spread([1.0, float("nan")], ".0f") == "1, 1 of 2 diverge"
