@@ -176,9 +176,9 @@ class Anatomy:
         return Names(self.flow, self.blocks, self.parents, self.regions).all()
 
 
-def anatomy(flow: Dataflow, found: tuple[BlockNodes, ...]) -> Anatomy:
+def anatomy(flow: Dataflow, nodes: tuple[BlockNodes, ...]) -> Anatomy:
     """Order the blocks and find out which lie inside which."""
-    blocks = sorted(found, key=lambda block: flow.order[block.add])
+    blocks = sorted(nodes, key=lambda block: flow.order[block.add])
     nested = nesting(flow, blocks, PostDominators(flow.graph))
     order = sorted(range(len(blocks)), key=lambda number: (number in nested.parents, number))
     place = {number: position for position, number in enumerate(order)}

@@ -141,11 +141,11 @@ class Names:
 
     @cached_property
     def _makers(self) -> list[tuple[_Maker, ...]]:
-        found = []
+        makers = []
         for number, block in enumerate(self.blocks):
             regions = [self.regions[number, j] or [branch] for j, branch in enumerate(block.branches)]
-            found.append(tuple(map(self._maker, regions)))
-        return found
+            makers.append(tuple(map(self._maker, regions)))
+        return makers
 
     def _maker(self, nodes: Sequence[fx.Node]) -> _Maker:
         """By the nodes with matrices of weights, not by the norm before them; or by those that mix; or by the last."""

@@ -31,14 +31,14 @@ def parameters(
     makers: dict[str, Segment] = {}
     for step in graph.segments:
         makers |= dict.fromkeys(makes(step), step)
-    found: dict[int, set[str]] = {add.block: set() for add in graph.adds}
+    names_of: dict[int, set[str]] = {add.block: set() for add in graph.adds}
     for segment in graph.segments:
         block = segment.block
         names = {one_name.get(name, name) for name in _names(graph, segment, makers) if name in learned}
         while block is not None:
-            found.setdefault(block, set()).update(names)
+            names_of.setdefault(block, set()).update(names)
             block = parents[block][0] if block in parents else None
-    return {block: frozenset(names) for block, names in found.items()}
+    return {block: frozenset(names) for block, names in names_of.items()}
 
 
 def _names(graph: Graph, segment: Segment, makers: Mapping[str, Segment]) -> set[str]:

@@ -90,7 +90,7 @@ def candidates(
             ways.append((term, [step for step in tensors if step.strength <= weakest]))
     marked = dict.fromkeys(step.node for _, way in ways for step in way)
     above = met(flow, [tensor_of(term) for term in operands], marked, blocks)
-    found = []
+    possible = []
     for skip, way in ways:
         places: dict[Term, list[int]] = {}
         for term in operands:
@@ -106,19 +106,19 @@ def candidates(
             candidate = Candidate(skip, way, meets)
             if meets and (candidate.end.strength is not Carrier.GATED or _carries_through_gates(flow, candidate)):
                 by_gates = all(_gates_earlier(flow, every.get(term, ()), candidate.end.node) for term in meets)
-                found.append(replace(candidate, by_gates=by_gates))
-    return sorted(found, key=partial(_rank, flow))
+                possible.append(replace(candidate, by_gates=by_gates))
+    return sorted(possible, key=partial(_rank, flow))
 
 
 def _carries_through_gates(flow: Dataflow, candidate: Candidate) -> bool:
     """Whether the fork is what is multiplied, and not what multiplies: it has the sum's sizes."""
     fork, skip = candidate.end.node, tensor_of(candidate.skip)
     fits = _elements(fork) >= _elements(skip)
-    for made, factor in pairwise([*candidate.passed, fork]):
-        if mixing(made) and not same_shape(factor, made):
+    for product, factor in pairwise([*candidate.passed, fork]):
+        if mixing(product) and not same_shape(factor, product):
             fits = any(same_shape(moved, skip) for moved in _moved(candidate))
             break
-        fits = fits and (not mixing(made) or _elements(fork) == _elements(skip))
+        fits = fits and (not mixing(product) or _elements(fork) == _elements(skip))
     return fits and through_one_factor(flow, candidate.way, fork)
 
 

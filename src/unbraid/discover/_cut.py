@@ -165,8 +165,8 @@ class _Cutter:
         wanted = str(size.meta["val"])
         for node in among:
             value = node.meta.get("val")
-            for dimension, found in enumerate(value.shape if isinstance(value, Tensor) else ()):
-                if str(found) == wanted:
+            for dimension, size_there in enumerate(value.shape if isinstance(value, Tensor) else ()):
+                if str(size_there) == wanted:
                     return node, dimension
         return None
 
@@ -255,9 +255,9 @@ class _Cutter:
         holder = self._holder(node, list(copies))
         if holder is None:
             return graph.node_copy(node, copied)
-        made = graph.call_function(aten.sym_size.int, (copies[holder[0]], holder[1]))
-        made.meta = copy.copy(node.meta)
-        return made
+        read = graph.call_function(aten.sym_size.int, (copies[holder[0]], holder[1]))
+        read.meta = copy.copy(node.meta)
+        return read
 
 
 def _spans(block: BlockNodes) -> tuple[int | None, tuple[tuple[int, int], ...]]:

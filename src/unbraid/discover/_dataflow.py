@@ -95,14 +95,14 @@ class Dataflow:
     @cached_property
     def parametric(self) -> set[fx.Node]:
         """The nodes computed from parameters alone."""
-        found: set[fx.Node] = set()
+        computed: set[fx.Node] = set()
         for node in self.graph.nodes:
             if node.op == "placeholder":
                 if node.name in self.learned:
-                    found.add(node)
-            elif node not in self.carries and is_float(node) and not found.isdisjoint(node.all_input_nodes):
-                found.add(node)
-        return found
+                    computed.add(node)
+            elif node not in self.carries and is_float(node) and not computed.isdisjoint(node.all_input_nodes):
+                computed.add(node)
+        return computed
 
     def weighs(self, node: fx.Node) -> bool:
         """Whether a node mixes by a matrix of parameters."""
@@ -124,13 +124,13 @@ class Dataflow:
 
         The bound keeps the search local: it costs the size of a block, not of the model.
         """
-        lowest, found, stack = self.order[floor], {node}, [node]
+        lowest, upstream, stack = self.order[floor], {node}, [node]
         while stack:
             for argument in values_read(stack.pop()):
-                if argument not in found and self.order[argument] >= lowest:
-                    found.add(argument)
+                if argument not in upstream and self.order[argument] >= lowest:
+                    upstream.add(argument)
                     stack.append(argument)
-        return found
+        return upstream
 
     def region(self, fork: fx.Node, end: fx.Node) -> list[fx.Node]:
         """The nodes on the ways from a fork (exclusive) to an end (inclusive), in order of execution."""

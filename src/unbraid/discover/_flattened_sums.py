@@ -79,11 +79,11 @@ class Join:
     @property
     def inner(self) -> list[tuple[fx.Node, list[Term]]]:
         """The sums inside, each with its operands, the innermost first."""
-        found = []
+        sums = []
         for part in reversed(self._parts[1:]):
             if len(part.parts) > 1 and isinstance(part.node, fx.Node):
-                found.append((part.node, self.terms[part.first : part.last + 1]))
-        return found
+                sums.append((part.node, self.terms[part.first : part.last + 1]))
+        return sums
 
     @property
     def opened(self) -> Iterator[fx.Node]:
@@ -141,13 +141,13 @@ def read_once(node: Operand) -> bool:
 def joins(graph: fx.Graph) -> Iterator[Join]:
     """Every sum of at least two tensors that is no part of a larger one, in order of execution."""
     inside = set[fx.Node]()
-    found = list[Join]()
+    largest = list[Join]()
     for node in reversed(graph.nodes):
         if node not in inside and _adds(node):
             join = Join(node)
             inside.update(join.opened)
-            found.append(join)
-    return reversed(found)
+            largest.append(join)
+    return reversed(largest)
 
 
 def _adds(node: fx.Node) -> bool:

@@ -70,8 +70,8 @@ class Grouper:
         # Whatever carries data comes before a learned token: a bias that tied layers add leads to all earlier ones.
         strengths = ((Carrier.SHAPE, True), (Carrier.MIXING, True), (Carrier.MIXING, False))
         for by_gates, data, (weakest, held) in product((False, True), (True, False), strengths):
-            found = candidates(self.flow, self.judge.blocks, operands, weakest, data=data, held=held)
-            for candidate in (one for one in found if one.by_gates is by_gates):
+            possible = candidates(self.flow, self.judge.blocks, operands, weakest, data=data, held=held)
+            for candidate in (one for one in possible if one.by_gates is by_gates):
                 group = self._judged(candidate, operands, held=held, apart=apart)
                 if isinstance(group, Group):
                     return group
@@ -82,11 +82,9 @@ class Grouper:
         """The operands of a concatenation that make up a block, or why there is none; "" where none share a tensor."""
         reason = ""
         weakest = Carrier.GATED if "gate" in self.skips else Carrier.PICK
-        found = candidates(self.flow, self.judge.blocks, operands, weakest, data=True, held=True)
+        possible = candidates(self.flow, self.judge.blocks, operands, weakest, data=True, held=True)
         # What is concatenated at once is one join: its skip is what most of it is computed from.
-        for candidate in sorted(
-            filter(_lies_beside, found), key=lambda one: (one.by_gates, _gated(one), -len(one.meets))
-        ):
+        for candidate in sorted(filter(_lies_beside, possible), key=_beside):
             skip, objections = candidate.skip, dict[Term, str | None]()
             for term, place in candidate.meets.items():
                 fork = candidate.way[place].node

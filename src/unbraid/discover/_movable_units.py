@@ -70,21 +70,21 @@ def _between(graph: Graph, fork: str, ends: Collection[str]) -> list[int]:
         if any(stream in reached and stream not in size_only for stream in reads(step)):
             reached.update(makes(step))
             forward.append(place)
-    wanted, found = set(ends) - {fork}, []
+    wanted, places = set(ends) - {fork}, []
     for place in reversed(forward):
         if not wanted.isdisjoint(makes(graph.steps[place])):
             wanted.update(stream for stream in reads(graph.steps[place]) if stream in reached and stream != fork)
-            found.append(place)
-    return found[::-1]
+            places.append(place)
+    return places[::-1]
 
 
 def _after(graph: Graph, total: str, fork: str) -> list[int] | None:
     """The trunk operations from a sum to a fork; None where the way leads elsewhere."""
     if total == fork:
         return []
-    found = _between(graph, total, [fork])
-    steps = [graph.steps[place] for place in found]
-    return found if found and all(isinstance(s, Segment) and s.role == "trunk" for s in steps) else None
+    between = _between(graph, total, [fork])
+    steps = [graph.steps[place] for place in between]
+    return between if between and all(isinstance(s, Segment) and s.role == "trunk" for s in steps) else None
 
 
 def _last(graph: Graph, total: str, block: Block, stream: str) -> tuple[str, list[int]]:

@@ -88,7 +88,7 @@ def regions(flow: Dataflow, blocks: Sequence[BlockNodes], through: PostDominator
 
     A branch that comes from another trunk alone has no way from the fork: what is computed for it alone is its own.
     """
-    found = {}
+    regions = {}
     sums = {block.add: number for number, block in enumerate(blocks)}
     states: set[fx.Node] | None = None  # few forms have a branch that asks for them
     for number, block in enumerate(blocks):
@@ -99,8 +99,8 @@ def regions(flow: Dataflow, blocks: Sequence[BlockNodes], through: PostDominator
                 region = exclusive(flow, end, through, states)
             outlet = end if operand == SKIP else _outlet(block, operand)
             leaving = {n for n in region if sums.get(n, number) != number and not through.passes(n, outlet)}
-            found[number, operand] = _own(region, end, leaving, through, block.add) if leaving else region
-    return found
+            regions[number, operand] = _own(region, end, leaving, through, block.add) if leaving else region
+    return regions
 
 
 def _own(
@@ -139,14 +139,14 @@ def exclusive(flow: Dataflow, end: fx.Node, through: PostDominators, closed: Col
         through: the graph's post-dominators.
         closed: nodes that are none of them, and what these are computed from.
     """
-    found, stack = {end}, [end]
+    inside, stack = {end}, [end]
     while stack:
         for read in values_read(stack.pop()):
-            fresh = read not in found and read not in closed and read in flow.reached and read.op != "placeholder"
+            fresh = read not in inside and read not in closed and read in flow.reached and read.op != "placeholder"
             if fresh and through.passes(read, end):
-                found.add(read)
+                inside.add(read)
                 stack.append(read)
-    return sorted(found, key=flow.order.__getitem__)
+    return sorted(inside, key=flow.order.__getitem__)
 
 
 def _reads_branches(

@@ -20,10 +20,10 @@ def refuse_stateful(graph: Graph, verb: str) -> None:
     Raises:
         ChanceError: with the operators, and what to do.
     """
-    if found := sorted({f"{_title(node)} ({reason})" for node, reason in _stateful(graph)}):
+    if drawing := sorted({f"{_title(node)} ({reason})" for node, reason in _stateful(graph)}):
         raise ChanceError(
             f"{verb}: what a block is worth would be mixed with chance, or with the other examples of its batch: the "
-            f"graph holds {', '.join(found)}.\n"
+            f"graph holds {', '.join(drawing)}.\n"
             "  Trace the model in eval mode, or accept it with allow_random=True."
         )
 

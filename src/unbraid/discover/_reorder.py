@@ -171,16 +171,16 @@ def _renamed(step: Step, called: dict[str, str]) -> Step:
 
 def _sorted(graph: Graph, steps: Sequence[Step]) -> tuple[Step, ...]:
     """The steps, each moved down no further than behind what it reads."""
-    made, done, waiting = set(graph.inputs), list[Step](), list[Step]()
+    at_hand, done, waiting = set(graph.inputs), list[Step](), list[Step]()
     for step in steps:
         waiting.append(step)
-        while ready := next((s for s in waiting if made.issuperset(reads(s))), None):
+        while ready := next((s for s in waiting if at_hand.issuperset(reads(s))), None):
             waiting.remove(ready)
             done.append(ready)
-            made.update(makes(ready))
+            at_hand.update(makes(ready))
     if waiting:
         stuck = waiting[0]
-        missing = next(stream for stream in reads(stuck) if stream not in made)
+        missing = next(stream for stream in reads(stuck) if stream not in at_hand)
         raise ValueError(
             f"reorder: block {stuck.block} reads {missing!r}, which would be made after it: the two belong together in "
             "this order."

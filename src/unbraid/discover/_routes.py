@@ -173,8 +173,8 @@ def met(
     """
     data = [node for node in marked if node in flow.carries]
     learned = [node for node in marked if node not in flow.carries]
-    found, near = _met(flow, ends, data, ()), _met(flow, ends, learned, sums)
-    return {end: found[end] | near[end] for end in ends}
+    by_data, near = _met(flow, ends, data, ()), _met(flow, ends, learned, sums)
+    return {end: by_data[end] | near[end] for end in ends}
 
 
 def _met(

@@ -32,12 +32,12 @@ def by_heads(graph: Graph, blocks: tuple[Block, ...]) -> tuple[Graph, tuple[Bloc
     Raises:
         ValueError: it shows none; the reason for each branch is given.
     """
-    found, reasons = _search(graph, blocks)
-    if not found:
+    splittable, reasons = _search(graph, blocks)
+    if not splittable:
         said = "; ".join(f"{reason} ({times}x)" for reason, times in reasons.most_common(4))
         raise ValueError(f"split: no branch of this graph shows attention heads: {said}.")
-    made = {segment.id: parted(graph, segment, heads) for segment, heads in found}
-    parts = {segment.outputs[0]: made[segment.id].operands for segment, _ in found}
+    parted_at = {segment.id: parted(graph, segment, heads) for segment, heads in splittable}
+    parts = {segment.outputs[0]: parted_at[segment.id].operands for segment, _ in splittable}
     numbers = {add.block: _renumbered(add, parts) for add in graph.adds}
     steps: list[Step] = []
     for step in graph.steps:
@@ -45,8 +45,8 @@ def by_heads(graph: Graph, blocks: tuple[Block, ...]) -> tuple[Graph, tuple[Bloc
             operands = (parts.get(stream, (stream,)) if stream else (stream,) for stream in step.branches)
             steps.append(replace(step, branches=tuple(chain.from_iterable(operands)), order=()))
         else:
-            steps += made[step.id].segments if step.id in made else [_moved(step, numbers)]
-    new_streams = chain.from_iterable(some.streams for some in made.values())
+            steps += parted_at[step.id].segments if step.id in parted_at else [_moved(step, numbers)]
+    new_streams = chain.from_iterable(some.streams for some in parted_at.values())
     streams = dict(graph.streams) | {stream.id: stream for stream in new_streams}
     branches = {add.block: add.branches for add in graph.adds}
     divided = replace(graph, steps=tuple(steps), streams=streams)
@@ -57,7 +57,7 @@ def _search(graph: Graph, blocks: tuple[Block, ...]) -> tuple[list[tuple[Segment
     """The segments of the branches that can be parted, and why the others cannot."""
     readers = Counter(chain.from_iterable(map(reads, graph.steps))) + Counter(graph.outputs)
     holding = {block.parent for block in _all(blocks)}
-    found: list[tuple[Segment, Heads]] = []
+    splittable: list[tuple[Segment, Heads]] = []
     reasons: Counter[str] = Counter()
     for add in graph.adds:
         for number, stream in enumerate(add.branches):
@@ -66,10 +66,10 @@ def _search(graph: Graph, blocks: tuple[Block, ...]) -> tuple[list[tuple[Segment
                 continue
             heads = heads_of(graph, segment, readers[stream], (add.block, number) in holding)
             if isinstance(heads, Heads):
-                found.append((segment, heads))
+                splittable.append((segment, heads))
             else:
                 reasons[heads] += 1
-    return found, reasons
+    return splittable, reasons
 
 
 def _renumbered(add: Add, parts: Mapping[str, tuple[str, ...]]) -> dict[int, int]:
@@ -104,7 +104,7 @@ def _named(
 
 
 def _all(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
-    found: list[Block] = []
+    every: list[Block] = []
     for block in blocks:
-        found += [block, *_all(block.nested)]
-    return tuple(found)
+        every += [block, *_all(block.nested)]
+    return tuple(every)

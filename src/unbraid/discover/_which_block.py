@@ -37,10 +37,10 @@ def index_of(top: Sequence[Block], which: BlockLike, call: str, *, nested: bool 
         return _by_block(top, which, call)
     blocks = every_block(top) if nested else top
     if isinstance(which, str):
-        found = next((block.index for block in blocks if block.name == which), None)
-        if found is None:
+        match = next((block.index for block in blocks if block.name == which), None)
+        if match is None:
             _unknown(top, which, call, [block.name for block in blocks])
-        return found
+        return match
     number = _number(which, call)
     index = number + len(top) if number < 0 else number
     if not 0 <= index < len(blocks):
@@ -55,7 +55,7 @@ def branch_of(top: Sequence[Block], block: int, branch: SupportsIndex | str, cal
     Raises:
         IndexError: there is no such branch.
     """
-    names = next(found.branches for found in every_block(top) if found.index == block)
+    names = next(one.branches for one in every_block(top) if one.index == block)
     if isinstance(branch, str):
         if branch not in names:
             raise IndexError(f"{call}: block {block} has no branch {branch!r}; its branches are {_quoted(names)}.")

@@ -150,11 +150,11 @@ def _among_zeros(writer: Writer, block: BlockNodes, parts: Sequence[fx.Node]) ->
 
 def _carried(flow: Dataflow, fork: fx.Node, skip: fx.Node) -> set[fx.Node]:
     """The nodes between a fork and a skip on the ways that carry it: sums, scaled, gated and mixed copies."""
-    found = {fork}
+    carrying = {fork}
     for node in flow.region(fork, skip):
-        if _carries(flow, node) and not found.isdisjoint(flow.data(node)):
-            found.add(node)
-    return found
+        if _carries(flow, node) and not carrying.isdisjoint(flow.data(node)):
+            carrying.add(node)
+    return carrying
 
 
 def _carries(flow: Dataflow, node: fx.Node) -> bool:

@@ -135,9 +135,9 @@ def _parts(joined: fx.Node, whole: Tensor) -> list[Tensor]:
     return [whole.narrow(along, start, size).flatten() for start, size in pairs]
 
 
-def _order(found: list[Tensor], parts: list[Tensor]) -> list[int]:
+def _order(pieces: list[Tensor], parts: list[Tensor]) -> list[int]:
     """Which part each of those found is; nothing if one is none."""
-    order = [_number_of(one, parts) for one in found]
+    order = [_number_of(one, parts) for one in pieces]
     return order if sorted(order) == list(range(len(parts))) else []
 
 
