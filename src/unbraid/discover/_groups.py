@@ -216,9 +216,11 @@ def _lies_beside(candidate: Candidate) -> bool:
 
 def _replaces(node: fx.Node, skip: fx.Node, fork: fx.Node) -> bool:
     """Whether a concatenation holds a part of the fork, and something else in place of the rest."""
+    if not skip.meta["val"].ndim == fork.meta["val"].ndim == node.meta["val"].ndim:
+        return False
     _, along = concatenated(node)
     part, before, after = (known_size(one.meta["val"].shape[along]) for one in (skip, fork, node))
-    return skip.meta["val"].ndim == fork.meta["val"].ndim and part != before == after
+    return part != before == after
 
 
 def _unit(factor: float, others: Sequence[float]) -> float:
