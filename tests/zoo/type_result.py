@@ -1,6 +1,7 @@
 """What tracing one model type gave, and what the ledger has against the form."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 
 from oracles.ledger import Ledger
@@ -66,11 +67,18 @@ class TypeResult:
         """Lines that add tensors of data, and that the form neither counts nor refuses."""
         if self.failure:
             return []
-        lines = []
+        lines, ran = [], Counter[str]()
+        for *place, times in self.ran:
+            ran[Place(*place).where] += times
+        # Where a line counts more branches than it adds, its block holds operands that another line adds.
+        elsewhere = sum(max(0, branches - ran[line]) for line, branches in self.counted.items())
         for place, verdict, times in ledger.judged(self.name, [(Place(*place), times) for *place, times in self.ran]):
             silent = verdict is not None and verdict.kind in _SILENT_BY_LEDGER
             if not silent and not self._told(place.where, set()):
-                lines.append(f"{place.where} ({times}): {place.text}")
+                if times <= elsewhere:
+                    elsewhere -= times
+                else:
+                    lines.append(f"{place.where} ({times}): {place.text}")
         return lines
 
     def _told(self, line: str, before: set[str]) -> bool:
