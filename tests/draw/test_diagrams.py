@@ -1,8 +1,10 @@
 """Figures 11.4a, 11.4b and 11.5: nothing overlaps, nothing is clipped, and they show what the equations say."""
 
+from dataclasses import dataclass
+
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import Circle, FancyBboxPatch, Rectangle
 
 from draw._geometry import assert_readable, outside, overlaps, texts
 from unbraid import draw
@@ -38,6 +40,47 @@ def test_network_is_readable_and_has_one_box_a_block(k):
     assert_readable(figure)
     assert boxes(figure) == k
     assert f"{2**k} paths" in " ".join(words(figure))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A block as a diagram sees it."""
+
+    skip: str
+    join: str = "sum"
+    trunk: int = 0
+
+
+KINDS = [Kind("identity"), Kind("projection"), Kind("gate"), Kind("mix"), Kind("identity", "concatenation")]
+
+
+def test_network_draws_each_kind_of_skip_and_join():
+    """A map has a box, a gate a circle with a dot in it, a concatenation a square in the place of the plus."""
+    figure = draw.network(KINDS)
+    assert_readable(figure)
+    assert boxes(figure) == 5 + 2
+    assert len(figure.findobj(Rectangle)) - len(draw.network(5).findobj(Rectangle)) == 1
+    assert len(figure.findobj(Circle)) - len(draw.network(5).findobj(Circle)) == 2 - 1
+    said = " ".join(words(figure))
+    for equation in (r"S_2 h_1 + f_2[h_1]", r"g_3 \odot h_2 + f_3[h_2]", "R_4 h_3 + f_4[h_3]", "y = [h_4, f_5[h_4]]"):
+        assert equation in said
+
+
+def skipped(blocks):
+    """h_K is h_{K−1} past the skip of block K, term by term, and f_K[h_{K−1}], which is drawn anew."""
+    total = sum(blocks - term for term in range(blocks + 1))
+    return total + sum(skipped(term - 1) for term in range(1, blocks + 1))
+
+
+def test_unravelled_draws_a_skip_on_each_term_that_passes_it():
+    gated, plain = draw.unravelled([Kind("gate")] * 3), draw.unravelled(3)
+    assert_readable(gated)
+    assert len(gated.findobj(Circle)) - len(plain.findobj(Circle)) == 2 * skipped(3)
+    beside = draw.unravelled([Kind("identity", "concatenation")] * 3)
+    assert_readable(beside)
+    assert "made of 8 paths" in " ".join(words(beside))
+    with pytest.raises(ValueError, match="these blocks lie on several"):
+        draw.unravelled([Kind("identity"), Kind("identity", trunk=1)])
 
 
 @pytest.mark.parametrize("k", range(1, 7))

@@ -273,7 +273,7 @@ def test_wrong_input_is_told():
         rank(form, data, by="gradient", metric=lambda o, y: (o.argmax(1) == y).double().mean())
     with pytest.raises(ValueError, match=r"a scalar tensor; it gave \[3\]"):
         rank(form, data, by="gradient", metric=lambda o, y: o[:, 0])
-    with pytest.raises(ValueError, match=r"takes groups of consecutive blocks; \[0, 2\] came"):
+    with pytest.raises(ValueError, match=r"takes groups of consecutive blocks of one trunk; \[0, 2\] came"):
         rank(form, data, groups=[[0, 2]])
     with pytest.raises(ValueError, match=r"a group is at least one branch that the form has; \[\] came"):
         rank(form, data, groups=[[]])

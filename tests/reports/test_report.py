@@ -55,6 +55,7 @@ class Block:
     index: int
     name: str
     skip: str = "identity"
+    join: str = "sum"
     branches: tuple[str, ...] = ("branch",)
     after: tuple[str, ...] = ("relu",)
     parameters: int = 1234

@@ -29,6 +29,7 @@ class _Replace(StrEnum):
     ZERO = "zero"
     MEAN = "mean"
     RESAMPLE = "resample"
+    IDENTITY = "identity"
 
 
 class _Measure(StrEnum):

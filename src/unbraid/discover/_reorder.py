@@ -11,9 +11,10 @@ from itertools import chain, pairwise
 
 from unbraid.discover._block import Block
 from unbraid.discover._movable_units import Unit, units
+from unbraid.discover._moved_steps import moved_step, read_instead
 from unbraid.discover._which_block import BlockLike, index_of
 from unbraid.errors import ShapeError
-from unbraid.graph import Add, Graph, Step, makes, reads
+from unbraid.graph import Graph, Step, makes, reads
 
 
 def reorder(
@@ -57,8 +58,9 @@ def interchangeable(graph: Graph, blocks: Sequence[Block], order: Sequence[int],
     groups: dict[tuple[object, ...], list[int]] = {}
     for number, trunk in enumerate(units(graph, present, stream)):
         for unit in trunk:
-            shapes = graph.streams[unit.fork].shape, graph.streams[unit.end].shape
-            groups.setdefault((number, *shapes), []).append(position[unit.block.index])
+            sizes = [graph.streams[stream].shape for stream in (unit.fork, unit.end, *unit.beside.values())]
+            alone = () if unit.free else (unit.block.index,)
+            groups.setdefault((number, *alone, *unit.beside, *sizes), []).append(position[unit.block.index])
     return list(groups.values())
 
 
@@ -85,13 +87,19 @@ def _reordered(graph: Graph, trunks: Sequence[Sequence[Unit]], blocks: Sequence[
         moved = []
         for here in trunk:
             comes = blocks[order[position[here.block.index]]]
+            if comes.index not in on and comes.trunk == here.block.trunk:
+                raise ValueError(
+                    f"reorder: block {comes.index} ({comes.name!r}) is gone: nothing reads it without the branches "
+                    "that were deleted. Reorder first, and delete then."
+                )
             if comes.index not in on or on[comes.index][0] is not trunk:
                 raise _elsewhere(comes, here.block)
             moved.append(on[comes.index][1])
         _check_shapes(graph, trunk, moved)
         for here, unit in zip(trunk, moved, strict=True):
-            called = {unit.fork: here.fork, unit.end: here.end}
-            steps = [_renamed(graph.steps[place], called) for place in unit.places]
+            along = {unit.fork: here.fork, unit.end: here.end}
+            inside = read_instead(graph, unit, here)
+            steps = [moved_step(graph.steps[place], unit.block, along, inside) for place in unit.places]
             fits = len(steps) == len(here.places)
             for number, place in enumerate(here.places):
                 lists[place] = [steps[number]] if fits else [] if number else steps
@@ -149,24 +157,6 @@ def _elsewhere(block: Block, place: Block) -> ValueError:
 
 def _name(unit: Unit) -> str:
     return f"block {unit.block.index} ({unit.block.name!r})"
-
-
-def _renamed(step: Step, called: dict[str, str]) -> Step:
-    """A step that reads and makes the streams of another place."""
-    if isinstance(step, Add):
-        return replace(
-            step,
-            fork=called.get(step.fork, step.fork),
-            skip=step.skip and called.get(step.skip, step.skip),
-            branches=tuple(branch and called.get(branch, branch) for branch in step.branches),
-            output=called.get(step.output, step.output),
-        )
-    return replace(
-        step,
-        inputs=tuple(called.get(stream, stream) for stream in step.inputs),
-        outputs=tuple(called.get(stream, stream) for stream in step.outputs),
-        size_only=frozenset(called.get(stream, stream) for stream in step.size_only),
-    )
 
 
 def _sorted(graph: Graph, steps: Sequence[Step]) -> tuple[Step, ...]:

@@ -58,7 +58,10 @@ def branch_of(top: Sequence[Block], block: int, branch: SupportsIndex | str, cal
     names = next(one.branches for one in every_block(top) if one.index == block)
     if isinstance(branch, str):
         if branch not in names:
-            raise IndexError(f"{call}: block {block} has no branch {branch!r}; its branches are {_quoted(names)}.")
+            skip = "; form.without and lesion take skips, too" if branch == "skip" else ""
+            raise IndexError(
+                f"{call}: block {block} has no branch {branch!r}; its branches are {_quoted(names)}{skip}."
+            )
         return names.index(branch)
     number = _number(branch, call)
     if not 0 <= number < len(names):

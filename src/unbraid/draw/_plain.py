@@ -2,7 +2,8 @@
 
 from matplotlib.figure import Figure
 
-from unbraid.draw._network import check_blocks, hidden
+from unbraid.draw._kinds import check_blocks
+from unbraid.draw._network import hidden
 from unbraid.draw._shapes import arrow, box, label
 from unbraid.draw._style import blank, colour, style
 

@@ -1,15 +1,15 @@
-"""The strokes from which the diagrams are made: wires, boxes, sums, forks and labels. All lengths are inches."""
+"""The strokes from which the diagrams are made: wires, boxes, sums, gates, forks and labels. All lengths are inches."""
 
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, FancyBboxPatch
+from matplotlib.patches import Circle, FancyBboxPatch, Rectangle
 from matplotlib.text import Text
 
 from unbraid.draw._style import INK, MUTED, PAPER
 
-__all__ = ["arrow", "box", "fork", "label", "plus", "wire"]
+__all__ = ["arrow", "beside", "box", "fork", "gate", "label", "plus", "wire"]
 
 Point = tuple[float, float]
 
@@ -77,6 +77,24 @@ def plus(axes: Axes, center: Point, *, radius: float = 0.13, color: str = INK) -
     for line in (Line2D((x - arm, x + arm), (y, y)), Line2D((x, x), (y - arm, y + arm))):
         line.set(color=color, linewidth=1.4, zorder=4)
         axes.add_line(line)
+
+
+def beside(axes: Axes, center: Point, *, radius: float = 0.13, color: str = INK) -> None:
+    """A concatenation: two bars side by side in a square."""
+    x, y = center
+    axes.add_patch(
+        Rectangle((x - radius, y - radius), 2 * radius, 2 * radius, facecolor=PAPER, edgecolor=color, lw=1.4, zorder=3)
+    )
+    for shift in (-0.38 * radius, 0.38 * radius):
+        line = Line2D((x + shift, x + shift), (y - 0.55 * radius, y + 0.55 * radius))
+        line.set(color=color, linewidth=1.4, zorder=4)
+        axes.add_line(line)
+
+
+def gate(axes: Axes, center: Point, *, radius: float = 0.13, color: str = INK) -> None:
+    """A product, element by element: a circle with a dot in it."""
+    axes.add_patch(Circle(center, radius, facecolor=PAPER, edgecolor=color, linewidth=1.4, zorder=3))
+    axes.add_patch(Circle(center, radius * 0.3, facecolor=color, edgecolor="none", zorder=4))
 
 
 def fork(axes: Axes, center: Point, *, radius: float = 0.045, color: str = INK) -> None:

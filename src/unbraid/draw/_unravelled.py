@@ -1,12 +1,14 @@
 """Figure 11.4b: the same network unravelled, all its 2^K paths side by side."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from unbraid.draw._network import check_blocks, hidden
-from unbraid.draw._shapes import arrow, box, label, plus, wire
+from unbraid.draw._kinds import Kinds, Shown, draw_join, draw_skip, kinds_of
+from unbraid.draw._network import hidden
+from unbraid.draw._shapes import arrow, box, label, wire
 from unbraid.draw._style import INK, blank, colour, style
 
 __all__ = ["unravelled"]
@@ -19,7 +21,11 @@ _SOURCE, _COLUMN, _LABELS = 0.95, 1.05, 1.75
 class _Grid:
     """Where things lie: a row for each path, from the top, and a column for each block."""
 
-    k: int
+    kinds: tuple[Kinds, ...]
+
+    @property
+    def k(self) -> int:
+        return len(self.kinds)
 
     @property
     def row_height(self) -> float:
@@ -41,29 +47,32 @@ class _Grid:
         return _SOURCE + block * _COLUMN - 0.2
 
 
-def unravelled(k: int = 4) -> Figure:
+def unravelled(blocks: int | Sequence[Shown] = 4) -> Figure:
     """Equation 11.5: y = x + f_1[x] + f_2[x + f_1[x]] + ..., the input and K smaller networks.
 
     After figure 11.4b of Prince (2023). Each row that leaves x is one of the 2^K paths; a path meets the boxes
     whose blocks it goes through. Every smaller network has its own colour. The dashed path enters the first and
-    the last block and skips those between.
+    the last block and skips those between. What a skip does to a term that passes it stands on the term's wire.
 
     Args:
-        k: the number of blocks K, 1 to 6.
+        blocks: the number of blocks K, 1 to 6; or those of a form, `form.blocks`, of which skips and joins are shown.
 
     Returns:
         A matplotlib figure, taller with every block: it has 2^K rows.
 
     Raises:
-        ValueError: k is not in 1..6.
+        ValueError: there are not 1 to 6 blocks, they lie on several trunks, or one has no skip.
     """
-    check_blocks(k)
-    grid = _Grid(k)
+    kinds = kinds_of(blocks)
+    if any(kind.skip == "none" for kind in kinds):
+        raise ValueError("unravelled: a block without a skip has one way alone; draw.plain shows a plain network.")
+    k, grid = len(kinds), _Grid(tuple(kinds))
     with style():
         figure = blank(max(grid.total + 0.85, 6.6), grid.height)
         axes = figure.axes[0]
         networks = "1 smaller network" if k == 1 else f"{k} smaller networks"
-        heading = f"The output is a sum over {2**k} paths: the input and {networks}"
+        beside = any(kind.join == "concatenation" for kind in kinds)
+        heading = f"The output is {'made of' if beside else 'a sum over'} {2**k} paths: the input and {networks}"
         label(axes, (0.25, grid.height - 0.3), heading, size=11.5, ha="left").set_fontweight("bold")
         _draw_source(axes, grid)
         for term in range(k + 1):
@@ -96,6 +105,7 @@ def _draw_group(axes: Axes, grid: _Grid, term: int) -> None:
     start = _SOURCE if term == 0 else grid.column(term)
     dashed = _is_dashed(grid, (term,))
     wire(axes, [(start, y), (grid.total, y)], color=color, dashed=dashed)
+    _draw_skips(axes, grid, range(term + 1, grid.k + 1), y, color)
     name = "$x$" if term == 0 else rf"$f_{term}[{hidden(term)}]$"
     count = "1 path" if _paths(term) == 1 else f"{_paths(term)} paths"
     label(axes, (grid.total - 0.22, y + 0.05), f"{name}, {count}", size=9.0, ha="right", va="bottom")
@@ -129,8 +139,15 @@ def _draw_sum(axes: Axes, grid: _Grid, term: int, first: int, entered: tuple[int
         # The dashed path never reads x at a sum: it comes through block 1, or the sum is not on it.
         dashed = inner > 0 and _is_dashed(grid, (*entered, inner))
         wire(axes, [(start, height), (joint, height), (joint, y)], color=color, dashed=dashed)
+        _draw_skips(axes, grid, range(inner + 1, term), height, color)
     wire(axes, [(joint, y), (x, y)], color=color, dashed=_is_dashed(grid, entered))
-    plus(axes, (joint, y), radius=min(0.1, grid.row_height * 0.3), color=color)
+    draw_join(axes, (joint, y), grid.kinds[term - 2], radius=min(0.1, grid.row_height * 0.3), color=color)
+
+
+def _draw_skips(axes: Axes, grid: _Grid, passed: range, y: float, color: str) -> None:
+    """What the skips of some blocks do to a term on its way past them."""
+    for block in passed:
+        draw_skip(axes, (grid.column(block), y), grid.kinds[block - 1], block, size=grid.row_height * 0.5, color=color)
 
 
 def _draw_source(axes: Axes, grid: _Grid) -> None:
@@ -149,5 +166,5 @@ def _draw_total(axes: Axes, grid: _Grid) -> None:
     middle = (top + bottom) / 2
     wire(axes, [(grid.total, top), (grid.total, bottom)])
     arrow(axes, (grid.total, middle), (grid.total + 0.45, middle))
-    plus(axes, (grid.total, middle))
+    draw_join(axes, (grid.total, middle), grid.kinds[-1])
     label(axes, (grid.total + 0.6, middle), "$y$", size=15.0)

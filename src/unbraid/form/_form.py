@@ -237,7 +237,7 @@ class ResidualForm(Form):
 
     def equation(self) -> Equation:
         """Equations 11.5 and 11.6 of Prince (2023) for this model, as text and as LaTeX."""
-        return equation(self.blocks)
+        return equation(self.graph, self.blocks, self.order, self.stream)
 
     def table(self) -> Table:
         """The blocks as a table for the terminal."""

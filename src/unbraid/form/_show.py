@@ -55,7 +55,7 @@ def form_tree(form: Form) -> Tree:
 
 
 def _grow(tree: Tree, block: Block) -> None:
-    skip = {"identity": "h", "none": ""}.get(block.skip, "S h")
+    skip = {"identity": "h", "none": "", "gate": "g ⊙ h", "mix": "R h"}.get(block.skip, "S h")
     between, around = (" + ", "{}") if block.join == "sum" else (", ", "[{}]")
     functions = [f"f{j}(h)" if len(block.branches) > 1 else "f(h)" for j in range(len(block.branches))]
     after = f", then {' '.join(block.after)}" if block.after else ""

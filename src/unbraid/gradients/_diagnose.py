@@ -5,7 +5,7 @@ Each finding is a number beyond a bound, one of the constants below; they are ru
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,7 +193,7 @@ def _findings(form: ResidualForm, measured: Signal, near: Autocorrelation | None
         return
     build = Build.of(form)
     yield from _through_depth(build, measured)
-    yield from _branches(build, measured)
+    yield from _branches(build, measured, [add.along is None for add in form.adds if add.block < len(form.blocks)])
     if near is not None:
         yield from _shattered(build, near)
 
@@ -247,8 +247,11 @@ def _through_depth(build: Build, measured: Signal) -> Iterator[Finding]:
         )
 
 
-def _branches(build: Build, measured: Signal) -> Iterator[Finding]:
+def _branches(build: Build, measured: Signal, added: Sequence[bool]) -> Iterator[Finding]:
+    """Branches that add nothing, or drown what they are added to; side by side with the skip they do neither."""
     for block, (name, ratio) in enumerate(zip(measured.names, measured.ratio.tolist(), strict=True)):
+        if not added[block]:
+            continue
         if ratio < _DEAD:
             yield Finding(
                 "dead branch",

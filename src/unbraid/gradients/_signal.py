@@ -45,10 +45,10 @@ class Signal(Result):
         names: of the top-level blocks.
         source: the moments of the stream at the first fork, [1].
         sum: the moments of each block's sum.
-        skip: of its skip; nan in a plain layer.
-        branch: of the sum of its branches.
+        skip: of its skip; nan in a plain layer, and where it was deleted.
+        branch: of the sum of its branches, or of all of them side by side; nan where they were deleted.
         correlation: Σ_c cov_c(skip, branch) / √(Σ_c var_c(skip) Σ_c var_c(branch)) for each block, over channels c; nan
-            where one is constant.
+            where one is constant, or where they lie side by side and so have no channel in common.
         gradient: the mean over examples of ‖∂loss/∂sum‖ for each block; nan where no loss was given.
         examples: how many there were.
         not_finite: where nan or infinity first appears; None where all is finite.

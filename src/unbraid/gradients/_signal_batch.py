@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import add as plus
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from unbraid.form import Linearised, ResidualForm, explained
+from unbraid.graph import SKIP as SKIP_OPERAND
 from unbraid.graph import Add, Segment, channel_dimension, makes, reads
 from unbraid.ranks import Row
 from unbraid.results import loss_target
@@ -55,12 +57,14 @@ class Propagated:
             **_sums(0, SOURCE, self._at(tape, self.adds[0].fork, 0)),
         }
         for place, add in enumerate(self.adds):
-            branches = [add.embedded(j, tape.values[stream]) for j, stream in add.operands if j >= 0]
-            branch = _rows(sum(branches[1:], start=branches[0]), self._channels[place])
-            row |= _sums(place, SUM, self._at(tape, add.output, place)) | _sums(place, BRANCH, branch)
-            if add.skip is not None:
-                skip = _rows(add.embedded(-1, tape.values[add.skip]), self._channels[place])
-                row |= _sums(place, SKIP, skip) | {f"{place} {PRODUCT}": (skip * branch).sum(1)}
+            row |= _sums(place, SUM, self._at(tape, add.output, place))
+            skip = None if add.skip is None else self._at(tape, add.skip, place)
+            branch = self._branch(tape, add, place)
+            row |= {} if skip is None else _sums(place, SKIP, skip)
+            row |= {} if branch is None else _sums(place, BRANCH, branch)
+            # Side by side skip and branch have no channel in common.
+            if skip is not None and branch is not None and add.along is None:
+                row[f"{place} {PRODUCT}"] = (skip * branch).sum(1)
         if (step := _first_not_finite(self.form, tape)) is not None:
             row[_FORWARD] = torch.tensor(step, device="cpu")
         if linear is not None:
@@ -77,6 +81,14 @@ class Propagated:
 
     def _at(self, tape: Tape, stream: str, place: int) -> Tensor:
         return _rows(tape.values[stream], self._channels[place])
+
+    def _branch(self, tape: Tape, add: Add, place: int) -> Tensor | None:
+        """What the branches that are left add, or lay side by side; the zeros beside them are none of theirs."""
+        streams = [tape.values[stream] for operand, stream in add.operands if operand != SKIP_OPERAND]
+        if not streams:
+            return None
+        together = reduce(plus, streams) if add.along is None else torch.cat(streams, add.along)
+        return _rows(together, self._channels[place])
 
     def _linearised(self, batch: Batch, loss: Callable[[Any, Any], Tensor]) -> Linearised:
         """The form as it is, its casts too, with the loss as its target."""

@@ -33,7 +33,8 @@ class SkipGain(Result):
     """The mixes of a form's skips at one input, and how much their products amplify.
 
     Attributes:
-        names: the names of the blocks whose skip is a mix, in order of execution.
+        names: the names of the blocks whose skip is a mix, in order of execution; where none is, of those whose skip is
+            a projection, as a mix by learned weights alone is one.
         blocks: their indices.
         maps: R of each, [examples, streams, streams]: row i says what stream i takes of the others. Positions count as
             examples.
@@ -99,6 +100,8 @@ def skip_gain(form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = 
         ValueError: no block's skip is a mix, or one mixes along no single dimension.
     """
     mixing = [block for block in form.blocks if block.skip == "mix"]
+    if not mixing:  # what is mixed by learned weights that no data reach is a projection
+        mixing = [block for block in form.blocks if block.skip == "projection"]
     if not mixing:
         kinds = sorted({block.skip for block in form.blocks})
         raise ValueError(f"skip_gain: no skip of this form mixes streams; its skips are of the kinds {kinds}.")
@@ -111,6 +114,9 @@ def skip_gain(form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = 
         matrix, error = _matrix(segment, form.state, values, adds[block.index].fork, form.precision, block.name)
         maps.append(matrix)
         errors.append(error)
+    if len({matrix.shape[-1] for matrix in maps}) > 1:
+        sizes = {block.name: matrix.shape[-1] for block, matrix in zip(mixing, maps, strict=True)}
+        raise ValueError(f"skip_gain: the skips mix different numbers of streams, and have no product: {sizes}.")
     forward, backward = _gains(maps)
     names = tuple(block.name for block in mixing)
     return SkipGain(names, tuple(b.index for b in mixing), tuple(maps), forward, backward, max(errors))
@@ -138,31 +144,45 @@ def _matrix(
     value = values[fork]
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(value.shape, generator=generator, dtype=torch.float64, device="cpu").to(value)
-    expected, bound = skip(probe).reshape(value.shape), tolerance("sum", precision)
-    for folds, along in _dimensions(value):
-        unfolded = value.shape if folds is None else (value.shape[0] // folds, folds, *value.shape[1:])
-        size = unfolded[along]
-        columns = []
-        for j in range(size):
-            one = torch.zeros(unfolded, dtype=value.dtype, device=value.device)
-            one.select(along, j).fill_(1)
-            made = skip(one.reshape(value.shape)).reshape(unfolded)
-            columns.append(made.movedim(along, -2)[..., 0])  # R says the same of every feature
-        matrix = torch.stack(columns, -1)
-        mixed = matrix @ probe.reshape(unfolded).movedim(along, -2)
-        error = relative_error(mixed.movedim(-2, along).reshape(value.shape), expected)
-        if error <= bound:
-            return matrix.reshape(-1, size, size), error
+    expected, bound = skip(probe), tolerance("sum", precision)
+    for before in _dimensions(value):
+        size = before.unfolded(value).shape[-2]
+        made = [skip(before.unit(value, j)) for j in range(size)]
+        for after in _dimensions(expected):
+            whole, streams = after.unfolded(expected), before.unfolded(probe)
+            if whole.shape != streams.shape:
+                continue
+            matrix = torch.stack([after.unfolded(one)[..., 0] for one in made], -1)  # the same for every feature
+            error = relative_error(matrix @ streams, whole)
+            if error <= bound:
+                return matrix.reshape(-1, size, size), error
     raise ValueError(f"skip_gain: the skip of block {name!r} mixes along no single dimension of {list(value.shape)}.")
 
 
-def _dimensions(value: Tensor) -> list[tuple[int | None, int]]:
-    """Where the streams may lie: a dimension between the batch and the features, or folded into the batch."""
-    found: list[tuple[int | None, int]] = [
-        (None, d) for d in range(1, value.ndim) if 1 < value.shape[d] <= _MOST_STREAMS
-    ]
+@dataclass(frozen=True)
+class _Place:
+    """Where the streams lie: a dimension between the batch and the features, or folded into the batch."""
+
+    folds: int | None
+    along: int
+
+    def unfolded(self, value: Tensor) -> Tensor:
+        """The tensor with the streams as its last dimension but one."""
+        value = value if self.folds is None else value.view(-1, self.folds, *value.shape[1:])
+        return value.movedim(self.along, -2)
+
+    def unit(self, like: Tensor, stream: int) -> Tensor:
+        """One in a stream, and zero in the others."""
+        one = torch.zeros_like(like)
+        self.unfolded(one).select(-2, stream).fill_(1)
+        return one
+
+
+def _dimensions(value: Tensor) -> list[_Place]:
+    """Where the streams of a tensor may lie; a skip may move them elsewhere."""
     most = min(_MOST_STREAMS, value.shape[0])
-    return found + [(n, 1) for n in range(2, most + 1) if value.shape[0] % n == 0]
+    found = [_Place(None, d) for d in range(1, value.ndim) if 1 < value.shape[d] <= _MOST_STREAMS]
+    return found + [_Place(n, 1) for n in range(2, most + 1) if value.shape[0] % n == 0]
 
 
 def _gains(maps: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -87,6 +87,7 @@ class Add:
             ((−1, 0), 1) for h + f(h) + g(h). Rounding and strides depend on it. Empty for the order of `operands`.
         along: of a concatenation the dimension, counted from the last, −1; None for a sum.
         spans: of a concatenation where skip and branches lie in the output, (start, length) for each.
+        skip_deleted: whether it had a skip, which was deleted: no identity takes that one's place.
     """
 
     block: int
@@ -97,6 +98,7 @@ class Add:
     order: Order = ()
     along: int | None = None
     spans: tuple[tuple[int, int], ...] = ()
+    skip_deleted: bool = False
 
     @property
     def operands(self) -> tuple[tuple[int, str], ...]:

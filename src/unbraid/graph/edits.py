@@ -30,12 +30,18 @@ class Spared:
         graph: the graph.
         branches: how many branches each block has or had: what an earlier deletion took along may be deleted again.
         instead: the stream that takes the place of each (block, branch), if any.
+        bare: whether nothing is left of a block but its input: the identity, in the place of its skip as well.
     """
 
     def __init__(
-        self, graph: Graph, branches: Mapping[int, int], instead: Mapping[BranchIndex, str] | None = None
+        self,
+        graph: Graph,
+        branches: Mapping[int, int],
+        instead: Mapping[BranchIndex, str] | None = None,
+        *,
+        bare: bool = False,
     ) -> None:
-        self._graph, self._branches, self._instead = graph, branches, instead or {}
+        self._graph, self._branches, self._instead, self._bare = graph, branches, instead or {}, bare
         self._places = {step.block: place for place, step in enumerate(graph.steps) if isinstance(step, Add)}
         self._made: dict[tuple[int, tuple[int, ...]], Add] = {}
 
@@ -54,7 +60,7 @@ class Spared:
         for block, branches in gone.items():
             if block in self._places:
                 steps[self._places[block]] = self._add(block, tuple(sorted(branches)))
-                if branches & {SKIP, 0}:
+                if branches & {SKIP, 0} and not self._bare:
                     steps = [_released(step, block, branches) for step in steps]
         return tuple(steps)
 
@@ -76,18 +82,24 @@ class Spared:
         if (block, gone) not in self._made:
             add = self._graph.steps[self._places[block]]
             assert isinstance(add, Add)
-            branches = tuple(
-                self._instead.get((block, j)) if j in gone and stream is not None else stream
-                for j, stream in enumerate(add.branches)
-            )
-            if SKIP in gone and add.skip is not None:
-                if not any(branches):
-                    raise IndexError(
-                        f"without: of block {block} neither skip nor branch would be left. Keep one of them."
-                    )
-                add = replace(add, skip=None)
-            self._made[block, gone] = _spared(self._graph, add, branches)
+            self._made[block, gone] = _bare(self._graph, add) if self._bare else self._spared(add, gone)
         return self._made[block, gone]
+
+    def _spared(self, add: Add, gone: tuple[int, ...]) -> Add:
+        """An addition without some operands; a plain layer of which no branch is left becomes the identity."""
+        if SKIP in gone and add.skip is None and not add.skip_deleted:
+            raise IndexError(f"without: layer {add.block} has no skip that could be deleted.")
+        operands = {
+            j: self._instead.get((add.block, j)) if j in gone and stream is not None else stream
+            for j, stream in enumerate((add.skip, *add.branches), start=SKIP)
+        }
+        skip, *branches = operands.values()
+        deleted = add.skip_deleted or (add.skip is not None and skip is None)
+        if skip is not None or any(branches):
+            return replace(add, skip=skip, branches=tuple(branches), skip_deleted=deleted)
+        if deleted:
+            raise IndexError(f"without: of block {add.block} neither skip nor branch would be left. Keep one of them.")
+        return _bare(self._graph, add, " has no skip, and")
 
 
 def _released(step: Step, block: int, gone: set[int]) -> Step:
@@ -170,20 +182,23 @@ def _widen(value: Any) -> Any:
     return torch.float64 if _narrow(value) else value
 
 
-def _spared(graph: Graph, add: Add, branches: tuple[str | None, ...]) -> Add:
-    """An addition with other branches; where neither skip nor branch is left, the identity takes their place."""
-    if add.skip is not None or any(branches):
-        return replace(add, branches=branches)
+def _bare(graph: Graph, add: Add, why: str = ":") -> Add:
+    """The identity in the place of a block, or of a plain layer.
+
+    Raises:
+        ShapeError: it changes the size.
+    """
     fork, output = graph.streams[add.fork], graph.streams[add.output]
     if fork.shape != output.shape:
+        what = "layer" if add.skip is None else "block"
         raise ShapeError(
-            f"without: layer {add.block} has no skip, and the identity cannot take its place: it changes the size.\n"
+            f"without: {what} {add.block}{why} the identity cannot take its place: it changes the size.\n"
             f"  in   {list(fork.shape)}\n  out  {list(output.shape)}\n"
-            "  Keep this layer, or delete one that keeps the size.",
+            f"  Keep this {what}, or delete one that keeps the size.",
             block=str(add.block),
             shapes={"in": _known(fork.shape), "out": _known(output.shape)},
         )
-    return replace(add, skip=add.fork, branches=branches)
+    return replace(add, skip=add.fork, branches=(None,) * len(add.branches), order=(), along=None, spans=())
 
 
 def _known(shape: tuple[int | str, ...]) -> tuple[int, ...]:

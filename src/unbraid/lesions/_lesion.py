@@ -17,7 +17,7 @@ from unbraid._modes import outside_modes
 from unbraid._renamed import keep_and_stateful_before
 from unbraid.discover import refuse_stateful
 from unbraid.form import ResidualForm
-from unbraid.graph import BranchIndex, Removal
+from unbraid.graph import SKIP, BranchIndex, Removal
 from unbraid.lesions._lesion_sets import LesionSet, Sets, the_names, the_sets
 from unbraid.lesions._replace import NOTHING, Replacement, means, others
 from unbraid.results import Result
@@ -28,6 +28,7 @@ _SAID = {
     "zero": "output left out",
     "mean": "output replaced by its mean over the data",
     "resample": "output replaced by another example's",
+    "identity": "the identity in the place of each block, its skip as well",
 }
 
 
@@ -37,10 +38,10 @@ class LesionStudy(Result):
 
     Attributes:
         whole: the metric of the whole model, averaged over all examples.
-        sets: what was deleted: blocks by index, or branches as (block, branch).
+        sets: what was deleted: blocks by index, branches as (block, branch), or skips as (block, −1).
         names: the same by name.
         metrics: the metric without each set.
-        replace: what took the place of a branch's output: "zero", "mean" or "resample".
+        replace: what took the place of a branch's output: "zero", "mean" or "resample"; "identity" that of a block.
         identity: the plain layers, which have no skip, in whose place the identity was put.
         examples: how many examples there were.
         stacked: whether several lesions ran together as one larger batch.
@@ -119,7 +120,9 @@ def _is_pair(which: LesionSet) -> TypeGuard[tuple[int, int]]:
 
 
 def _short(removal: Removal) -> str:
-    return str(removal) if isinstance(removal, int) else f"({removal[0]}, {removal[1]})"
+    if isinstance(removal, int):
+        return str(removal)
+    return f"({removal[0]}, {'skip' if removal[1] == SKIP else removal[1]})"
 
 
 @keep_and_stateful_before
@@ -149,9 +152,10 @@ def lesion(
             twice, so no iterator.
         metric: (what the model returns, labels) -> a scalar tensor; averaged over batches by their size.
         sets: "single" for every block, "pairs" for every pair of blocks, or sets of your own: blocks by index or name,
-            branches as (block, branch), as `form.without` takes them.
-        replace: what takes the place of the branch's output: "zero"; "mean", its mean over the data at each position;
-            "resample", what the branch gives in the whole model for another example of the batch.
+            branches as (block, branch), skips as (block, "skip"), as `form.without` takes them.
+        replace: what takes the place of the branch's output, or the skip's: "zero"; "mean", its mean over the data at
+            each position; "resample", what it gives in the whole model for another example of the batch. Without the
+            branch a gated or mixed skip stays as it was computed; "identity" leaves nothing of a block but its input.
         max_batch: how many examples run at once at most, if more than a batch holds; None lets the memory decide.
         allow_random: accept operators that draw random numbers, or norms that use their batch's own statistics; then
             nothing is stacked, and lesions that share a random operator share its draw.
@@ -162,13 +166,14 @@ def lesion(
 
     Raises:
         ValueError: a random operator, or a norm in training, that was not asked for; unknown `sets` or `replace`.
-        IndexError: there is no such block or branch.
-        ShapeError: a plain layer changes the size, so that no identity can take its place.
+        IndexError: there is no such block or branch; or neither skip nor branch of a block would be left.
+        ShapeError: a plain layer changes the size, so that no identity can take its place; or any block does, with
+            "identity".
         DataError: there is no batch; a batch of one with "resample"; batches of several lengths with "mean".
         CheckpointError: `resume` is the file of another job, form or settings, or cannot be read or written.
     """
     if replace not in _SAID:
-        raise ValueError(f'replace: "zero", "mean" or "resample"; got "{replace}".')
+        raise ValueError(f'replace: "zero", "mean", "resample" or "identity"; got "{replace}".')
     if not allow_random:
         refuse_stateful(form.graph, "lesion")
     elif resume is not None:
@@ -177,7 +182,10 @@ def lesion(
         )
     settings = (replace, None if generator is None else generator.get_state())
     chosen = the_sets(form, sets)
-    variants = lesioned(form, [(), *chosen])  # errors come before the first pass, not after it
+    if replace == "identity" and any(isinstance(part, tuple) for part in chain.from_iterable(chosen)):
+        raise ValueError('replace: "identity" takes the place of whole blocks; a branch or a skip is to go by itself.')
+    # Errors come before the first pass, not after it.
+    variants = lesioned(form, [(), *chosen], bare=replace == "identity")
     stand_in = _replacement(form, chosen, replace, batches, generator)
     if stand_in.instead:
         variants = lesioned(form, [(), *chosen], stand_in.instead)
@@ -208,7 +216,7 @@ def _replacement(
     batches: Batches,
     generator: torch.Generator | None,
 ) -> Replacement:
-    if replace == "zero":
+    if replace in ("zero", "identity"):
         return NOTHING
     branches = {block.index: range(len(block.branches)) for block in form.all_blocks}
     stand_ins: dict[BranchIndex, None] = {}

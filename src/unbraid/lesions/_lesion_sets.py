@@ -8,12 +8,13 @@ from unbraid.form import ResidualForm
 from unbraid.graph import Removal
 
 LesionSet: TypeAlias = tuple[Removal, ...]
-# "single", "pairs", or sets of one's own: of blocks by index or name, and of branches as (block, branch).
+# "single", "pairs", or sets of one's own: of blocks by index or name, of branches as (block, branch), and of skips as
+# (block, "skip").
 Sets: TypeAlias = str | Iterable[BlockLike | Sequence[BranchLike]]
 
 
 def the_sets(form: ResidualForm, sets: Sets) -> tuple[LesionSet, ...]:
-    """The sets of blocks or branches to delete, one by one."""
+    """The sets of blocks, branches or skips to delete, one by one."""
     blocks = [block.index for block in form.blocks]
     if isinstance(sets, str):
         if sets not in ("single", "pairs"):
@@ -25,7 +26,7 @@ def the_sets(form: ResidualForm, sets: Sets) -> tuple[LesionSet, ...]:
 def _the_set(form: ResidualForm, which: BlockLike | Sequence[BranchLike]) -> LesionSet:
     """A set of blocks and branches, or one block as such a set."""
     parts = (which,) if isinstance(which, str | Block | SupportsIndex) else which
-    return tuple(removal_of(form.blocks, part, "lesion") for part in parts)
+    return tuple(removal_of(form.blocks, part, "lesion", skips=True) for part in parts)
 
 
 def the_names(form: ResidualForm, sets: Iterable[LesionSet]) -> tuple[str, ...]:

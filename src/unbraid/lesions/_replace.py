@@ -113,15 +113,15 @@ def others(form: ResidualForm, branches: Iterable[BranchIndex], generator: torch
 def _standing_in(form: ResidualForm, branches: Iterable[BranchIndex], title: str) -> Replacement:
     alive: dict[BranchIndex, str] = {}
     for add in form.adds:
-        alive |= {(add.block, j): stream for j, stream in enumerate(add.branches) if stream is not None}
+        alive |= {(add.block, operand): stream for operand, stream in add.operands}
     instead = {branch: f"{title} {alive[branch]}" for branch in branches if branch in alive}
     given = [replace(form.streams[alive[branch]], id=name) for branch, name in instead.items()]
     return Replacement(instead, tuple(given), None)
 
 
 def _streams(form: ResidualForm, replacement: Replacement) -> dict[BranchIndex, str]:
-    branches = {add.block: add.branches for add in form.adds}
-    return {(block, branch): str(branches[block][branch]) for block, branch in replacement.instead}
+    operands = {add.block: dict(add.operands) for add in form.adds}
+    return {(block, operand): operands[block][operand] for block, operand in replacement.instead}
 
 
 def _branches(form: ResidualForm, replacement: Replacement, batch: Batch) -> dict[str, Tensor]:

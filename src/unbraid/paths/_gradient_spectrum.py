@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -10,9 +11,9 @@ from torch import Tensor
 
 from unbraid._modes import outside_modes
 from unbraid._renamed import split_before
-from unbraid.discover import BlockLike
+from unbraid.discover import BlockLike, every_block
 from unbraid.form import TARGET, Linearised, ResidualForm, gradient_error
-from unbraid.graph import Graph, subgraph
+from unbraid.graph import SKIP, Graph, Segment, Step, makes, reads, subgraph
 from unbraid.graph.state import joined
 from unbraid.paths._length_statistics import ByLength, per_example
 from unbraid.paths._spectrum_place import add_of, block_of, place_of
@@ -95,7 +96,8 @@ def gradient_spectrum(
             of these, one for each example; or a function of what the model returns that gives a tensor [batch].
         output: which of several outputs indices pick from, by name or number; see `ResidualForm.explaining`.
         at: "source", where the first trunk begins; the name of another of `form.sources`; or a block, by index or name:
-            the gradient at that block's branch output (Equation 11.6), with the branches after it counted.
+            the gradient at that block's sum, which is that at its branch's output (Equation 11.6), with the branches
+            after it counted; of a concatenation that at the whole, in which the branch has its span.
         max_length: leave out longer paths; then the sum is not checked, as it is not the gradient.
         check: compare the sum with autograd in the form and in the model itself, and the lengths with the number of
             paths, for three gradients more; for four where a branch passes no gradient.
@@ -142,10 +144,10 @@ def _parameter_norms(
     """The gradient of a block's parameters is linear in that of its branch's output: one pull per length."""
     form = linear.form
     add = add_of(form, block)
-    branches = tuple(stream for stream in add.branches if stream is not None)
-    part = subgraph(form.graph, branches, given=(add.fork,))
-    inside = [s for s in part.segments if s.role == "branch"]
-    read = set[str]().union(*(segment.params for segment in inside))
+    branches = {j: stream for j, stream in add.operands if j != SKIP}
+    inside, given_to_it = _inside(form, block)
+    part = subgraph(form.graph, tuple(branches.values()), given=given_to_it)
+    read = set[str]().union(*(step.params for step in inside if isinstance(step, Segment)))
     names = sorted(read & form.learned)
     norms = torch.zeros(lengths, dtype=form.dtype.to_real(), device="cpu")
     if polynomial is None or not names:
@@ -154,9 +156,24 @@ def _parameter_norms(
     given = {stream: linear.tape.values[stream] for stream in part.inputs}
     with torch.enable_grad():
         outputs = run(part, joined(form.state, leaves), given)
-    results = [outputs[stream] for stream in branches if outputs[stream].requires_grad]
+    results = {j: outputs[stream] for j, stream in branches.items() if outputs[stream].requires_grad}
     for length, cotangent in enumerate(polynomial.stack, start=polynomial.low):
-        seeds = [cotangent.to(result.dtype) for result in results]
-        pulled = torch.autograd.grad(results, list(leaves.values()), seeds, retain_graph=True, allow_unused=True)
+        seeds = [add.part(j, cotangent).to(result.dtype) for j, result in results.items()]
+        pulled = torch.autograd.grad(
+            [*results.values()], list(leaves.values()), seeds, retain_graph=True, allow_unused=True
+        )
         norms[length] = sum(float(g.abs().double().square().sum()) for g in pulled if g is not None) ** 0.5
     return norms
+
+
+def _inside(form: ResidualForm, block: int) -> tuple[list[Step], tuple[str, ...]]:
+    """The steps of a block's branches, nested blocks included, and the streams that these take from outside.
+
+    What a branch reads of another trunk, or of an encoder, was computed by blocks whose parameters are not its own.
+    """
+    family = {inner.index for inner in every_block([form.all_blocks[block]])}
+    branch = [s for s in form.graph.segments if s.block in family and (s.role == "branch" or s.block != block)]
+    inside: list[Step] = [*branch, *(add for add in form.adds if add.block in family - {block})]
+    made = set(chain.from_iterable(makes(step) for step in inside))
+    wanted = dict.fromkeys(chain.from_iterable(reads(step) for step in inside))
+    return inside, tuple(stream for stream in wanted if stream not in made)

@@ -11,7 +11,7 @@ from torch import Tensor
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid.form import ResidualForm
-from unbraid.pruning._stream_readings import Reading, before_and_after, cosine, follows, read, summed
+from unbraid.pruning._stream_readings import before_and_after, cosine, follows, read
 from unbraid.results import Result
 from unbraid.results.rows import Row, as_rows
 from unbraid.sweep import Batches
@@ -105,9 +105,9 @@ def angular_distance(form: ResidualForm, batches: Batches, *, span: int) -> Angu
     joined = [follows(form, block) == block - 1 for block in range(1, count)]
     readings, places = [], []
     for start in range(count - span + 1):
-        streams = before_and_after(form, range(start, start + span))
-        if streams and all(joined[start : start + span - 1]):
-            readings.append(Reading((*streams[0], streams[1]), lambda *given: _angle(summed(given[:-1]), given[-1])))
+        change = before_and_after(form, range(start, start + span))
+        if change and all(joined[start : start + span - 1]):
+            readings.append(change.reading(_angle))
             places.append(start)
     means, examples = read(form, batches, readings)
     distances = torch.full((count - span + 1,), float("nan"), dtype=torch.float64, device="cpu")

@@ -18,18 +18,9 @@ from unbraid.errors import TargetError
 from unbraid.form import ResidualForm
 from unbraid.graph import Removal, differentiable
 from unbraid.graph.state import detached
+from unbraid.pruning._influence import influence
 from unbraid.pruning._ranking import By, Ranking
-from unbraid.pruning._stream_readings import (
-    Over,
-    Reading,
-    before_and_after,
-    branches_of,
-    cosine,
-    gated,
-    read,
-    summed,
-    vectors,
-)
+from unbraid.pruning._stream_readings import Over, branches_of, gated
 from unbraid.sweep import Batches, Metric, each_batch, lesioned, sweep
 from unbraid.walk import run
 
@@ -48,7 +39,7 @@ def rank(
 
     - "influence": 1 − E cos(before, after), how much a block turns the stream: ShortGPT's block influence (Men et al.
       2024, Equation 1). Before is the block's sum without its branches, S_k h, which is its input where the skip is the
-      identity; after is the whole sum. It needs no labels.
+      identity, and [S_k h, 0] in a concatenation; after is the whole sum. It needs no labels.
     - "lesion": the metric without the block minus that of the whole model (Veit et al. 2016), one run per block.
     - "gradient": |E Σ ⟨∂metric/∂f_k, f_k⟩|, the first-order estimate of that difference (Molchanov et al. 2017), from
       one backward pass with the metric as the loss.
@@ -62,7 +53,7 @@ def rank(
         metric: (output, labels) -> a scalar tensor, smaller is better; needed for "lesion" and "gradient".
         groups: what is ranked together: the blocks of each layer, say, `layers(model, form)`. By default each top-level
             block by itself. Members of a group are blocks, by index or name, or (block, branch) pairs; "influence"
-            takes groups of consecutive blocks, whose before is the first's and whose after is the last's.
+            takes groups of consecutive blocks of one trunk, whose before is the first's and whose after is the last's.
         over: between which vectors the cosine is taken. "position": of a stream [batch, positions, features] one a
             position, as in the paper; of any other stream, and with "example", all numbers of an example are one
             vector: an image's channels may be its second size or its last, and a cosine over all is the same for both.
@@ -82,7 +73,7 @@ def rank(
     chosen = _groups(form, groups)
     whole = float("nan")
     if by == "influence":
-        scores, examples = _influence(form, batches, chosen, over)
+        scores, examples = influence(form, batches, chosen, over)
     elif by == "lesion":
         scores, whole, examples = _lesion(form, batches, chosen, metric)
     else:
@@ -120,29 +111,6 @@ def _groups(form: ResidualForm, groups: Iterable[Iterable[BranchLike]] | None) -
 def _name(form: ResidualForm, group: Sequence[Removal]) -> str:
     names = [removal_name(form.blocks, part) for part in group]
     return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
-
-
-def _influence(
-    form: ResidualForm, batches: Batches, groups: Sequence[Sequence[Removal]], over: Over
-) -> tuple[list[float], int]:
-    readings, places = [], []
-    for place, group in enumerate(groups):
-        blocks = sorted({block for block, _ in branches_of(form, group)})
-        if blocks != list(range(blocks[0], blocks[-1] + 1)):
-            raise ValueError(f'rank: by="influence" takes groups of consecutive blocks; {list(group)} came.')
-        if streams := before_and_after(form, group):
-            before, after = streams
-            readings.append(Reading((*before, after), lambda *given: _turn(summed(given[:-1]), given[-1], over)))
-            places.append(place)
-    means, examples = read(form, batches, readings)
-    scores = [float("nan")] * len(groups)
-    for place, mean in zip(places, means, strict=True):
-        scores[place] = mean
-    return scores, examples
-
-
-def _turn(before: Tensor, after: Tensor, over: Over) -> Tensor:
-    return 1 - cosine(vectors(before, over), vectors(after, over))
 
 
 def _lesion(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import pairwise
 from operator import add as plus
 from typing import Literal, TypeAlias
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from unbraid._progress import how_many, progress
 from unbraid.form import ResidualForm
-from unbraid.graph import Add, BranchIndex, Graph, Removal, Segment, Step, Stream, differentiable, makes, needed
+from unbraid.graph import SKIP, Add, BranchIndex, Graph, Removal, Segment, Step, Stream, differentiable, makes, needed
 from unbraid.sweep import Batches, each_batch
 from unbraid.walk import run
 
@@ -51,21 +52,53 @@ def read(form: ResidualForm, batches: Batches, readings: Sequence[Reading]) -> t
     return [total / count if count else float("nan") for total, count in zip(sums, counts, strict=True)], examples
 
 
-def before_and_after(form: ResidualForm, group: Sequence[Removal]) -> tuple[tuple[str, ...], str] | None:
-    """What a group of branches is given and what it makes of it, as streams.
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What a group of branches is given and what it makes of it.
 
-    Before is what the first block's addition would give without its branches of the group, as a sum of streams: with a
-    whole block S_k h, its input where the skip is the identity. After is the sum of the last block. None where the two
-    differ in shape, or where nothing stands in for a plain layer.
+    Attributes:
+        streams: what both are computed from; the last is the sum of the last block.
+        before: the values of these streams but the last -> what would be there without the group.
+    """
+
+    streams: tuple[str, ...]
+    before: Callable[..., Tensor]
+
+    def reading(self, code: Callable[[Tensor, Tensor], Tensor]) -> Reading:
+        """A number for each vector before and after."""
+        return Reading(self.streams, lambda *given: code(self.before(*given[:-1]), given[-1]))
+
+
+def before_and_after(form: ResidualForm, group: Sequence[Removal]) -> Change | None:
+    """What a group of branches is given and what it makes of it.
+
+    Before is what the first block's addition would give without its branches of the group: with a whole block S_k h,
+    its input where the skip is the identity, and in a concatenation that beside zeros. After is the sum of the last
+    block. None where the two differ in shape, or where nothing stands in for the block.
     """
     adds = {add.block: add for add in form.adds}
     blocks = sorted(block for block, _ in branches_of(form, group))
     first, last = adds[blocks[0]], adds[blocks[-1]]
     gone = {branch for block, branch in branches_of(form, group) if block == first.block}
-    rest = [first.skip, *(stream for j, stream in enumerate(first.branches) if j not in gone)]
-    kept = tuple(stream for stream in rest if stream is not None) or (first.fork,)
-    streams = form.streams
-    return (kept, last.output) if streams[kept[0]].shape == streams[last.output].shape else None
+    kept = {operand: stream for operand, stream in first.operands if operand not in gone}
+    if not kept and (first.along is not None or first.skip_deleted):
+        return None
+    chosen = [adds[block] for block in dict.fromkeys(blocks)]
+    shape = form.streams[first.output if first.along is not None else next(iter(kept.values()), first.fork)].shape
+    for add, following in pairwise(chosen):
+        if following.along is not None and following.skip != add.output:
+            return None  # a transition lies between
+        shape = shape if following.along is None else form.streams[following.output].shape
+    if shape != form.streams[last.output].shape:
+        return None
+
+    def before(*given: Tensor) -> Tensor:
+        parts = [first.embedded(operand, value) for operand, value in zip(kept, given, strict=True)]
+        return reduce(lambda value, add: add.embedded(SKIP, value), chosen[1:], reduce(plus, parts))
+
+    if not kept:
+        return Change((first.fork, last.output), lambda fork: fork)
+    return Change((*kept.values(), last.output), before)
 
 
 def branches_of(form: ResidualForm, group: Sequence[Removal]) -> tuple[BranchIndex, ...]:
@@ -114,11 +147,6 @@ def cosine(a: Float[Tensor, "*rows features"], b: Float[Tensor, "*rows features"
     norms = a.norm(dim=-1) * b.norm(dim=-1)
     same = (a == b).all(-1).to(a)
     return torch.where(norms > 0, (a * b).sum(-1) / norms.clamp_min(torch.finfo(a.dtype).tiny), same).clamp(-1, 1)
-
-
-def summed(streams: Sequence[Tensor]) -> Tensor:
-    """The sum of operands, in their order."""
-    return reduce(plus, streams)
 
 
 def gated(form: ResidualForm) -> tuple[Graph, Mapping[BranchIndex, str]]:

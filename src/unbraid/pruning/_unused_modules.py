@@ -31,7 +31,7 @@ class Work:
 
     Attributes:
         gone: the modules that call the operators of the deleted branches.
-        left: the modules that call any other operator, in order of execution; views do not count.
+        left: the modules that call any other operator, in order of execution; views of data do not count.
         homes: for each addition that lost all its branches the module that makes it.
         resized: those of these modules in which the skip changes the shape.
     """
@@ -86,7 +86,9 @@ def work(form: ResidualForm, without: ResidualForm) -> Work:
         if segment.id in mine:
             gone += [_home(node) for node in _operators(segment)]
         else:
-            left += [_home(node) for node in _operators(segment) if not shape_only(node)]
+            left += [
+                _home(node) for node in _operators(segment) if not shape_only(node) or _of_parameter(node, segment)
+            ]
     return Work(
         gone=tuple(gone),
         left=tuple(left),
@@ -125,6 +127,12 @@ def _operators(segment: Segment) -> Iterator[fx.Node]:
             results = values if isinstance(values, list | tuple) else (values,)
             if node.op == "call_function" and any(isinstance(value, Tensor) for value in results):
                 yield node
+
+
+def _of_parameter(node: fx.Node, segment: Segment) -> bool:
+    """Whether an operator reads a parameter: the view of one that a module hands out is that module's work."""
+    placeholders = [n for n in node.graph.nodes if n.op == "placeholder"][len(segment.inputs) :]
+    return not set(placeholders).isdisjoint(node.all_input_nodes)
 
 
 def _home(node: fx.Node) -> Path:

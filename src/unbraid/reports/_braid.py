@@ -61,6 +61,7 @@ def _block(block: Block) -> dict[str, Any]:
     return {
         "name": block.name,
         "skip": block.skip,
+        "join": block.join,
         "branches": list(block.branches),
         "after": list(block.after),
         "where": block.where,

@@ -151,7 +151,11 @@ class _Shares:
 
 
 def lesioned(
-    form: ResidualForm, sets: Iterable[Iterable[Removal]], instead: Mapping[BranchIndex, str] | None = None
+    form: ResidualForm,
+    sets: Iterable[Iterable[Removal]],
+    instead: Mapping[BranchIndex, str] | None = None,
+    *,
+    bare: bool = False,
 ) -> list[tuple[Step, ...]]:
     """The steps of a form without each of some sets of branches, as variants for a `sweep`.
 
@@ -159,12 +163,13 @@ def lesioned(
         form: a traced model.
         sets: of blocks, or of (block, branch) pairs, branches from 0; see `ResidualForm.without`.
         instead: the stream that takes the place of each (block, branch); where there is none, it is left out.
+        bare: whether the identity takes the place of the blocks, skips and all.
 
     Raises:
         IndexError: there is no such block or branch.
         ShapeError: a plain layer changes the size, so that no identity can take its place.
     """
-    spared = Spared(form.graph, {block.index: len(block.branches) for block in form.all_blocks}, instead)
+    spared = Spared(form.graph, {block.index: len(block.branches) for block in form.all_blocks}, instead, bare=bare)
     return [spared.steps(which) for which in sets]
 
 

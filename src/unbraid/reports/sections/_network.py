@@ -21,6 +21,8 @@ class BlockFacts(Protocol):
     @property
     def skip(self) -> str: ...
     @property
+    def join(self) -> str: ...
+    @property
     def branches(self) -> tuple[str, ...]: ...
     @property
     def after(self) -> tuple[str, ...]: ...
@@ -70,16 +72,17 @@ def network(facts: NetworkFacts) -> Section:
         Column("Name"),
         Column("Skip"),
         Column("Branches"),
-        Column("After the addition"),
+        Column("After the join"),
         Column("Parameters", format=","),
         *(Column(title, unit, ".4g") for title, unit, _ in facts.worth),
-        Column("Added at"),
+        Column("Joined at"),
     )
     rows: list[tuple[Cell, ...]] = []
     for place, block in enumerate(facts.blocks):
         branches, after = ", ".join(block.branches), ", ".join(block.after)
         worth = [finite(values[place]) for _, _, values in facts.worth]
-        rows.append((block.index, block.name, block.skip, branches, after, block.parameters, *worth, block.where))
+        skip = block.skip if block.join == "sum" else f"{block.skip}, beside"
+        rows.append((block.index, block.name, skip, branches, after, block.parameters, *worth, block.where))
     measured = Table(
         (Column("Check"), Column("Relative error", format=".2e")),
         [("form against model", facts.error)],

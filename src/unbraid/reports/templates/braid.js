@@ -147,7 +147,13 @@ class Braid {
       group.append(element("path", { d: arc(0), class: `branch ${tone}`, "stroke-width": 1, transform: `translate(0 ${shift})` }));
     }
     group.append(element("circle", { cx: from, cy: trunk, r: 2.2, class: "fork" }));
-    group.append(element("circle", { cx: to, cy: trunk, r: 3.6, class: "sum" }));
+    if (kind === "gate") group.append(
+      element("circle", { cx: x + width / 2, cy: trunk, r: 4, class: "sum" }),
+      element("circle", { cx: x + width / 2, cy: trunk, r: 1.3, class: "fork" }));
+    if (item.blocks.every((k) => this.blocks[k].join === "concatenation")) group.append(
+      element("rect", { x: to - 3.8, y: trunk - 3.8, width: 7.6, height: 7.6, class: "sum beside" }),
+      ...[-1.3, 1.3].map((shift) => element("line", { x1: to + shift, x2: to + shift, y1: trunk - 2, y2: trunk + 2, class: "bar" })));
+    else group.append(element("circle", { cx: to, cy: trunk, r: 3.6, class: "sum" }));
     const text = stage ? `${item.blocks[0]}–${item.blocks.at(-1)}` : `${item.block}`;
     group.append(element("text", { x: x + width / 2, y: trunk + 18, class: "number" }, text));
     group.addEventListener("click", () => { this.current = number; this.act(item); this.focus(); });
@@ -174,7 +180,7 @@ class Braid {
     const choice = this.choices[item.block];
     const after = block.after.length ? `, then ${block.after.join(", ")}` : "";
     const inside = block.nested ? `, ${block.nested} blocks inside` : "";
-    const where = block.where ? `, added at ${block.where}` : "";
+    const where = block.where ? `, ${block.join === "concatenation" ? "side by side" : "added"} at ${block.where}` : "";
     const measured = this.data.measures.map((m) => `${m.title.toLowerCase()}: ${short(m.values[item.block])}${m.unit ? " " + m.unit : ""}`);
     return `Block ${item.block}, ${block.name}: skip ${block.skip}, branch ${block.branches.join(" | ")}${after}${inside}${where}. `
       + `The path takes ${choice === SKIP ? "the skip" : block.branches.length > 1 ? `branch ${choice}` : "the branch"}. ${measured.join("; ")}`;
