@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import cat
+from torch import cat, nn
 from torch.nn import functional as F  # noqa: N812
 
 from kinds.checks import CHECKS, the_reference
@@ -10,7 +10,7 @@ from kinds.concatenations import A_BLOCK, NO_BLOCK
 from kinds.dense import linear
 from kinds.known import ROWS, WIDTH
 from kinds.told import Told
-from networks import Chain, Residual, lively, mlp
+from networks import Chain, Residual, lively, mlp, normal
 from unbraid import trace
 from unbraid.errors import NotResidualError
 
@@ -66,3 +66,38 @@ def test_these_are_none(name):
     assert [(b.name, b.skip, b.join) for b in form.all_blocks] == [("blocks.1", "identity", "sum")]
     # Open: whether a concatenation that is none has its reason there; alone or beside a block, it is the same.
     assert [r.reason for r in form.refusals] == [r.reason for r in caught.value.refusals]
+
+
+class Halves(nn.Module):
+    """Returns what it has put together again, and what it has taken apart again."""
+
+    def __init__(self):
+        super().__init__()
+        self.f = mlp(WIDTH)
+
+    def forward(self, x):
+        h = x + self.f(x)
+        together = cat(h.chunk(2, 1), 1)
+        return together, *cat([h, self.f(h)], 1).chunk(2, 1)
+
+
+def test_what_is_returned_keeps_its_name():
+    model = lively(Halves())
+    form = trace(model, ROWS)
+    assert [(b.skip, b.join) for b in form.blocks] == [("identity", "sum"), ("identity", "concatenation")]
+    for here, there in zip(form(ROWS), model(ROWS), strict=True):
+        assert torch.equal(here, there)
+
+
+def class_attention(net, mark, x):
+    """A class token that attends to all is put back before the other tokens: of the images' sizes, all are known."""
+    tokens = net.cut(x).flatten(2).mT
+    tokens = tokens + mark("update", net.scale * cat([net.f(tokens).mean(1, keepdim=True), tokens[:, 1:]], 1))
+    return net.head(tokens.mean(1))
+
+
+def test_the_update_of_a_class_token_is_a_branch_and_no_block_of_its_own():
+    cut, scale = nn.Conv2d(2, WIDTH, 2, stride=2), nn.Parameter(torch.rand(WIDTH))
+    model = lively(Told(class_attention, cut=cut, scale=scale, f=mlp(WIDTH), head=linear(WIDTH, 3)))
+    form = trace(model, normal(2, 2, 4, 4, seed=1))
+    assert [(b.skip, b.join) for b in form.all_blocks] == [("identity", "sum")]

@@ -75,7 +75,7 @@ def _put_together_again(flow: Dataflow) -> bool:
             tensors, along = concatenated(part.whole)
             spans = spans_of([tensor.meta["val"].shape[along] for tensor in tensors])
             if along == part.along and part.span in spans:
-                node.replace_all_uses_with(tensors[spans.index(part.span)])
+                _stands_for(node, tensors[spans.index(part.span)])
                 written = True
         elif is_concatenation(node):
             tensors, along = concatenated(node)
@@ -85,12 +85,17 @@ def _put_together_again(flow: Dataflow) -> bool:
                 if whole is not None:
                     rest = [*tensors[:first], whole, *tensors[last:]]
                     if len(rest) == 1:
-                        node.replace_all_uses_with(whole)
+                        _stands_for(node, whole)
                     else:
                         node.args, node.kwargs = (rest, along % node.meta["val"].ndim), {}
                     written = True
                     break
     return written
+
+
+def _stands_for(node: fx.Node, tensor: fx.Node) -> None:
+    """Let all that read a node read a tensor instead; what the model returns keeps its name."""
+    node.replace_all_uses_with(tensor, delete_user_cb=lambda user: user.op != "output")
 
 
 @dataclass(frozen=True)
