@@ -15,13 +15,18 @@ from torch import Tensor
 def gradients_aside(parameters: Iterable[Tensor]) -> Iterator[None]:
     """Inside, parameters have accumulated nothing yet; afterwards, what they had before."""
     before = [(parameter, parameter.grad) for parameter in parameters]
-    for parameter, _ in before:
-        parameter.grad = None
+    forget_gradients(parameter for parameter, _ in before)
     try:
         yield
     finally:
         for parameter, gradient in before:
             parameter.grad = gradient
+
+
+def forget_gradients(parameters: Iterable[Tensor]) -> None:
+    """Let parameters have accumulated nothing."""
+    for parameter in parameters:
+        parameter.grad = None
 
 
 def with_accumulated(leaves: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor | None]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unbraid.capture import Draws, drawing, exclusive, plain_checkpoints, titles, untouched
 from unbraid.capture.trees import mapped_tensors, tensors_in
 from unbraid.errors import InexactError
-from unbraid.form._accumulated import gradients_aside, with_accumulated
+from unbraid.form._accumulated import forget_gradients, gradients_aside, with_accumulated
 from unbraid.form._core import Form
 from unbraid.graph.state import Streamed, joined
 from unbraid.walk import run
@@ -133,7 +133,9 @@ def of_the_model(
     def result() -> Any:
         # autograd.grad, which writes nothing to the model, cannot pass a reentrant checkpoint.
         with exclusive(), plain_checkpoints():
-            return torch.func.functional_call(model, {**buffers, **replaced}, *call, tie_weights=False)
+            output = torch.func.functional_call(model, {**buffers, **replaced}, *call, tie_weights=False)
+        forget_gradients(model.parameters())  # what a model's own code wrote while it ran, no backward pass has made
+        return output
 
     leaves = Leaves(inputs, trainable, call)
     with gradients_aside(model.parameters()), untouched(model, call) as aside, aside.drawing(draws):
