@@ -82,6 +82,21 @@ def test_an_addition_that_a_form_passes_over_is_unseen():
     assert [text.split(" ")[0] for text in silent.unseen(Ledger({}))] == [line]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("mimi_decoder", id="sizes from numbers in buffers"),
+        pytest.param("hunyuan_vl", id="parts that are returned and put together again"),
+        pytest.param("gemma3n_text", id="a block whose operands two lines add"),
+        pytest.param("d_fine", id="gates that read the branch"),
+    ],
+)
+def test_types_that_failed_once(name):
+    result = measure(name, make)
+    assert result.verdict(Ledger({})) == "exact", (result.reason, result.unseen(Ledger({})))
+
+
 def test_the_page_holds_the_bars():
     results = [
         TypeResult("a", blocks=4, kinds={"identity, sum": 4}, error=0.0, spectrum=1e-7),

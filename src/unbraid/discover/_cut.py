@@ -144,6 +144,9 @@ class _Cutter:
         return missing
 
     def _size_from(self, size: fx.Node, cone: _Cone, inside: set[fx.Node]) -> Iterator[fx.Node]:
+        if size.name in self.capture.names:  # a number that a buffer holds
+            cone.params[size] = None
+            return
         if size.op != "call_function" or self._holder(size, list(cone.inputs)) is not None:
             return
         if callee(size) is aten.sym_size and size.args[0] in inside:
