@@ -90,6 +90,7 @@ def test_an_addition_that_a_form_passes_over_is_unseen():
         pytest.param("hunyuan_vl", id="parts that are returned and put together again"),
         pytest.param("gemma3n_text", id="a block whose operands two lines add"),
         pytest.param("d_fine", id="gates that read the branch"),
+        pytest.param("jetmoe", id="sizes counted from data"),
     ],
 )
 def test_types_that_failed_once(name):

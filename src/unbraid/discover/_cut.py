@@ -139,29 +139,37 @@ class _Cutter:
                 elif argument not in inside:
                     cone.inputs[argument] = None
         read = set[fx.Node]().union(*map(values_read, cone.nodes))
-        missing = set[fx.Node]().union(*(self._size_from(size, cone, inside) for size in waiting))
+        seen = set[fx.Node]()
+        missing = set[fx.Node]().union(*(self._size_from(size, cone, inside, seen) for size in waiting))
         cone.size_only = cone.inputs.keys() - read
         return missing
 
-    def _size_from(self, size: fx.Node, cone: _Cone, inside: set[fx.Node]) -> Iterator[fx.Node]:
-        if size.name in self.capture.names:  # a number that a buffer holds
-            cone.params[size] = None
+    def _size_from(self, size: fx.Node, cone: _Cone, inside: set[fx.Node], seen: set[fx.Node]) -> Iterator[fx.Node]:
+        if size in seen or size.op != "call_function" or self._holder(size, list(cone.inputs)) is not None:
             return
-        if size.op != "call_function" or self._holder(size, list(cone.inputs)) is not None:
-            return
+        seen.add(size)
         if callee(size) is aten.sym_size and size.args[0] in inside:
             return
         if callee(size) is not aten.sym_size:
             for argument in size.all_input_nodes:
-                yield from self._size_from(argument, cone, inside)
+                if _is_size(argument):
+                    yield from self._size_from(argument, cone, inside, seen)
+                elif argument.name in self.capture.names:  # a number that a buffer holds
+                    cone.params[argument] = None
+                elif argument not in inside:  # one that is counted from data
+                    yield from self._crossing(argument, cone)
         elif (holder := self._holder(size, self.given)) is not None:
             cone.inputs[holder[0]] = None
         else:
             tensor = size.args[0]
             assert isinstance(tensor, fx.Node)
-            cone.inputs[tensor] = None
-            if tensor not in self.roots:
-                yield tensor
+            yield from self._crossing(tensor, cone)
+
+    def _crossing(self, tensor: fx.Node, cone: _Cone) -> Iterator[fx.Node]:
+        """Let a tensor cross the cut; it is told where it does not yet."""
+        cone.inputs[tensor] = None
+        if tensor not in self.roots:
+            yield tensor
 
     def _holder(self, size: fx.Node, among: list[fx.Node]) -> tuple[fx.Node, int] | None:
         """A tensor and the dimension in which it has this size."""
