@@ -96,8 +96,8 @@ def candidates(
         for term in operands:
             if term is not skip:
                 places[term] = [n for n, step in enumerate(way) if step.node in above[tensor_of(term)]]
-        # Before a gate, and behind it: W·h may be cut in a part that the branch reads and one that is the skip.
-        for first in {0, next((n for n, step in enumerate(way) if step.strength is Carrier.GATED), 0)}:
+        # Before a mix, and behind it: W·h may be cut in a part that the branch reads and one that is the skip.
+        for first in {0, _behind_mix(way)}:
             meets = {
                 term: min(n for n in met_at if n >= first)
                 for term, met_at in places.items()
@@ -130,6 +130,12 @@ def _moved(candidate: Candidate) -> Iterator[fx.Node]:
         if not shape_only(step.node) or _elements(above.node) != _elements(fork):
             return
         yield above.node
+
+
+def _behind_mix(way: Sequence[Step]) -> int:
+    """The place behind a way's first product of matrices; 0 where gates alone are passed: their parts stay apart."""
+    first = next((n for n, step in enumerate(way) if step.strength is Carrier.GATED), 0)
+    return first if first and mixing(way[first - 1].node) else 0
 
 
 def _gates_earlier(flow: Dataflow, ways: Sequence[Sequence[Step]], fork: fx.Node) -> bool:
