@@ -111,3 +111,47 @@ def test_branches_are_named_by_their_modules_or_weights():
         ("u+v", ("u", "v")),
         ("deep.inner", ("deep.inner",)),
     ]
+
+
+class Experts(nn.Module):
+    """Each row goes to one expert: how many rows each gets is counted from the data, and read by all of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.router, self.experts = nn.Linear(4, 3), nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x):
+        which = self.router(x).argmax(-1)
+        order, counts = which.argsort(), nn.functional.one_hot(which, 3).sum(0)
+        sizes = counts.tolist()
+        for size in sizes:
+            torch._check(size >= 0)
+            torch._check(size <= x.shape[0])
+        made = [expert(part) for expert, part in zip(self.experts, x[order].split(sizes), strict=True)]
+        inner = [torch.tanh(part) + part * torch.sigmoid(self.router(part)[:, :1]) for part in made]
+        return torch.zeros_like(x).index_add(0, order, torch.cat(inner))
+
+
+class Routed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = Experts(), Experts(), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = x + self.a(x)
+        x = x + self.b(x)
+        return self.head(x)
+
+
+def test_sizes_that_are_counted_from_data_follow_the_data():
+    torch.manual_seed(0)
+    model = Routed().double().eval()
+    x, other = 3 * torch.randn(2, 9, 4, dtype=torch.float64)
+    form = unbraid.trace(model, x)
+    assert form.tracer == "export"
+    assert torch.allclose(form(other), model(other), rtol=0, atol=1e-12)
+    # Without the first block other rows go to other experts of the second.
+    routes = [model.b.router(y).argmax(-1) for y in (other, other + model.a(other))]
+    assert not torch.equal(*routes)
+    expected = model.head(other + model.b(other))
+    assert torch.allclose(form.without(0)(other), expected, rtol=0, atol=1e-12)

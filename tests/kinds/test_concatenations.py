@@ -101,3 +101,27 @@ def test_the_update_of_a_class_token_is_a_branch_and_no_block_of_its_own():
     model = lively(Told(class_attention, cut=cut, scale=scale, f=mlp(WIDTH), head=linear(WIDTH, 3)))
     form = trace(model, normal(2, 2, 4, 4, seed=1))
     assert [(b.skip, b.join) for b in form.all_blocks] == [("identity", "sum")]
+
+
+class WrittenAtAPlaceOfTheBatch(nn.Module):
+    """Two rows of a table are written; where the second lies depends on the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.f = mlp(WIDTH)
+
+    def forward(self, x):
+        f = self.f(x)
+        table = torch.zeros(8, WIDTH, dtype=x.dtype)
+        table[0] = x[0]
+        table[x.shape[0] - 1] = f[0]
+        return x + f, table
+
+
+def test_a_place_that_depends_on_the_batch_leaves_the_writes_as_they_are():
+    model = lively(WrittenAtAPlaceOfTheBatch())
+    form = trace(model, ROWS)
+    assert [(b.skip, b.join) for b in form.all_blocks] == [("identity", "sum")]
+    more = normal(5, WIDTH, seed=2)
+    for here, there in zip(form(more), model(more), strict=True):
+        assert torch.equal(here, there)

@@ -15,11 +15,10 @@ Most are harmless, and so it is the other way round than with additions: what is
 that are blocks and none that is not. An expression that is none of these, because nobody has read it, fails.
 """
 
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 
-from oracles.ledger import FOLDER, Ledger, read, unread
+from oracles.ledger import FOLDER, Ledger, by_lines, read, unread
 from oracles.origins import Place
 
 KINDS = ("block", "none", "harmless", "missed", "open")
@@ -47,11 +46,8 @@ def faults(
         counted: how many blocks a form has whose join is a concatenation on a line, "unet.py:31", nested ones included.
         refused: how many joins it refuses there.
     """
-    by_line: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for place, verdict, times in verdicts.judged(model, ran):
-        by_line[place.where]["unread" if verdict is None else verdict.kind] += times
-        if verdict is None:
-            yield unread(place, times, "concatenates data", "concatenations/")
+    by_line = by_lines(verdicts, model, ran)
+    yield from unread(verdicts, model, ran, "concatenates data", "concatenations/")
     for line in sorted(by_line.keys() | counted.keys()):
         known, blocks, other = by_line[line], counted.get(line, 0), refused.get(line, 0)
         if known["unread"]:

@@ -120,6 +120,14 @@ def _verdicts(lines: Lines, kinds: Sequence[str]) -> dict[tuple[str, str, str], 
     }
 
 
+def by_lines(ledger: Ledger, model: str, ran: Sequence[tuple[Place, int]]) -> defaultdict[str, Counter[str]]:
+    """How often each line of a model ran, by the words of its verdicts, "unread" for what nobody has read."""
+    lines: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for place, verdict, times in ledger.judged(model, ran):
+        lines[place.where]["unread" if verdict is None else verdict.kind] += times
+    return lines
+
+
 def faults(
     ledger: Ledger, model: str, ran: Sequence[tuple[Place, int]], counted: Mapping[str, int], refused: Mapping[str, int]
 ) -> Iterator[str]:
@@ -132,11 +140,8 @@ def faults(
         counted: how many branches the form counts at a line, "mlp.py:31", nested blocks included.
         refused: how many additions it refuses there.
     """
-    by_line: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for place, verdict, times in ledger.judged(model, ran):
-        by_line[place.where]["unread" if verdict is None else verdict.kind] += times
-        if verdict is None:
-            yield unread(place, times, "adds data", "")
+    by_line = by_lines(ledger, model, ran)
+    yield from unread(ledger, model, ran, "adds data", "")
     elsewhere = sum(known["part"] for known in by_line.values())
     for line in sorted(by_line.keys() | counted.keys()):
         known, blocks, other = by_line[line], counted.get(line, 0), refused.get(line, 0)
@@ -173,20 +178,23 @@ def _parsed(line: str, text: str, kinds: Sequence[str]) -> tuple[Verdict, ...]:
     return tuple(verdicts)
 
 
-def unread(place: Place, times: int, does: str, folder: str) -> str:
-    """The sentence that asks for a verdict.
+def unread(ledger: Ledger, model: str, ran: Sequence[tuple[Place, int]], does: str, folder: str) -> Iterator[str]:
+    """The sentences that ask for a verdict on what nobody has read.
 
     Args:
-        place: the expression that nobody has read.
-        times: how often it ran.
-        does: what it does.
+        ledger: the verdicts.
+        model: the model's name.
+        ran: the expressions that it ran, and how often.
+        does: what they do.
         folder: that of the ledger, below tests/zoo/ledger/.
     """
-    package = place.file.split("/")[0].removesuffix(".py")
-    return (
-        f"{place.file}:{place.line} {does} {times} times and is not in the ledger: read it, and write its verdict "
-        f"to tests/zoo/ledger/{folder}{package}.toml as\n{entry(place, 'block')}"
-    )
+    for place, verdict, times in ledger.judged(model, ran):
+        if verdict is None:
+            package = place.file.split("/")[0].removesuffix(".py")
+            yield (
+                f"{place.file}:{place.line} {does} {times} times and is not in the ledger: read it, and write its "
+                f"verdict to tests/zoo/ledger/{folder}{package}.toml as\n{entry(place, 'block')}"
+            )
 
 
 def entry(place: Place, verdict: str) -> str:

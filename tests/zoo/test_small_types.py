@@ -82,6 +82,13 @@ def test_an_addition_that_a_form_passes_over_is_unseen():
     assert [text.split(" ")[0] for text in silent.unseen(Ledger({}))] == [line]
 
 
+def test_a_line_that_counts_more_than_it_adds_stands_for_as_many_others():
+    ran = [["m.py", "f", "a + b", 1, 2], ["m.py", "f", "c + d", 2, 2]]
+    counted = TypeResult("a", ran=ran, counted={"m.py:1": 4})
+    assert counted.unseen(Ledger({})) == []
+    assert TypeResult("a", ran=ran, counted={"m.py:1": 3}).unseen(Ledger({})) == ["m.py:2 (2): c + d"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",

@@ -18,7 +18,8 @@ its own, within {seconds:g} s of the processor and {megabytes:g} MB. Made by `ma
 
 - **exact**: the form returns what the model returns, at the traced input and at one of another batch size; the parts by
   length of one gradient sum to the model's own; and each expression in the model's source that adds two tensors of data
-  is counted or refused by the form.
+  is counted or refused by the form. A block may hold operands that another line adds: where a line counts more than
+  it adds, as many are not looked for elsewhere.
 - **wrong**: one of these fails. An addition that the form passes over is **unseen**.
 - **refused**: there is no form, and the message says why; or a limit was met.
 - **unbuilt**: the rules make no model of it that runs here.

@@ -14,8 +14,7 @@ that do not exist would be counted.
 """
 
 import copy
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, fx
@@ -24,6 +23,7 @@ from unbraid.capture import Capture
 from unbraid.capture.signature import sizes
 from unbraid.discover._anatomy import Anatomy
 from unbraid.discover._block_nodes import BlockNodes
+from unbraid.discover._cut_sizes import Cone, Sizes, is_size, read_size
 from unbraid.discover.rewrites._concatenations import places
 from unbraid.graph import SKIP, Add, Graph, Order, Role, Segment, Step, Stream, needed, runnable
 from unbraid.graph.operators import callee
@@ -46,17 +46,6 @@ def cut(capture: Capture, anatomy: Anatomy, stream: fx.Node | None) -> Graph:
     return cutter.graph()
 
 
-@dataclass(eq=False)
-class _Cone:
-    """A segment in the making: the nodes that serve one cut, or the several results of one operator."""
-
-    ends: list[fx.Node]
-    nodes: list[fx.Node] = field(default_factory=list)
-    inputs: dict[fx.Node, None] = field(default_factory=dict)
-    size_only: set[fx.Node] = field(default_factory=set)
-    params: dict[fx.Node, None] = field(default_factory=dict)
-
-
 class _Cutter:
     def __init__(self, capture: Capture, anatomy: Anatomy, stream: fx.Node | None) -> None:
         self.capture = capture
@@ -75,18 +64,18 @@ class _Cutter:
         for block in anatomy.blocks:
             operands += [node for _, node in block.operands]
         self.roots = {*self.adds, *forks_and_ends, *operands, *self.outputs, *self.flow.sources, *self.given}
-        self.cones: dict[fx.Node, _Cone] = {}
+        self.cones: dict[fx.Node, Cone] = {}
 
     def attempt(self) -> set[fx.Node]:
         """Cut at the roots; returns tensors that must be roots too, none if the cut is done."""
         owner = self._owners()
         ends = [end for end, leader in owner.items() if end is leader and end not in self.adds]
-        self.cones = {end: _Cone([end]) for end in ends}
+        self.cones = {end: Cone([end]) for end in ends}
         for end, leader in owner.items():
             if end in self.roots and leader is not end and leader in self.cones:
                 self.cones[leader].ends.append(end)
         for node in self.capture.graph.nodes:
-            if node in owner and owner[node] in self.cones and not (_is_size(node) and node not in self.roots):
+            if node in owner and owner[node] in self.cones and not (is_size(node) and node not in self.roots):
                 self.cones[owner[node]].nodes.append(node)
         missing: set[fx.Node] = set()
         for cone in self.cones.values():
@@ -96,7 +85,7 @@ class _Cutter:
     def _owners(self) -> dict[fx.Node, fx.Node]:
         owner: dict[fx.Node, fx.Node] = {}
         for node in reversed(self.capture.graph.nodes):
-            if node in (self.result, *self.given) or (_is_size(node) and node not in self.roots):
+            if node in (self.result, *self.given) or (is_size(node) and node not in self.roots):
                 continue
             leaders = {owner[user] for user in self._readers(node) if user in owner}
             if node in self.roots or (len(leaders) > 1 and node.op != "placeholder"):
@@ -123,7 +112,7 @@ class _Cutter:
             self.roots.add(node)
             owner[node] = node
 
-    def _connect(self, cone: _Cone) -> set[fx.Node]:
+    def _connect(self, cone: Cone) -> set[fx.Node]:
         """Find what a cone reads; returns the tensors it needs for their sizes and cannot get."""
         inside = set(cone.nodes)
         for end in cone.ends:
@@ -134,52 +123,15 @@ class _Cutter:
             for argument in () if node.op == "placeholder" else node.all_input_nodes:
                 if argument.name in self.capture.names and argument not in self.roots:
                     cone.params[argument] = None
-                elif _is_size(argument) and argument not in self.roots:
+                elif is_size(argument) and argument not in self.roots:
                     waiting.append(argument)
                 elif argument not in inside:
                     cone.inputs[argument] = None
         read = set[fx.Node]().union(*map(values_read, cone.nodes))
-        seen = set[fx.Node]()
-        missing = set[fx.Node]().union(*(self._size_from(size, cone, inside, seen) for size in waiting))
-        cone.size_only = cone.inputs.keys() - read
+        sizes = Sizes(cone, self.given, self.capture.names)
+        missing = set[fx.Node]().union(*map(sizes.crossing, waiting))
+        cone.size_only = cone.inputs.keys() - read - cone.counted
         return missing
-
-    def _size_from(self, size: fx.Node, cone: _Cone, inside: set[fx.Node], seen: set[fx.Node]) -> Iterator[fx.Node]:
-        if size in seen or size.op != "call_function" or self._holder(size, list(cone.inputs)) is not None:
-            return
-        seen.add(size)
-        if callee(size) is aten.sym_size and size.args[0] in inside:
-            return
-        if callee(size) is not aten.sym_size:
-            for argument in size.all_input_nodes:
-                if _is_size(argument):
-                    yield from self._size_from(argument, cone, inside, seen)
-                elif argument.name in self.capture.names:  # a number that a buffer holds
-                    cone.params[argument] = None
-                elif argument not in inside:  # one that is counted from data
-                    yield from self._crossing(argument, cone)
-        elif (holder := self._holder(size, self.given)) is not None:
-            cone.inputs[holder[0]] = None
-        else:
-            tensor = size.args[0]
-            assert isinstance(tensor, fx.Node)
-            yield from self._crossing(tensor, cone)
-
-    def _crossing(self, tensor: fx.Node, cone: _Cone) -> Iterator[fx.Node]:
-        """Let a tensor cross the cut; it is told where it does not yet."""
-        cone.inputs[tensor] = None
-        if tensor not in self.roots:
-            yield tensor
-
-    def _holder(self, size: fx.Node, among: list[fx.Node]) -> tuple[fx.Node, int] | None:
-        """A tensor and the dimension in which it has this size."""
-        wanted = str(size.meta["val"])
-        for node in among:
-            value = node.meta.get("val")
-            for dimension, size_there in enumerate(value.shape if isinstance(value, Tensor) else ()):
-                if str(size_there) == wanted:
-                    return node, dimension
-        return None
 
     def graph(self) -> Graph:
         """The cut graph, dead segments left out."""
@@ -222,7 +174,7 @@ class _Cutter:
         along, spans = _spans(block)
         return Add(number, block.fork.name, skip, branches, block.add.name, _order(block), along, spans)
 
-    def _segment(self, cone: _Cone) -> Segment:
+    def _segment(self, cone: Cone) -> Segment:
         place = self.anatomy.places.get(cone.ends[0])
         role: Role = "trunk" if place is None else "skip" if place[1] == SKIP else "branch"
         return Segment(
@@ -237,7 +189,7 @@ class _Cutter:
             size_only=frozenset(node.name for node in cone.size_only),
         )
 
-    def _code(self, cone: _Cone) -> fx.GraphModule:
+    def _code(self, cone: Cone) -> fx.GraphModule:
         graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
         for node in (*cone.inputs, *cone.params):
             copies[node] = graph.placeholder(node.name)
@@ -245,7 +197,7 @@ class _Cutter:
 
         def copied(node: fx.Node) -> fx.Node:
             if node not in copies:
-                copies[node] = self._size(node, graph, copies, copied)
+                copies[node] = read_size(node, graph, copies, copied)
             return copies[node]
 
         for node in cone.nodes:
@@ -254,21 +206,6 @@ class _Cutter:
         ends = [copies[end] for end in cone.ends]
         graph.output(ends[0] if len(ends) == 1 else tuple(ends))
         return runnable(graph, f"segment_{cone.ends[0].name}")
-
-    def _size(
-        self,
-        node: fx.Node,
-        graph: fx.Graph,
-        copies: dict[fx.Node, fx.Node],
-        copied: Callable[[fx.Node], fx.Node],
-    ) -> fx.Node:
-        """A size, read from a tensor at hand or computed from other sizes as the model did."""
-        holder = self._holder(node, list(copies))
-        if holder is None:
-            return graph.node_copy(node, copied)
-        read = graph.call_function(aten.sym_size.int, (copies[holder[0]], holder[1]))
-        read.meta = copy.copy(node.meta)
-        return read
 
 
 def _spans(block: BlockNodes) -> tuple[int | None, tuple[tuple[int, int], ...]]:
@@ -295,10 +232,6 @@ def _order(block: BlockNodes) -> Order:
 
     order = of(block.add)
     return order if order is not None and sorted(met) == sorted(numbers.values()) else ()
-
-
-def _is_size(node: fx.Node) -> bool:
-    return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool)
 
 
 def _stream(node: fx.Node) -> Stream:

@@ -19,6 +19,7 @@ from torch import fx
 
 from unbraid.discover._dataflow import Dataflow, same_shape
 from unbraid.discover._flattened_sums import read_once
+from unbraid.discover.rewrites._concatenations import known_size
 from unbraid.discover.rewrites._graph_writer import Writer
 from unbraid.discover.rewrites._stacks import hang_together, is_stack, stacked, stacked_along
 from unbraid.graph.operators import callee
@@ -90,7 +91,7 @@ def _summed_product(node: fx.Node) -> _Weighted | None:
             return None
         letters = _letters(rank, along)
         read = letters[rank - weights.meta["val"].ndim :]
-        one_each = "#" in read and weights.meta["val"].shape[read.index("#")] == len(stacked(stack))
+        one_each = "#" in read and _size(weights, read.index("#")) == len(stacked(stack))
         return _Weighted(stack, weights, read, letters.replace("#", "")) if one_each else None
     return None
 
@@ -106,7 +107,7 @@ def _matrix_product(node: fx.Node) -> _Weighted | None:
         rest = letters.replace("#", "")
         if count == 1:
             return _Weighted(stack, weights, "#", rest)
-        if weights.meta["val"].shape[-2 if row else -1] != 1 or count > rank or rank < 3:
+        if _size(weights, -2 if row else -1) != 1 or count > rank or rank < 3:
             continue
         batch = rest[:-1][rank - count :]
         result = f"{rest[:-1]} {rest[-1]}" if row else rest + " "
@@ -119,7 +120,7 @@ def _linear(node: fx.Node) -> _Weighted | None:
     bias: Any = node.args[2] if len(node.args) > 2 else None
     for place, stack, weights in _stack_and_weights(node.args):
         rank = stack.meta["val"].ndim
-        if place == 0 and stacked_along(stack) == rank - 1 and weights.meta["val"].shape[0] == 1:
+        if place == 0 and stacked_along(stack) == rank - 1 and _size(weights, 0) == 1:
             return _Weighted(stack, weights, " #", _letters(rank, rank - 1).replace("#", " "), bias)
     return None
 
@@ -149,6 +150,11 @@ def _tensordot(node: fx.Node) -> _Weighted | None:
         if weights.meta["val"].ndim == len(summed) == 1 and summed[0] % rank == stacked_along(stack):
             return _Weighted(stack, weights, "#", _letters(rank, stacked_along(stack)).replace("#", ""))
     return None
+
+
+def _size(tensor: fx.Node, place: int) -> int | None:
+    """A size; None where it is free, which a comparison with a number would fix."""
+    return known_size(tensor.meta["val"].shape[place])
 
 
 def _letters(rank: int, along: int) -> str:

@@ -85,8 +85,8 @@ def _piece(node: fx.Node, along: int) -> _Piece | None:
     if not isinstance(source, fx.Node) or size is None or source.meta["val"].dtype != _type(node):
         return None
     if callee(node) is aten.select_scatter:
-        place: Any = node.args[3]
-        return _Piece(source, place % size, place % size + 1)
+        place = node.args[3]
+        return _Piece(source, place % size, place % size + 1) if isinstance(place, int) else None
     covered = bounds(node, size)
     return None if covered is None else _Piece(source, *covered)
 
