@@ -105,7 +105,7 @@ def of_paths(case):
         assert len(paths) == sum(case.form.path_counts())
         if len(case.form.trunks) == 1:
             options = {"masks": paths.masks, "target": 1, "linearize": linearize}
-            assert error(unbraid.paths.chosen_paths(case.form, case.inputs, **options).values, paths.values) < 1e-9
+            assert error(unbraid.paths.chosen_paths(case.form, case.inputs, **options).values, paths.values) < 1e-10
 
 
 def of_lesions(case):
@@ -135,7 +135,7 @@ def of_ranks(case):
         s, f = (side[name].flatten(1) for side in (measured.skips, measured.branches))
         along = (s * (s if block.join == "concatenation" else s + f)).sum(1)
         after = (s.square().sum(1) + f.square().sum(1)).sqrt() if block.join == "concatenation" else (s + f).norm(dim=1)
-        assert score == pytest.approx(1 - float((along / s.norm(dim=1) / after).mean()), rel=1e-9)
+        assert score == pytest.approx(1 - float((along / s.norm(dim=1) / after).mean()), rel=1e-10)
 
 
 def of_signals(case):
@@ -145,7 +145,7 @@ def of_signals(case):
         for side, moments in ((measured.skips, found.skip), (measured.branches, found.branch)):
             if name in side and case is not CASES["DenseNet of images"]:
                 expected = side[name].flatten(0, -2).var(0, correction=0).mean()
-                assert float(moments.variance[k]) == pytest.approx(float(expected), rel=1e-9)
+                assert float(moments.variance[k]) == pytest.approx(float(expected), rel=1e-10)
         assert (case.form.blocks[k].join == "concatenation") == bool(found.correlation[k].isnan())
 
 
