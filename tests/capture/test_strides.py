@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from networks import Does, lively, mlp, normal
 from unbraid.form import trace
@@ -83,3 +84,30 @@ def test_a_branch_without_its_skip_still_adds():
     for found in without:
         assert any(torch.equal(found, expected) for expected in left)
     assert torch.equal(form.without(0)(x), x)
+
+
+def heads(net, x):
+    """Something has a type of its own, so torch writes what is reshaped as the views that they are in its run."""
+    with torch.autocast("cpu", enabled=False):
+        parts = 2 * net.qkv(x)
+    return [part.unflatten(-1, (2, 3)).transpose(1, 2) for part in parts.chunk(3, -1)]
+
+
+def masked_by_what_is_learned(net, x):
+    """A mask with a gradient takes another kernel, whose result lies otherwise in memory."""
+    attended = scaled_dot_product_attention(*heads(net, x), attn_mask=net.places[: x.shape[1], : x.shape[1]])
+    return x + attended.transpose(1, 2).reshape(*x.shape[:2], -1)
+
+
+def masked_by_data(net, x):
+    scores = net.places[: x.shape[1], :6] @ x.mT
+    attended = scaled_dot_product_attention(*heads(net, x), attn_mask=scores[:, None])
+    return x + attended.transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("function", [masked_by_what_is_learned, masked_by_data])
+def test_a_layout_that_is_another_where_gradients_are_asked_for(function):
+    model = lively(Does(function, qkv=nn.Linear(6, 18), places=nn.Parameter(normal(7, 7))))
+    x = normal(3, 5, 6)
+    form = check(model, x, [normal(2, 6, 6)])
+    assert form.tracer == "export" and len(form.blocks) == 1

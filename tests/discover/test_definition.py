@@ -308,6 +308,26 @@ def pooled_queries(net, x):
     return torch.softmax(query @ net.k(x).mT + net.r(query), -1)
 
 
+def attended(net, x):
+    x = net.a(x)
+    return torch.softmax(net.q(x) @ net.k(x).mT, -1) @ net.v(x)
+
+
+def behind_attention(forward):
+    """What is refused over the tensor that attention returns is none over what attention mixed."""
+    layers = {name: nn.Linear(6, 6) for name in "aqkvo"}
+    return lambda: Does(lambda net, x: torch.tanh(net.o(forward(attended(net, x)))), **layers)
+
+
+def normed_and_back(net, x):
+    mean = x.mean(-1, keepdim=True)
+    return net.f((x - mean) / (x.std(-1, keepdim=True) + 1e-5)) + mean
+
+
+def with_its_shift(y):
+    return torch.tanh(y + y.roll(1, 1))
+
+
 def from_zeros(net, x):
     """ProteinMPNN: the nodes begin with zeros, to which the first message is added."""
     state = torch.zeros_like(x)
@@ -321,6 +341,19 @@ AFFINE = "both operands are affine"
 # name: (model, input, number of refusals, the reason of the last)
 NONE = {
     "GELU": (lambda: Does(lambda net, x: gelu(net.f(x)), f=nn.Linear(6, 6)), ROWS, 1, POINTWISE),
+    "GELU behind attention": (behind_attention(gelu), WORDS, 1, POINTWISE),
+    "y + y² behind attention": (behind_attention(lambda y: y + y * y), WORDS, 1, POINTWISE),
+    "y and its shift behind attention": (behind_attention(lambda y: y + y.roll(1, 1)), WORDS, 1, POINTWISE),
+    "a gate's product and its shift": (
+        lambda: Does(
+            lambda net, x: with_its_shift(torch.sigmoid(net.g(net.a(x))) * net.a(x)),
+            a=nn.Linear(6, 6),
+            g=nn.Linear(6, 6),
+        ),
+        WORDS,
+        1,
+        POINTWISE,
+    ),
     "x + x²": (lambda: Does(lambda net, x: x + x * x), ROWS, 1, POINTWISE),
     "x + relu(x)": (lambda: Does(lambda net, x: x + torch.relu(x)), ROWS, 1, POINTWISE),
     "biases": (
@@ -351,6 +384,18 @@ NONE = {
         lambda: Does(lambda net, x: x.mean(-1, keepdim=True).expand(-1, 6) + net.f(x), f=mlp(6)),
         ROWS,
         1,
+        "its operands have different sizes",
+    ),
+    "a mean that is taken off and added again at the end": (
+        lambda: Does(normed_and_back, f=mlp(6, 6, 6)),
+        ROWS,
+        2,
+        "its operands have different sizes",
+    ),
+    "the same, of a part": (
+        lambda: Does(lambda net, x: x[:, :1].expand(-1, 6) + net.f(x - x[:, :1]), f=mlp(6)),
+        ROWS,
+        2,
         "its operands have different sizes",
     ),
     "rotary positions": (lambda: Does(rotary, q=nn.Linear(6, 6), o=nn.Linear(6, 6)), WORDS, 1, AFFINE),

@@ -609,7 +609,38 @@ def test_an_exception_of_the_form_itself_is_told(model, monkeypatch):
 
     monkeypatch.setattr(ResidualForm, "__call__", fails)
     with pytest.raises(InexactError, match=r"the form raises IndexError there: index 7 .*\n  Try tracer='dispatch'"):
-        unbraid.trace(model, X)
+        unbraid.trace(model, X, tracer="export")
+
+
+# What is exported is not what is run.
+
+
+def other_when_exported(net, x):
+    return x + (net.f(x) if torch.compiler.is_exporting() else net.g(x))
+
+
+def test_a_model_that_is_another_when_it_is_exported():
+    model = Does(other_when_exported, f=mlp(6), g=lively(mlp(6), seed=1)).double()
+    form = unbraid.trace(model, X)
+    assert form.tracer == "dispatch"
+    assert torch.equal(form(X), model(X))
+    assert "torch.export could not take the model: its graph departs from the model by" in str(form)
+    with pytest.raises(InexactError, match=r"it departs at the output(.|\n)*try tracer='dispatch'"):
+        unbraid.trace(model, X, tracer="export")
+
+
+def test_where_both_tracers_depart_the_first_is_told():
+    class Drifting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.f, self.calls = mlp(6), 0
+
+        def forward(self, x):
+            self.calls += 1
+            return x + self.f(x) * self.calls
+
+    with pytest.raises(InexactError, match="it keeps something between runs"):
+        unbraid.trace(Drifting().double(), X)
 
 
 def test_what_the_model_itself_raises_is_told():

@@ -65,6 +65,7 @@ def capture(
     tracer: Tracer = "auto",
     *,
     free: bool | None = None,
+    departed: str = "",
 ) -> Capture:
     """Capture what a model computes, by the first tracer that can.
 
@@ -75,11 +76,12 @@ def capture(
         tracer: "export" leaves every size free that the model does not fix itself; "dispatch" records one run, with
             its sizes and the way that it takes through the model's code; "auto" tries them in this order.
         free: whether the exporter is to leave sizes free; by default not on the meta device, where nothing runs.
+        departed: with tracer="dispatch", how an exported graph departed from the model, where that is why.
 
     Raises:
         TraceError: no tracer can take the model.
     """
-    reasons: dict[str, str] = {}
+    reasons = {"export": departed} if departed else {}
     if tracer != "dispatch":
         try:
             free = not _on_meta(args, kwargs) if free is None else free

@@ -3,6 +3,8 @@
 - subtract(a, b), multiply(a, b): sub(a, b), mul(a, b)
 - add(a, b, alpha=2), addcmul(a, v, w): add(a, mul(b, 2)), add(a, mul(v, w))
 - e.expand_as(x), broadcast_tensors(e, x)[0]: e.expand(sizes of x), for of x nothing else is read
+- x.view(sizes): x.reshape(sizes). The exporter writes a reshape as the view that it is in its run; layouts differ where
+  gradients are asked for, as attention has other kernels then
 """
 
 import copy
@@ -26,7 +28,7 @@ _ALIASES = {
     "concat": aten.cat,
     "concatenate": aten.cat,
 }
-_SIZED_AS = {"expand_as": aten.expand.default, "view_as": aten.view.default, "reshape_as": aten.reshape.default}
+_SIZED_AS = {"expand_as": aten.expand.default, "view_as": aten.reshape.default, "reshape_as": aten.reshape.default}
 _SHAPED = frozenset({"view", "reshape", "_unsafe_view", "expand"})
 
 
@@ -42,6 +44,8 @@ def spell_out(graph: fx.Graph) -> None:
             node.target = getattr(_ALIASES[name], node.target._overloadname, node.target)
         elif name in _SIZED_AS and isinstance(node.meta.get("val"), Tensor):
             _by_sizes(graph, node, _SIZED_AS[name])
+        elif node.target is aten.view.default:
+            node.target = aten.reshape.default
         elif name == "sym_size":
             _sized(node)
         elif name in {"add", "sub", "addcmul"} and isinstance(node.meta.get("val"), Tensor):

@@ -20,6 +20,8 @@ from unbraid.discover._dataflow import Dataflow, same_shape
 from unbraid.discover._element_maps import traced_size
 from unbraid.discover._flattened_sums import Term
 from unbraid.discover._routes import Step, met, through_one_factor, ways_up
+from unbraid.discover._trunk_reached import reads_around
+from unbraid.discover.rewrites._broadcast import spreads
 from unbraid.graph.questions import Carrier, is_float, mixing, shape_only
 
 
@@ -31,12 +33,15 @@ class Candidate:
         skip: the operand.
         way: its way up.
         meets: for each other one the place on the way.
+        nearest: where it is met first: before a mix, where the meeting asked for lies behind it, or the other itself
+            where that lies on the way.
         by_gates: whether the others are computed from the fork by their gates alone, and gate what is earlier.
     """
 
     skip: Term
     way: Sequence[Step]
     meets: Mapping[Term, int]
+    nearest: Mapping[Term, int]
     by_gates: bool = False
 
     @property
@@ -95,7 +100,8 @@ def candidates(
         places: dict[Term, list[int]] = {}
         for term in operands:
             if term is not skip:
-                places[term] = [n for n, step in enumerate(way) if step.node in above[tensor_of(term)]]
+                met_at = [n for n, step in enumerate(way) if step.node in above[tensor_of(term)]]
+                places[term] = [n for n in met_at if not _part_that_is_spread(flow, way[: n + 1], term)]
         # Before a mix, and behind it: W·h may be cut in a part that the branch reads and one that is the skip.
         for first in {0, _behind_mix(way)}:
             meets = {
@@ -103,11 +109,31 @@ def candidates(
                 for term, met_at in places.items()
                 if met_at and met_at[-1] >= first
             }
-            candidate = Candidate(skip, way, meets)
+            nearest = {term: _nearest(way, term, places[term]) for term in meets}
+            candidate = Candidate(skip, way, meets, nearest)
             if meets and (candidate.end.strength is not Carrier.GATED or _carries_through_gates(flow, candidate)):
                 by_gates = all(_gates_earlier(flow, every.get(term, ()), candidate.end.node) for term in meets)
                 possible.append(replace(candidate, by_gates=by_gates))
     return sorted(possible, key=partial(_rank, flow))
+
+
+def _nearest(way: Sequence[Step], term: Term, met_at: Sequence[int]) -> int:
+    return min([n for n, step in enumerate(way) if step.node is tensor_of(term)] + [met_at[0]])
+
+
+def _part_that_is_spread(flow: Dataflow, way: Sequence[Step], term: Term) -> bool:
+    """Whether a way spreads its fork, over what comes from the rest of that of which the fork is a part or a mean, too.
+
+    A mean that was taken off and is added again at the end is spread over all of the network; x[:, None] is spread over
+    several copies of x with a branch each.
+    """
+    fork = way[-1].node
+    if not any(spreads(step.node) and flow.data(step.node) for step in way[:-1]):
+        return False
+    part = fork
+    while shape_only(part) and len(flow.data(part)) == 1:
+        part = flow.data(part)[0]
+    return any(reads_around(flow, tensor_of(term), fork, whole) for whole in flow.data(part))
 
 
 def _carries_through_gates(flow: Dataflow, candidate: Candidate) -> bool:

@@ -170,11 +170,9 @@ class Grouper:
             kind = "mix" if any(mixing(node) for node in candidate.passed) else "gate"
         if kind not in self.skips:
             return LEFT_OUT.format(kind)
-        objections = {}
+        objections = dict[Term, str | None]()
         for term in others:
-            place = candidate.way[candidate.meets[term]].node
-            added = term.factor / unit > 0
-            objection = self.judge.objection(place, tensor_of(skip), tensor_of(term), kind, held=held, added=added)
+            objection = self._objection(candidate, term, kind, held=held, added=term.factor / unit > 0)
             objections[term] = None if apart and objection == APART else objection
         branches = [term for term, objection in objections.items() if objection is None]
         if not branches:
@@ -183,6 +181,21 @@ class Grouper:
         fork = candidate.way[max(candidate.meets[term] for term in (*branches, *affine))].node
         alone, more = self._by_what_they_gate(fork, branches)
         return Group(fork, kind, skip, factor, (*same,), (*scaled, *gated, *affine), alone, more, unit)
+
+    def _objection(self, candidate: Candidate, term: Term, kind: Skip, *, held: bool, added: bool) -> str | None:
+        """Why an operand is no branch beside a candidate; None if it is one.
+
+        Behind a mix may count only what reads another part before it: whatever else is said there is said for good.
+        """
+        skip, other = tensor_of(candidate.skip), tensor_of(term)
+        near, asked = candidate.nearest[term], candidate.meets[term]
+        if near < asked:
+            first = candidate.way[near]
+            before: Skip = "identity" if first.strength is Carrier.SHAPE else "projection"
+            objection = self.judge.objection(first.node, skip, other, before, held=held, added=added)
+            if objection not in (None, APART):
+                return objection
+        return self.judge.objection(candidate.way[asked].node, skip, other, kind, held=held, added=added)
 
     def _by_what_they_gate(
         self, fork: fx.Node, branches: Sequence[Term]

@@ -14,11 +14,21 @@ from torch import Tensor, nn
 
 from unbraid._modes import off_meta, outside_autograd_modes
 from unbraid._progress import Step, progress
-from unbraid.capture import Tracer, bare, capture, computed, exclusive, on_meta, plain_checkpoints, without_cache
+from unbraid.capture import (
+    Capture,
+    Tracer,
+    bare,
+    capture,
+    computed,
+    exclusive,
+    on_meta,
+    plain_checkpoints,
+    without_cache,
+)
 from unbraid.capture.signature import as_call
 from unbraid.capture.trees import tensors_in
 from unbraid.discover.kinds import ALL, KINDS, SkipKind
-from unbraid.errors import TraceError
+from unbraid.errors import InexactError, TraceError, UnbraidError
 from unbraid.form._assemble import assemble
 from unbraid.form._form import ResidualForm
 
@@ -51,7 +61,8 @@ def trace(
             1e-12 in float64, 1e-5 in float32, 2e-2 below.
         tracer: how the computation is captured. "export" leaves sizes free; "dispatch" records one run, for code that
             torch.export cannot follow: the form then holds for inputs of these sizes at which the model's code takes
-            the same way, and says so where it does not; "auto" tries them in this order.
+            the same way, and says so where it does not; "auto" tries them in this order: the second where the first
+            fails, or its graph departs from the model.
         skips: the kinds of skip connections to look for: "identity", "projection", "gate", "mix", "concatenation", and
             "recurrent", which is not looked for by default: each step of a recurrence is a block then.
         device: "meta" traces the structure alone: no memory for weights, nothing run, so nothing checked. Parameters
@@ -78,13 +89,29 @@ def trace(
         else:
             captured = capture(*on_meta(model, positional, keywords), tracer, free=True)
             captured = replace(captured, state=computed(model, captured.state))
-        stage(text=_FINDING)
-        form = assemble(captured, model, _learned(model), skips=wanted)
-        form = replace(form, tolerance=tolerance, notes=(*form.notes, *taken_off, *passed))
-        stage(text=_CHECKING)
-        form = _checked(form, positional, keywords)
-        stage()
-        return form
+
+        def checked(captured: Capture) -> ResidualForm:
+            stage(text=_FINDING)
+            form = assemble(captured, model, _learned(model), skips=wanted)
+            form = replace(form, tolerance=tolerance, notes=(*form.notes, *taken_off, *passed))
+            stage(text=_CHECKING)
+            form = _checked(form, positional, keywords)
+            stage()
+            return form
+
+        try:
+            return checked(captured)
+        except InexactError as error:
+            if tracer != "auto" or captured.tracer == "dispatch":
+                raise
+            try:
+                return checked(capture(model, positional, keywords, "dispatch", departed=_departed(error)))
+            except UnbraidError:
+                raise error from None
+
+
+def _departed(error: InexactError) -> str:
+    return f"its graph departs from the model by {error.error:.1e}, at {error.where}"
 
 
 @outside_autograd_modes
