@@ -110,4 +110,5 @@ def test_a_layout_that_is_another_where_gradients_are_asked_for(function):
     model = lively(Does(function, qkv=nn.Linear(6, 18), places=nn.Parameter(normal(7, 7))))
     x = normal(3, 5, 6)
     form = check(model, x, [normal(2, 6, 6)])
-    assert form.tracer == "export" and len(form.blocks) == 1
+    assert form.tracer == "export"
+    assert len(form.blocks) == 1
