@@ -307,3 +307,22 @@ def test_the_gain_of_mixes_is_that_of_the_weights(name):
     weights, _, _ = case.network.mix[0](x.unsqueeze(-2).expand(*x.shape[:-1], mixes.STREAMS, x.shape[-1]))
     assert error(found.maps[0], weights.detach().reshape(found.maps[0].shape)) < 1e-12
     assert found.error < 1e-12
+
+
+@pytest.mark.parametrize("name", ["static hyper-connections", "mHC"])
+def test_contributions_by_stream_of_a_mix(name):
+    """The head reads the sum of the streams: what each of them adds is its part of a term by the head's row."""
+    case = CASES[name]
+    terms = unbraid.unravel(case.form, case.inputs)
+    attribution = terms.attribute(1, along=1)
+    by_hand = terms.values @ case.network.head.weight[1]
+    assert attribution.parts.shape == (*attribution.values.shape, terms.stream.shape[1])
+    assert error(attribution.parts, by_hand.detach()) < 1e-10
+    assert error(attribution.parts.sum(-1), attribution.values) < 1e-12
+
+
+def test_a_dimension_that_counts_the_examples_is_told():
+    terms = unbraid.unravel(CASES["mHC"].form, CASES["mHC"].inputs)
+    for along in (0, -3, 3, -4):
+        with pytest.raises(ValueError, match=r"attribute: along is one of the dimensions \[1, 2\] of the stream"):
+            terms.attribute(1, along=along)

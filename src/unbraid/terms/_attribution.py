@@ -1,6 +1,6 @@
 """A scalar of the output as a sum over the terms of the stream, and the check of that sum."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,8 @@ class Attribution(Result):
         target: the scalar that is explained, [batch].
         error: ‖Σ values + constants − target‖∞ relative to the largest of them all.
         summed: whether examples influence one another: then the batch's sum is split, and batch is 1.
+        parts: the values by the entries of a dimension of the stream, [terms, batch, size]: positions, or the streams
+            of hyper-connections; None where none was asked for.
     """
 
     names: tuple[str, ...]
@@ -32,6 +34,7 @@ class Attribution(Result):
     target: Float[Tensor, " batch"]
     error: float
     summed: bool = False
+    parts: Float[Tensor, "terms batch size"] | None = None
 
     columns = (("term", "{term}"), ("contribution", "{value:+.4g}"))
 
@@ -71,6 +74,28 @@ def attributed(
     error = sum_error(torch.cat([parts, constants[None]]), target)
     head.check_sum(error, "attribute: the contributions must sum to the target")
     return Attribution(names, parts, constants, target, error, examples.summed)
+
+
+def kept_apart(attribution: Attribution, stream: str, values: Tensor, along: int, head: Linearised) -> Attribution:
+    """The same, with the contributions of each entry of a dimension of the stream.
+
+    Raises:
+        ValueError: there is no such dimension, or it counts the examples.
+    """
+    examples, gradient = head.examples, head.gradients[stream]
+    counts = examples.owners[stream].dimension if stream in examples.owners else None
+    free = [d for d in range(gradient.ndim) if d != counts]
+    if along + gradient.ndim * (along < 0) not in free:
+        raise ValueError(
+            f"attribute: along is one of the dimensions {free} of the stream {list(gradient.shape)}"
+            f"{'' if counts is None else f'; {counts} counts the examples'}; {along} came."
+        )
+    parts = []
+    for entry in range(gradient.shape[along]):
+        alone = torch.zeros_like(gradient)
+        alone.select(along, entry).copy_(gradient.select(along, entry))
+        parts.append(examples.dot(stream, values, alone))
+    return replace(attribution, parts=torch.stack(parts, -1))
 
 
 def _of(examples: Examples, value: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from unbraid.form import ResidualForm
 from unbraid.graph import Add, subgraph
 from unbraid.results import Brief, Result, Target, check_sum, sum_error, tolerance
 from unbraid.results.rows import Row, as_rows, numbered
-from unbraid.terms._attribution import Attribution, attributed
+from unbraid.terms._attribution import Attribution, attributed, kept_apart
 from unbraid.terms._frozen_head import frozen_head
 from unbraid.terms._lens import Lens, lens
 from unbraid.terms._push_terms import FrozenTrunk
@@ -148,7 +148,9 @@ class Terms(Result):
         return k
 
     @outside_modes
-    def attribute(self, target: Target, *, output: str | int | None = None) -> Attribution:
+    def attribute(
+        self, target: Target, *, output: str | int | None = None, along: int | None = None
+    ) -> Attribution:
         """Split a scalar of the output over the terms, the head frozen at this input; see `Attribution`.
 
         Args:
@@ -157,15 +159,19 @@ class Terms(Result):
                 list of these, one for each example; or a function of what the model returns that gives a tensor
                 [batch].
             output: which of several outputs indices pick from, by name or number; see `ResidualForm.explaining`.
+            along: a dimension of the stream along which the contributions are kept apart as well, in `parts`: the
+                positions, or the streams of hyper-connections.
 
         Raises:
             TargetError: the target does not fit what the model returns; it says which form would.
+            ValueError: the stream has no such dimension, or it counts the examples.
             InexactError: the contributions do not sum to the target, or an operator of the head has no rule.
         """
         form = self._trunk.form.explaining(output)
         head = frozen_head(form, self._trunk.given, self._of, self.stream, target)
-        parts = head.examples.dot(self._of, self.values, head.gradients[self._of])
-        return attributed(self.names, parts, head, head.examples)
+        values = head.examples.dot(self._of, self.values, head.gradients[self._of])
+        attribution = attributed(self.names, values, head, head.examples)
+        return attribution if along is None else kept_apart(attribution, self._of, self.values, along, head)
 
     @outside_modes
     def lens(self, scale: str = "recomputed") -> Lens:
