@@ -63,21 +63,15 @@ def _renamed(flow: Dataflow) -> bool:
 
 
 def _put_together_again(flow: Dataflow) -> bool:
-    """Leave out what takes a tensor apart and puts the parts side by side again, or the other way round.
+    """Leave out what takes a tensor apart and puts the parts side by side again.
 
     cat[a, b, f(b)], (a, b) = chunk(y)      cat[y, f(b)]
-    (a, b) = chunk(cat[c, d])               a = c, b = d
+
+    Not so the other way round, (a, b) = chunk(cat[c, d]): a coupling puts its halves in the place of a whole.
     """
     written = False
     for node in list(flow.graph.nodes):
-        part = _part(node)
-        if part is not None and is_concatenation(part.whole):
-            tensors, along = concatenated(part.whole)
-            spans = spans_of([tensor.meta["val"].shape[along] for tensor in tensors])
-            if along == part.along and part.span in spans:
-                _stands_for(node, tensors[spans.index(part.span)])
-                written = True
-        elif is_concatenation(node):
+        if is_concatenation(node):
             tensors, along = concatenated(node)
             parts = [_part(tensor) for tensor in tensors]
             for first, last in _every_run(len(tensors)):
