@@ -63,12 +63,14 @@ class InexactError(UnbraidError):
     Attributes:
         where: the block, stream or operator at which the sum first departs.
         error: the relative error in the largest norm, ‖a − b‖∞ / ‖b‖∞; nan where an operator has no rule.
+        given: of a form that departs from its model, whether it does at the given input, and not at others alone.
     """
 
-    def __init__(self, message: str, *, where: str, error: float = float("nan")) -> None:
+    def __init__(self, message: str, *, where: str, error: float = float("nan"), given: bool = False) -> None:
         super().__init__(message)
         self.where = where
         self.error = error
+        self.given = given
 
 
 class TargetError(UnbraidError, ValueError):

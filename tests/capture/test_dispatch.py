@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from networks import Chain, Residual, error, lively, mlp, normal
+from networks import Chain, Does, Residual, error, lively, mlp, normal
 from unbraid.errors import InexactError, TraceError
 from unbraid.form import trace
 
@@ -177,3 +177,16 @@ def test_an_output_without_an_order():
     with pytest.raises(TraceError, match=message) as caught:
         trace(quiet(GivesASet()), X)
     assert set(caught.value.reasons) >= {"export", "dispatch"}
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [lambda h, f: torch.cat([h[None], f[None]]).sum(0), lambda h, f: 2 * torch.cat([h[None], f[None]]).mean(0)],
+)
+def test_what_lies_one_after_the_other_and_is_summed(spelled):
+    """torch stands for each recorded value apart, and would compute with no two of them."""
+    model = lively(Does(lambda net, x: spelled(x, net.f(x)), f=mlp(6)))
+    x = normal(3, 6)
+    form = trace(model, x, tracer="dispatch")
+    assert [block.skip for block in form.blocks] == ["identity"]
+    assert error(form(x), model(x)) < 1e-12

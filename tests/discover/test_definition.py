@@ -324,6 +324,12 @@ def normed_and_back(net, x):
     return net.f((x - mean) / (x.std(-1, keepdim=True) + 1e-5)) + mean
 
 
+def coupled_after_a_swap(net, x):
+    a, b = net.i(x).chunk(2, -1)
+    a, b = torch.cat([b, a.tanh()], -1).chunk(2, -1)
+    return torch.cat([torch.tanh(a + torch.tanh(net.f(b))), b], -1)
+
+
 def with_its_shift(y):
     return torch.tanh(y + y.roll(1, 1))
 
@@ -397,6 +403,12 @@ NONE = {
         ROWS,
         2,
         "its operands have different sizes",
+    ),
+    "a coupling of halves that were just put side by side": (
+        lambda: Does(coupled_after_a_swap, i=nn.Linear(6, 6), f=nn.Linear(3, 3)),
+        ROWS,
+        1,
+        "disjoint parts",
     ),
     "rotary positions": (lambda: Does(rotary, q=nn.Linear(6, 6), o=nn.Linear(6, 6)), WORDS, 1, AFFINE),
     **{f"rotary positions, {name}": (rotary_of(norm), WORDS, count, AFFINE) for name, (norm, count) in NORMS.items()},

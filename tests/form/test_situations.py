@@ -609,7 +609,7 @@ def test_an_exception_of_the_form_itself_is_told(model, monkeypatch):
 
     monkeypatch.setattr(ResidualForm, "__call__", fails)
     with pytest.raises(InexactError, match=r"the form raises IndexError there: index 7 .*\n  Try tracer='dispatch'"):
-        unbraid.trace(model, X, tracer="export")
+        unbraid.trace(model, X)
 
 
 # What is exported is not what is run.

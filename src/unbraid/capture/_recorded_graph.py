@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx import traceback as notes
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_map_only
 
 from unbraid.capture._functional import pure
 from unbraid.capture._gradient_regions import written_out
@@ -42,6 +44,7 @@ def written_down(
             # Entering autocast is no operator that a piece of the graph could repeat: below it, casts are spelled out.
             with apart():
                 module = _traced(forward, values, whole=False)
+        _looked_at_together(module.graph)
         flat = marked(module.graph)
         constants = _lift_constants(module)
         sized = [node for node in module.graph.nodes if _sized_by_values(node)]
@@ -57,6 +60,21 @@ def _traced(function: Callable[..., Any], values: list[Tensor], *, whole: bool) 
     with written_out(), _uncompiled():
         module: fx.GraphModule = tracer(*values)
     return module
+
+
+def _looked_at_together(graph: fx.Graph) -> None:
+    """Let the values that nodes stand for be of one kind: torch makes each apart, and refuses to compute with two."""
+    together = FakeTensorMode(allow_non_fake_inputs=True)
+    for node in graph.nodes:
+        if "val" in node.meta:
+            with together:
+                node.meta["val"] = tree_map_only(FakeTensor, _same_sizes, node.meta["val"])
+
+
+def _same_sizes(value: FakeTensor) -> Tensor:
+    if value.layout is not torch.strided:
+        return value
+    return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device=value.device)
 
 
 def _uncompiled() -> AbstractContextManager[Any]:

@@ -27,7 +27,7 @@ from unbraid.discover._recurrence import RECURRENT, carried_over
 from unbraid.discover._trunk_reached import reads_around
 from unbraid.discover.kinds import Skip
 from unbraid.discover.rewrites._broadcast import spreads
-from unbraid.discover.rewrites._concatenations import adjacent, concatenated, known_size
+from unbraid.discover.rewrites._concatenations import adjacent, concatenated, halves_beside, known_size
 from unbraid.discover.rewrites._regroup import Group
 from unbraid.graph.questions import Carrier, mixing
 
@@ -93,6 +93,7 @@ class Grouper:
                 )
                 behind = [step.node for step in candidate.way[place + 1 :] if step.strength is Carrier.PICK]
                 # A coupling puts a half back beside what it made of both: the skip is a part, and others are read, too.
+                behind += halves_beside(fork, node)
                 coupled = _replaces(node, tensor_of(skip), fork) or any(
                     reads_around(self.flow, tensor_of(term), fork, whole) for whole in behind
                 )

@@ -62,7 +62,7 @@ def trace(
         tracer: how the computation is captured. "export" leaves sizes free; "dispatch" records one run, for code that
             torch.export cannot follow: the form then holds for inputs of these sizes at which the model's code takes
             the same way, and says so where it does not; "auto" tries them in this order: the second where the first
-            fails, or its graph departs from the model.
+            fails, or its graph departs from the model at this input.
         skips: the kinds of skip connections to look for: "identity", "projection", "gate", "mix", "concatenation", and
             "recurrent", which is not looked for by default: each step of a recurrence is a block then.
         device: "meta" traces the structure alone: no memory for weights, nothing run, so nothing checked. Parameters
@@ -102,7 +102,7 @@ def trace(
         try:
             return checked(captured)
         except InexactError as error:
-            if tracer != "auto" or captured.tracer == "dispatch":
+            if tracer != "auto" or captured.tracer == "dispatch" or not error.given:
                 raise
             try:
                 return checked(capture(model, positional, keywords, "dispatch", departed=_departed(error)))

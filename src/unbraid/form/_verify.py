@@ -163,6 +163,7 @@ def _inexact(form: Form, checked: Verification, block: int | None) -> InexactErr
         f"{_cause(form, checked)}{by_chance(form.graph)}",
         where=where,
         error=checked.error,
+        given=not checked.outputs <= checked.tolerance,
     )
 
 

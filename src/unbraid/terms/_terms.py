@@ -148,9 +148,7 @@ class Terms(Result):
         return k
 
     @outside_modes
-    def attribute(
-        self, target: Target, *, output: str | int | None = None, along: int | None = None
-    ) -> Attribution:
+    def attribute(self, target: Target, *, output: str | int | None = None, along: int | None = None) -> Attribution:
         """Split a scalar of the output over the terms, the head frozen at this input; see `Attribution`.
 
         Args:

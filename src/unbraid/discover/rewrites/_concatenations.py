@@ -16,6 +16,7 @@ from unbraid.discover.rewrites._graph_writer import Writer
 from unbraid.graph.operators import callee
 
 aten = torch.ops.aten
+HALVES = "unbraid_halves"  # in a node's meta: the size, and the parts, of the concatenation from which it was read
 
 
 def concatenated(node: fx.Node) -> tuple[list[fx.Node], int]:
@@ -39,6 +40,13 @@ def is_concatenation(node: fx.Node) -> bool:
         and ranks == {node.meta["val"].ndim}
         and all(known_size(tensor.meta["val"].shape[along]) is not None for tensor in tensors)
     )
+
+
+def halves_beside(node: fx.Node, whole: fx.Node) -> list[fx.Node]:
+    """The tensors that were one with a node, of the size of a concatenation into which it is put once more."""
+    size, tensors = node.meta.get(HALVES, (None, ()))
+    _, along = concatenated(whole)
+    return [tensor for tensor in tensors if tensor is not node] if size == whole.meta["val"].shape[along] else []
 
 
 def known_size(size: int | SymInt) -> int | None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from unbraid.discover._dataflow import Dataflow
-from unbraid.discover.rewrites._concatenations import concatenated, is_concatenation, known_size, spans_of
+from unbraid.discover.rewrites._concatenations import HALVES, concatenated, is_concatenation, known_size, spans_of
 from unbraid.discover.rewrites._stacks import grow_stacks, stacked
 from unbraid.graph.operators import callee
 
@@ -63,15 +63,25 @@ def _renamed(flow: Dataflow) -> bool:
 
 
 def _put_together_again(flow: Dataflow) -> bool:
-    """Leave out what takes a tensor apart and puts the parts side by side again.
+    """Leave out what takes a tensor apart and puts the parts side by side again, or the other way round.
 
     cat[a, b, f(b)], (a, b) = chunk(y)      cat[y, f(b)]
+    (a, b) = chunk(cat[c, d])               a = c, b = d
 
-    Not so the other way round, (a, b) = chunk(cat[c, d]): a coupling puts its halves in the place of a whole.
+    Of the latter it is noted which tensors were one: a coupling puts its halves in the place of that one.
     """
     written = False
     for node in list(flow.graph.nodes):
-        if is_concatenation(node):
+        part = _part(node)
+        if part is not None and is_concatenation(part.whole):
+            tensors, along = concatenated(part.whole)
+            spans = spans_of([tensor.meta["val"].shape[along] for tensor in tensors])
+            if along == part.along and part.span in spans:
+                half = tensors[spans.index(part.span)]
+                half.meta[HALVES] = (part.whole.meta["val"].shape[along], (*tensors,))
+                _stands_for(node, half)
+                written = True
+        elif is_concatenation(node):
             tensors, along = concatenated(node)
             parts = [_part(tensor) for tensor in tensors]
             for first, last in _every_run(len(tensors)):
