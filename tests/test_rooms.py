@@ -28,7 +28,7 @@ ORDER = (
     ("results",),
     ("form",),
     ("sweep",),
-    ("terms", "paths", "lesions", "pruning", "gradients"),
+    ("terms", "paths", "circuits", "lesions", "pruning", "gradients"),
     ("data",),
     ("train",),
     ("draw",),

@@ -8,6 +8,7 @@ TYPE_CHECKING = False  # a checker of types takes it for true; to ask `typing` c
 if TYPE_CHECKING:
     from unbraid import data, draw, gradients, nn, train
     from unbraid.capture import empty_weights
+    from unbraid.circuits import Circuit, EdgeStudy, edges
     from unbraid.discover import Block
     from unbraid.errors import (
         ChanceError,
@@ -48,9 +49,11 @@ __all__ = [
     "Block",
     "ChanceError",
     "CheckpointError",
+    "Circuit",
     "DataError",
     "DerivativeChain",
     "Diagnosis",
+    "EdgeStudy",
     "GradientParts",
     "GradientSpectrum",
     "InexactError",
@@ -78,6 +81,7 @@ __all__ = [
     "derivative_chain",
     "diagnose",
     "draw",
+    "edges",
     "empty_weights",
     "gradient_parts",
     "gradient_spectrum",
@@ -107,6 +111,7 @@ _NAMES = {
         TraceError UnbraidError
     """,
     "unbraid.capture": "empty_weights",
+    "unbraid.circuits": "Circuit EdgeStudy edges",
     "unbraid.discover": "Block",
     "unbraid.form": "ResidualForm chain load trace",
     "unbraid.gradients": "DerivativeChain Diagnosis Signal derivative_chain diagnose signal",
@@ -124,8 +129,8 @@ for _package, _names in _NAMES.items():
     _HOME |= dict.fromkeys(_names.split(), _package)
 _PACKAGES = frozenset(
     """
-    capture cli data discover draw errors form freeze gradients graph lesions nn paths pruning ranks reports results
-    saved sweep terms train walk
+    capture circuits cli data discover draw errors form freeze gradients graph lesions nn paths pruning ranks reports
+    results saved sweep terms train walk
     """.split()
 )
 

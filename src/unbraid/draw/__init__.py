@@ -6,12 +6,13 @@ writes it as PNG or SVG and `svg` gives its text.
     draw.save(draw.unravelled(4), "figure.svg")
 
 `plain` (figure 11.1), `network` (11.4a), `unravelled` (11.4b), `order` (11.5); the others show results, and draw into
-`ax` where it is given. Those of `unbraid.gradients` are drawn by `draw.gradients`; the style of all, its inks and its
-palette, are `draw.theme`.
+`ax` where it is given. Those of `unbraid.gradients` are drawn by `draw.gradients`, edges by `draw.circuits`; the style
+of all, its inks and its palette, are `draw.theme`.
 """
 
 from typing import TYPE_CHECKING
 
+from unbraid.draw import circuits as circuits
 from unbraid.draw import gradients as gradients
 from unbraid.draw import theme as theme
 from unbraid.draw._blocks import blocks, left

@@ -5,7 +5,7 @@ from unbraid.sweep._log import Log
 from unbraid.sweep._merge import NONE, dimension, merge
 from unbraid.sweep._probe_variants import used
 from unbraid.sweep._schedule import Room, schedule
-from unbraid.sweep._sweep import Feed, lesioned, sweep
+from unbraid.sweep._sweep import Feed, lesioned, sweep, together
 from unbraid.sweep._variants import run_variants
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "run_variants",
     "schedule",
     "sweep",
+    "together",
     "used",
 ]

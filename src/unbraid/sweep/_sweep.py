@@ -4,7 +4,7 @@ Variants are laid over one another (`walk._merge`), some thousand at once, each 
 rows of all batches are added up in order, on however many ranks.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -114,6 +114,29 @@ def sweep(
     examples = int(total["examples"])
     stacked = bool(total["stacked"] > 0) and not total["refused"]
     return Swept(tuple((total["sums"] / examples).tolist()), examples, stacked)
+
+
+def together(
+    form: ResidualForm, graph: Graph, variants: Sequence[Sequence[Step]], inputs: Mapping[str, Any], size: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The outputs of variants at one input, what they have in common being computed once.
+
+    Args:
+        form: the form whose state they run with.
+        graph: its streams, inputs and outputs are the variants'.
+        variants: the steps of each.
+        inputs: a value for each of the graph's input streams.
+        size: how many examples there are.
+
+    Yields:
+        The number of a variant and its outputs by stream, once for each.
+    """
+    laid = weights_channels_last(graph, form.state)
+    states = (form.state,) if laid is form.state else (laid, form.state)
+    outputs: dict[int, dict[str, Any]] = {}
+    with memory_kept(when=device_of(form.state).type == "cpu"):
+        outputs.update(VariantGroup(form, graph, variants, None, states).outputs(inputs, size))
+    yield from outputs.items()
 
 
 def _said(variants: Sequence[Sequence[Step]]) -> list[str]:

@@ -1,0 +1,140 @@
+"""What each block tells each later block, in any model whose form is known."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal, TypeAlias
+
+from torch import Tensor
+
+from unbraid._modes import outside_modes
+from unbraid.circuits._attributed import attributed
+from unbraid.circuits._effects import Effects, Function
+from unbraid.circuits._frozen import adds_constants, frozen
+from unbraid.circuits._patched import patched
+from unbraid.circuits._replacement import Fill, call_of, refuse_neither_or_both, replacements, written_at
+from unbraid.circuits._study import EdgeStudy
+from unbraid.circuits._wiring import Wiring
+from unbraid.errors import TargetError
+from unbraid.form import ResidualForm, explained
+from unbraid.results import Target, check_sum
+
+Method: TypeAlias = Literal["attribution", "exact", "frozen"]
+By: TypeAlias = Literal["block", "branch", "head"]
+
+
+@outside_modes
+def edges(
+    form: ResidualForm,
+    clean: Any,
+    corrupt: Any = None,
+    *,
+    target: Target | None = None,
+    metric: Callable[[Any], Tensor] | None = None,
+    method: Method = "attribution",
+    steps: int = 1,
+    fill: Fill | None = None,
+    by: By = "block",
+    nested: bool = False,
+    output: str | int | None = None,
+) -> EdgeStudy:
+    """The effect of every edge: what writer i adds to what reader j reads, replaced while all others see it clean.
+
+    The stream that block j reads is a sum of what the input and the blocks before it have written (Equation 11.5).
+    Replacing one summand for one reader, with the trunk up to it run anew, changes the target by the edge's effect:
+
+        exact         reader j runs on it, and everything after responds (path patching, Wang et al. 2023)
+        attribution   ⟨change of what i writes, gradient at i by way of j⟩, the derivative of exact: two forward runs
+                      and one backward (EAP, Syed et al. 2023); with steps, averaged along a line (EAP-IG, Hanna et al.
+                      2024)
+        frozen        the same product in the frozen linearisation, constants included
+
+    Args:
+        form: a traced model.
+        clean: its inputs: a tensor, a tuple of positional ones, or a dict of keyword ones.
+        corrupt: inputs of the same sizes, at which what is written is taken to replace clean values; or none, with
+            `fill`.
+        target: what to explain, one number per example; see `unbraid.attribute`.
+        metric: or a function of what the model returns that gives one number for the batch: a KL divergence, a mean
+            logit difference.
+        method: "attribution", "exact" or "frozen".
+        steps: of "attribution", at how many points of the line from clean to corrupt sources gradients are taken.
+        fill: "zero", or "mean" over the examples at each position, positions that the attention mask leaves out left
+            out, in the place of a corrupt input.
+        by: "block"; "branch" for one writer and one reader per branch; "head" for one per attention head as well.
+        nested: blocks inside branches write and read in the place of those around them.
+        output: which of several outputs indices pick from, by name or number; see `ResidualForm.explaining`.
+
+    Returns:
+        The effects, [writers, readers].
+
+    Raises:
+        ValueError: an argument is none of these; neither or both of target and metric, or of corrupt and fill.
+        TargetError: the target does not fit what the model returns.
+        DataError: clean and corrupt inputs have other sizes.
+        InexactError: what must sum does not.
+    """
+    _refuse(method, steps, by, target, metric)
+    refuse_neither_or_both(corrupt, fill, "edges")
+    form = (form.split("heads") if by == "head" else form).explaining(output).exact
+    given, function = call_of(form, clean), _function(form, target, metric)
+    wiring = Wiring(form, form.graph, by != "block", nested)
+    values = written_at(wiring, given)
+    instead = replacements(wiring, values, given, corrupt, fill)
+    if method == "exact":
+        effects = patched(wiring, given, function, instead)
+    elif method == "frozen":
+        effects = frozen(wiring, given, function, instead)
+    else:
+        effects = attributed(wiring, given, function, values, instead, steps)
+    if method != "frozen" and adds_constants(wiring, given):
+        effects = effects.with_constants()
+    check_sum(
+        effects.error,
+        "edges: the readers' parts of a gradient, and a reader's edges, must sum to the whole",
+        precision=form.precision,
+        graph=form.graph,
+        where=form.stream,
+    )
+    return _study(effects, method, "corrupt" if fill is None else fill, steps)
+
+
+def _study(effects: Effects, method: str, replaced: str, steps: int) -> EdgeStudy:
+    return EdgeStudy(
+        effects.writers,
+        effects.readers,
+        effects.per_example.mean(-1),
+        effects.per_example,
+        effects.target,
+        effects.error,
+        effects.interaction,
+        method,
+        replaced,
+        steps,
+        effects.summed,
+    )
+
+
+def _refuse(method: str, steps: int, by: str, target: object, metric: object) -> None:
+    if method not in ("attribution", "exact", "frozen"):
+        raise ValueError(f'edges: method is "attribution", "exact" or "frozen"; {method!r} came.')
+    if by not in ("block", "branch", "head"):
+        raise ValueError(f'edges: by is "block", "branch" or "head"; {by!r} came.')
+    if steps < 1 or (steps > 1 and method != "attribution"):
+        raise ValueError(f'edges: steps is at least 1, and more than 1 for "attribution" alone; {steps} came.')
+    if (target is None) == (metric is None):
+        raise ValueError("edges: what is explained is either target, one number per example, or metric, one per batch.")
+
+
+def _function(form: ResidualForm, target: Target | None, metric: Callable[[Any], Tensor] | None) -> Function:
+    if target is not None:
+        return partial(explained, form, target=target)
+    assert metric is not None, "one of both is given"
+
+    def of_batch(values: Mapping[str, Any]) -> Tensor:
+        number = metric(form.signature.result(values))
+        if not isinstance(number, Tensor) or number.numel() != 1:
+            came = list(number.shape) if isinstance(number, Tensor) else type(number).__name__
+            raise TargetError(f"metric: it must give one number for the batch, a scalar tensor; it gave {came}.")
+        return number.reshape(1)
+
+    return of_batch

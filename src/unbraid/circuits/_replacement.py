@@ -1,0 +1,94 @@
+"""What is put in the place of what writers write: their values at a corrupt input, zeros, or their means."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from unbraid.capture.signature import as_call
+from unbraid.circuits._wiring import Wiring
+from unbraid.errors import DataError
+from unbraid.form import ResidualForm
+from unbraid.graph import Stream
+from unbraid.sweep import dimension
+from unbraid.walk import run
+
+Fill: TypeAlias = Literal["zero", "mean"]
+_MASK = "attention_mask"
+
+
+def call_of(form: ResidualForm, given: Any) -> dict[str, Any]:
+    """The form's inputs of a call: a tensor, a tuple of positional arguments, or a dict of keyword ones."""
+    args, kwargs = ((), given) if isinstance(given, Mapping) else (given, None)
+    return form.inputs(*as_call(args, kwargs))
+
+
+def refuse_neither_or_both(corrupt: Any, fill: str | None, call: str) -> None:
+    """Refuse a call that does not say what takes the place of the clean values, or says it twice.
+
+    Raises:
+        ValueError: both or none is given, or `fill` is unknown.
+    """
+    if fill not in (None, "zero", "mean"):
+        raise ValueError(f'{call}: fill is "zero" or "mean"; {fill!r} came.')
+    if (corrupt is None) == (fill is None):
+        came = "none of them" if fill is None else "both"
+        raise ValueError(
+            f'{call}: what takes the place of clean values is either a corrupt input or fill="zero" or "mean"; {came} '
+            "came."
+        )
+
+
+def written_at(wiring: Wiring, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What every writer writes at an input."""
+    form = wiring.form
+    with torch.no_grad():
+        return run(form.graph, form.state, inputs, keep=tuple(wiring.written))
+
+
+def replacements(
+    wiring: Wiring, clean: Mapping[str, Tensor], inputs: Mapping[str, Any], corrupt: Any, fill: str | None
+) -> dict[str, Tensor]:
+    """What takes the place of each writer's streams.
+
+    Args:
+        wiring: the writers.
+        clean: what they write at the clean input.
+        inputs: the clean inputs, by stream: a mean leaves out the positions that their attention mask leaves out.
+        corrupt: the corrupt call, or None.
+        fill: "zero" or "mean" over the examples, at each position; or None.
+
+    Raises:
+        DataError: the corrupt input has other sizes.
+    """
+    if fill == "zero":
+        return {stream: torch.zeros_like(value) for stream, value in clean.items()}
+    if fill == "mean":
+        mask = inputs.get(_MASK)
+        streams = wiring.form.streams
+        return {stream: _mean(streams[stream], value, mask) for stream, value in clean.items()}
+    other = written_at(wiring, call_of(wiring.form, corrupt))
+    for stream, value in clean.items():
+        if other[stream].shape != value.shape:
+            raise DataError(
+                f"edges: clean and corrupt inputs must have the same sizes, so that one value can take the other's "
+                f"place; {stream!r} is {list(value.shape)} at the clean one and {list(other[stream].shape)} at the "
+                "corrupt one. Pad the shorter, or cut the longer."
+            )
+    return other
+
+
+def _mean(stream: Stream, value: Tensor, mask: Any) -> Tensor:
+    along = dimension(stream)
+    if along is None:
+        raise DataError(
+            f"edges: {stream.id!r} {list(stream.shape)} has no one dimension that counts the examples, so there is no "
+            'mean over them. fill="zero" needs none.'
+        )
+    weights = torch.ones((), dtype=value.dtype, device=value.device)
+    if isinstance(mask, Tensor) and along == 0 and value.ndim > 2 and mask.shape == value.shape[:2]:
+        weights = mask.to(value).reshape(*mask.shape, *[1] * (value.ndim - 2))
+    weights = weights.expand(value.shape)
+    counts = weights.sum(along, keepdim=True)
+    return ((value * weights).sum(along, keepdim=True) / counts.clamp_min(1)).expand_as(value)
