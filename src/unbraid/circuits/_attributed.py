@@ -4,7 +4,7 @@ With `steps` the gradients are averaged along the line from the clean sources to
 2024), at s + (k/n)(s' − s), k = 0 to n − 1: one step is the derivative at the clean input.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unbraid.circuits._effects import Effects, Function, averaged, table_of
 from unbraid.circuits._pull import Pull, Pulled
-from unbraid.circuits._wiring import Wiring
+from unbraid.circuits._wiring import Wiring, Writer
 from unbraid.form import Linearised
 from unbraid.graph import subgraph
 from unbraid.results import sum_error
@@ -55,8 +55,11 @@ def _at(pull: Pull, changes: Mapping[str, Tensor]) -> Effects:
     target = examples.of(pull.linear.values)
     columns, rests, departures = list[list[Tensor | None]](), list[Tensor](), list[float]()
     sums = {stream: Summed(torch.zeros_like(gradient)) for stream, gradient in pull.whole.items()}
-    for _, pulled in pull.readers():
-        column = list(_edges(pull, pulled, changes))
+    for reader, pulled in pull.readers():
+        column = [
+            _edge(pull, writer, pulled, changes) if (writer.name, reader.name) in known else None
+            for writer in wiring.writers
+        ]
         columns.append(column)
         for stream, gradient in pulled.at_writers.items():
             sums[stream] = sums[stream].plus(gradient)
@@ -94,12 +97,11 @@ class Summed:
         return departs / size if size > 0 else departs
 
 
-def _edges(pull: Pull, pulled: Pulled, changes: Mapping[str, Tensor]) -> Iterator[Tensor | None]:
-    """For each writer the effect of its edge to one reader; None where there is none."""
-    for writer in pull.wiring.writers:
-        met = [stream for stream in writer.streams if stream in pulled.at_writers]
-        parts = [pull.examples.dot(stream, pulled.at_writers[stream], changes[stream]) for stream in met]
-        yield sum(parts[1:], start=parts[0]) if parts else None
+def _edge(pull: Pull, writer: Writer, pulled: Pulled, changes: Mapping[str, Tensor]) -> Tensor:
+    """The effect of a writer's edge to one reader."""
+    met = [stream for stream in writer.streams if stream in pulled.at_writers]
+    parts = [pull.examples.dot(stream, pulled.at_writers[stream], changes[stream]) for stream in met]
+    return sum(parts, start=torch.zeros_like(pull.examples.of(pull.linear.values)))
 
 
 def _whole(pull: Pull, pulled: Pulled, changes: Mapping[str, Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ Terms are not carried forward: g_j goes back along the trunk frozen at each of b
 rule like those of layer-wise relevance propagation, for any model.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from unbraid.circuits._effects import Effects, Function, table_of
 from unbraid.circuits._pull import Pull, Pulled
-from unbraid.circuits._wiring import CONSTANTS, Wiring
+from unbraid.circuits._wiring import CONSTANTS, Reader, Wiring
 from unbraid.errors import InexactError
 from unbraid.form import Linearised
 from unbraid.freeze import freeze
@@ -47,8 +47,10 @@ def frozen(wiring: Wiring, given: Mapping[str, Any], function: Function, instead
     before = _clean(wiring, given)
     at = FrozenTrunk.at(wiring, before), FrozenTrunk.at(wiring, {**before, **instead})
     columns, departures, target = list[list[Tensor | None]](), list[float](), pull.examples.of(pull.linear.values)
-    for _, pulled in pull.readers():
-        columns.append([_less(there, here) for here, there in zip(*(t.terms(pull, pulled) for t in at), strict=True)])
+    for reader, pulled in pull.readers():
+        columns.append(
+            [_less(there, here) for here, there in zip(*(t.terms(pull, reader, pulled) for t in at), strict=True)]
+        )
         column = columns[-1]
         changes = [
             pull.examples.dot(stream, gradient, at[1].values[stream] - at[0].values[stream])
@@ -120,15 +122,17 @@ class FrozenTrunk:
         """What it adds by itself, and where."""
         return list(constants(self.graph, self.state, self.tape.values))
 
-    def terms(self, pull: Pull, pulled: Pulled) -> Iterator[Tensor | None]:
+    def terms(self, pull: Pull, reader: Reader, pulled: Pulled) -> Iterator[Tensor | None]:
         """⟨term, gradient⟩ of what one reader reads for each writer, and last of the constants together."""
         wanted = {*self.wiring.written, *(stream for stream, _ in self.added)}
         gradients = walk(self.graph, Cotangents(self.graph, self.tape), pulled.at_entries, wanted)
-        dot = pull.examples.dot
-        for writer in self.wiring.writers:
-            met = [stream for stream in writer.streams if stream in gradients]
-            parts = [dot(stream, gradients[stream], self.values[stream]) for stream in met]
-            yield sum(parts[1:], start=parts[0]) if parts else None
-        fixed = [dot(stream, gradients[stream], value) for stream, value in self.added if stream in gradients]
         nothing = torch.zeros_like(pull.examples.of(pull.linear.values))
-        yield sum(fixed, start=nothing)
+
+        def along(parts: Iterable[tuple[str, Tensor]]) -> Tensor:
+            met = [pull.examples.dot(s, gradients[s], value) for s, value in parts if s in gradients]
+            return sum(met, start=nothing)
+
+        for writer in self.wiring.writers:
+            there = (writer.name, reader.name) in pull.edges
+            yield along([(stream, self.values[stream]) for stream in writer.streams]) if there else None
+        yield along(self.added)

@@ -106,7 +106,7 @@ class Patch:
 
     def hears(self, writer: Writer) -> bool:
         """Whether there is an edge."""
-        return not self._touched(writer).isdisjoint(self.reader.entries)
+        return (writer.name, self.reader.name) in self.wiring.edges
 
     def steps(self, writer: Writer) -> tuple[Step, ...]:
         """The steps of one variant: the trunk anew, the reader on it, and all that depends on the reader."""

@@ -44,16 +44,18 @@ class Pull:
 
     Attributes:
         linear: a run of the form that ends in the target.
-        wiring: its writers, readers and trunk.
+        wiring: its writers, readers and trunk, the target being the last that is read.
+        edges: (writer, reader) of the form, whether or not the target depends on them.
     """
 
     linear: Linearised
     wiring: Wiring
+    edges: frozenset[tuple[str, str]]
 
     @staticmethod
     def of(linear: Linearised, wiring: Wiring) -> "Pull":
         """The gradients of a run, by the readers of its form, of which the last ends in the target."""
-        return Pull(linear, replace(wiring, graph=linear.graph))
+        return Pull(linear, replace(wiring, graph=linear.graph), wiring.edges)
 
     def readers(self) -> Iterator[tuple[Reader, Pulled]]:
         """Each reader with what reaches the writers from it."""

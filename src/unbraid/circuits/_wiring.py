@@ -98,7 +98,19 @@ class Wiring:
     @cached_property
     def readers(self) -> tuple[Reader, ...]:
         """The blocks or their branches, and the head."""
-        return (*self._branches, self._head)
+        return (*(reader for reader in self._branches if reader.entries), self._head)
+
+    @cached_property
+    def edges(self) -> frozenset[tuple[str, str]]:
+        """(writer, reader) by name, wherever the trunk leads from what one writes to what the other reads."""
+        pairs = set[tuple[str, str]]()
+        for writer in self.writers:
+            reached = set(writer.streams)
+            for step in self.trunk.steps:
+                if not reached.isdisjoint(_data(self.graph, step)) and self.written.isdisjoint(makes(step)):
+                    reached.update(makes(step))
+            pairs.update((writer.name, r.name) for r in self.readers if not reached.isdisjoint(r.entries))
+        return frozenset(pairs)
 
     @cached_property
     def written(self) -> frozenset[str]:
@@ -191,10 +203,13 @@ def part_of(graph: Graph, steps: tuple[Step, ...], outputs: tuple[str, ...]) -> 
 
 
 def _entries(graph: Graph, steps: Sequence[Step], outputs: Sequence[str]) -> tuple[str, ...]:
-    """What some steps read as data from others; of outputs that none of them makes, the outputs."""
+    """What some steps read as data from others, on the way to some outputs; of these those that none of them makes."""
+    wanted = dict.fromkeys(outputs)
+    for step in reversed(steps):
+        if not wanted.keys().isdisjoint(makes(step)):
+            wanted |= dict.fromkeys(_data(graph, step))
     inside = set(chain.from_iterable(map(makes, steps)))
-    read = chain.from_iterable(_data(graph, step) for step in steps)
-    return tuple(dict.fromkeys(stream for stream in (*read, *outputs) if stream not in inside))
+    return tuple(stream for stream in wanted if stream not in inside and stream in graph.carried)
 
 
 def _data(graph: Graph, step: Step) -> Iterable[str]:
