@@ -57,7 +57,7 @@ def _at(pull: Pull, changes: Mapping[str, Tensor]) -> Effects:
     sums = {stream: Summed(torch.zeros_like(gradient)) for stream, gradient in pull.whole.items()}
     for reader, pulled in pull.readers():
         column = [
-            _edge(pull, writer, pulled, changes) if (writer.name, reader.name) in known else None
+            _edge(pull, writer, pulled, changes) if (writer.name, reader.name) in pull.edges else None
             for writer in wiring.writers
         ]
         columns.append(column)
