@@ -202,7 +202,7 @@ def test_several_results_of_one_operator_come_from_one_segment():
     segments = [step for step in form.graph.steps if isinstance(step, Segment)]
     assert [len(segment.outputs) for segment in segments if segment.role == "trunk"] == [2, 1]
     assert len(form.blocks) == 3
-    assert form.stream == form.output  # where the last sum and the first meet
+    assert form.end == form.output  # where the last sum and the first meet
     assert form(x(7, 4)).shape == (7, 8)
 
 

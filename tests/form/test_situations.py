@@ -49,7 +49,7 @@ def plain(numbers):
 ANALYSES = {
     "form(x)": lambda model, form: form(X),
     "verify": lambda model, form: torch.tensor(form.verify(X).gradients < 1e-10, device="cpu"),
-    "values": lambda model, form: form.values(X, None, (form.stream,))[form.stream],
+    "values": lambda model, form: form.values(X, None, (form.end,))[form.end],
     "unravel": lambda model, form: unbraid.unravel(form, X).values,
     "terms.attribute": lambda model, form: unbraid.unravel(form, X).attribute(1).values,
     "terms.lens": lambda model, form: unbraid.unravel(form, X).lens().agreement,

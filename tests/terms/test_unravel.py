@@ -217,7 +217,7 @@ def test_many_blocks_do_not_exhaust_the_stack():
     limit = sys.getrecursionlimit()
     try:
         sys.setrecursionlimit(len(inspect.stack()) + 100)
-        terms = trunk.terms(form.stream)
+        terms = trunk.terms(form.end)
     finally:
         sys.setrecursionlimit(limit)
     assert len(terms) == 121

@@ -83,7 +83,7 @@ def _form(
         state=captured.state,
         learned=frozenset(captured.names[name] for name in parts.flow.learned),
         signature=captured.signature.renamed(called),
-        stream=end.name,
+        end=end.name,
         dtype=end.meta["val"].dtype,
         tracer=captured.tracer,
         notes=captured.notes,

@@ -32,7 +32,7 @@ class Form(Result):
     state: State
     learned: frozenset[str]
     signature: Signature
-    stream: str
+    end: str
     dtype: torch.dtype
     tracer: str
     trunks: tuple[Trunk, ...] = ()

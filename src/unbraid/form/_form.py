@@ -50,7 +50,7 @@ class ResidualForm(Form):
         state: the parameters, buffers and constants that the segments name.
         learned: the names in the state of the model's parameters.
         signature: how calls are matched with the graph's inputs.
-        stream: the stream that reaches the output: what the last block of the trunk hands to the head.
+        end: the stream that reaches the output: what the last block of the trunk hands to the head.
         dtype: the element type of that stream.
         tracer: which tracer captured the model.
         notes: what a reader must know: why sizes are fixed, what the trace passed to the model, what was not compared.
@@ -220,12 +220,12 @@ class ResidualForm(Form):
                 something that it reads.
             ShapeError: two blocks that would meet disagree in shape.
         """
-        graph, moved = reorder(self.graph, self.blocks, self.order, self.stream, order)
+        graph, moved = reorder(self.graph, self.blocks, self.order, self.end, order)
         return replace(self, graph=graph, moved=moved, error=float("nan"))
 
     def interchangeable(self) -> list[list[int]]:
         """The positions whose blocks can change places: of one trunk, and of one shape before and after the block."""
-        return interchangeable(self.graph, self.blocks, self.order, self.stream)
+        return interchangeable(self.graph, self.blocks, self.order, self.end)
 
     @cached_property
     def exact(self) -> "ResidualForm":
@@ -237,7 +237,7 @@ class ResidualForm(Form):
 
     def equation(self) -> Equation:
         """Equations 11.5 and 11.6 of Prince (2023) for this model, as text and as LaTeX."""
-        return equation(self.graph, self.blocks, self.order, self.stream)
+        return equation(self.graph, self.blocks, self.order, self.end)
 
     def table(self) -> Table:
         """The blocks as a table for the terminal."""

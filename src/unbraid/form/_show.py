@@ -50,7 +50,7 @@ def form_tree(form: Form) -> Tree:
         tree.add(escape(f"o {source} {_sizes(form.streams[source].shape)}"))
     for block in _running(form):
         _grow(tree, block)
-    tree.add(escape(f"= {form.stream} {_sizes(form.streams[form.stream].shape)}"))
+    tree.add(escape(f"= {form.end} {_sizes(form.streams[form.end].shape)}"))
     return tree
 
 

@@ -173,7 +173,7 @@ def _stations(form: ResidualForm) -> list[tuple[str, str]]:
         if add is adds[0]:
             stations.append(("before", add.fork))
         name = form.blocks[add.block].name
-        stations.append((name, after.fork if after is not None else form.stream))
+        stations.append((name, after.fork if after is not None else form.end))
     stations.append(("after", form.output))
     kept = [stations[0]]
     for name, stream in stations[1:]:

@@ -62,11 +62,11 @@ def attribute(
         InexactError: the contributions do not sum to the target, or an operator of trunk or head has no rule.
     """
     exact, by_branch = taken_by(form.explaining(output), by, "attribute").exact, by != "block"
-    route = Route(exact).to(exact.stream)
+    route = Route(exact).to(exact.end)
     inputs = exact.inputs(args, kwargs)
     with SpillFile.opened() as spilled:
         trunk, state, given, stream = _passed(exact, inputs, route, by_branch, spilled)
-        head = frozen_head(exact, inputs, exact.stream, stream, target)
+        head = frozen_head(exact, inputs, exact.end, stream, target)
         del stream
         back = _behind(head, trunk, state, given)
         parts = dict(_contributions(route, by_branch, back, spilled))
@@ -131,14 +131,14 @@ def _passed(
             spilled.put(stream, value)
         if stream in bare.inputs:
             entering[stream] = value
-        if stream == form.stream:
+        if stream == form.end:
             last[stream] = value
 
     on_way = [step.id for step in bare.segments]
-    frozen, state = freeze(subgraph(form.graph, (form.stream,)), form.state, inputs, on_way, seen)
+    frozen, state = freeze(subgraph(form.graph, (form.end,)), form.state, inputs, on_way, seen)
     held = {segment.id: segment for segment in frozen.segments}
     steps = tuple(held[step.id] if isinstance(step, Segment) else step for step in bare.steps)
-    return replace(bare, steps=steps), state, entering, last[form.stream]
+    return replace(bare, steps=steps), state, entering, last[form.end]
 
 
 def _bare(form: ResidualForm, route: Sequence[Step]) -> Graph:
@@ -149,10 +149,10 @@ def _bare(form: ResidualForm, route: Sequence[Step]) -> Graph:
         if not (isinstance(step, Add) and step.skip is None)
     )
     inside = set(chain.from_iterable(map(makes, steps)))
-    read = dict.fromkeys((*chain.from_iterable(map(reads, steps)), *map(_end, _adds(route)), form.stream))
+    read = dict.fromkeys((*chain.from_iterable(map(reads, steps)), *map(_end, _adds(route)), form.end))
     given = tuple(stream for stream in read if stream not in inside)
     sources = tuple(stream for stream in given if stream in form.graph.carried)
-    return Graph(form.streams, steps, given, sources, (form.stream,))
+    return Graph(form.streams, steps, given, sources, (form.end,))
 
 
 def _contributions(

@@ -43,7 +43,7 @@ class FrozenTrunk:
         """Run a form as far as the stream, keep all streams, and freeze what lies on trunk and skips."""
         top = {block.index for block in form.blocks}
         forks = (add.fork for add in form.adds if add.block in top)
-        graph = subgraph(form.graph, tuple(dict.fromkeys((form.stream, *forks))))
+        graph = subgraph(form.graph, tuple(dict.fromkeys((form.end, *forks))))
         on_trunk = [s.id for s in graph.segments if s.role != "branch" and (s.block is None or s.block in top)]
         values = dict(given)
         frozen, state = freeze(graph, form.state, given, on_trunk, seen=values.__setitem__)

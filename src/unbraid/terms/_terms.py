@@ -235,7 +235,7 @@ def unravel(form: ResidualForm, args: Any, kwargs: Mapping[str, Any] | None = No
         InexactError: the sum departs from the stream by more than rounding, or the trunk has an operator with no rule.
     """
     exact = taken_by(form, by, "unravel").exact
-    return _terms(FrozenTrunk.of(exact, exact.inputs(args, kwargs), by != "block"), exact.stream)
+    return _terms(FrozenTrunk.of(exact, exact.inputs(args, kwargs), by != "block"), exact.end)
 
 
 def _terms(trunk: FrozenTrunk, stream: str) -> Terms:
