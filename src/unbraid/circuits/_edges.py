@@ -93,7 +93,7 @@ def edges(
         "edges: the readers' parts of a gradient, and a reader's edges, must sum to the whole",
         precision=form.precision,
         graph=form.graph,
-        where=form.stream,
+        where=form.end,
     )
     return _study(effects, method, "corrupt" if fill is None else fill, steps)
 
