@@ -1,6 +1,6 @@
 """Edges and circuits: what each block tells each later block, in any model, and the few edges that carry a task.
 
-A writer adds to the trunk, a reader reads it; an edge is what one adds to what the other reads (`_wiring`).
+A writer adds to the trunk, a reader reads it; an edge is what one adds to what the other reads (`discover.wiring`).
 """
 
 from unbraid.circuits._circuit import Circuit

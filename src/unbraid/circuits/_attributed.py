@@ -13,14 +13,15 @@ from torch import Tensor
 
 from unbraid.circuits._effects import Effects, Function, averaged, table_of
 from unbraid.circuits._pull import Pull, Pulled
-from unbraid.circuits._wiring import Wiring, Writer
-from unbraid.form import Linearised
+from unbraid.discover.wiring import Wiring, Writer
+from unbraid.form import Linearised, ResidualForm
 from unbraid.graph import subgraph
 from unbraid.results import sum_error
 from unbraid.walk import run
 
 
 def attributed(
+    form: ResidualForm,
     wiring: Wiring,
     given: Mapping[str, Any],
     function: Function,
@@ -31,14 +32,14 @@ def attributed(
     """The effect of each edge, to first order.
 
     Args:
-        wiring: writers, readers and trunk.
+        form: the form, its casts widened.
+        wiring: its writers, readers and trunk.
         given: the clean inputs by stream.
         function: the target of the outputs by stream.
         clean: what writers write at the clean input.
         instead: what takes its place.
         steps: at how many points of the line gradients are taken.
     """
-    form = wiring.form
     changes = {stream: instead[stream] - value for stream, value in clean.items()}
     graph = subgraph(form.graph, form.graph.outputs, given=form.graph.sources)
     parts = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unbraid.circuits._wiring import HEAD, INPUT
+from unbraid.discover.wiring import HEAD, INPUT
 
 Edge = tuple[str, str]
 

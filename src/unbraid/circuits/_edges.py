@@ -13,7 +13,7 @@ from unbraid.circuits._frozen import adds_constants, frozen
 from unbraid.circuits._patched import patched
 from unbraid.circuits._replacement import Fill, call_of, refuse_neither_or_both, replacements, written_at
 from unbraid.circuits._study import EdgeStudy
-from unbraid.circuits._wiring import Wiring
+from unbraid.discover.wiring import Wiring
 from unbraid.errors import TargetError
 from unbraid.form import ResidualForm, explained
 from unbraid.results import Target, check_sum
@@ -77,16 +77,16 @@ def edges(
     refuse_neither_or_both(corrupt, fill, "edges")
     form = (form.split("heads") if by == "head" else form).explaining(output).exact
     given, function = call_of(form, clean), _function(form, target, metric)
-    wiring = Wiring(form, form.graph, by != "block", nested)
-    values = written_at(wiring, given)
-    instead = replacements(wiring, values, given, corrupt, fill)
+    wiring = Wiring(form.graph, form.blocks, by != "block", nested)
+    values = written_at(form, wiring, given)
+    instead = replacements(form, wiring, values, given, corrupt, fill)
     if method == "exact":
-        effects = patched(wiring, given, function, instead)
+        effects = patched(form, wiring, given, function, instead)
     elif method == "frozen":
-        effects = frozen(wiring, given, function, instead)
+        effects = frozen(form, wiring, given, function, instead)
     else:
-        effects = attributed(wiring, given, function, values, instead, steps)
-    if method != "frozen" and adds_constants(wiring, given):
+        effects = attributed(form, wiring, given, function, values, instead, steps)
+    if method != "frozen" and adds_constants(form, wiring, given):
         effects = effects.with_constants()
     check_sum(
         effects.error,

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from unbraid.circuits._wiring import CONSTANTS
+from unbraid.discover.wiring import CONSTANTS
 
 Function: TypeAlias = Callable[[Mapping[str, Any]], Tensor]  # a target, of the values of a form's outputs by stream
 

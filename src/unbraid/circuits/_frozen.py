@@ -20,9 +20,9 @@ from torch import Tensor
 
 from unbraid.circuits._effects import Effects, Function, table_of
 from unbraid.circuits._pull import Pull, Pulled
-from unbraid.circuits._wiring import CONSTANTS, Reader, Wiring
+from unbraid.discover.wiring import CONSTANTS, Reader, Wiring
 from unbraid.errors import InexactError
-from unbraid.form import Linearised
+from unbraid.form import Linearised, ResidualForm
 from unbraid.freeze import freeze
 from unbraid.graph import Graph
 from unbraid.graph.state import State
@@ -30,11 +30,18 @@ from unbraid.results import sum_error
 from unbraid.walk import Cotangents, Tape, constants, record, run, walk
 
 
-def frozen(wiring: Wiring, given: Mapping[str, Any], function: Function, instead: Mapping[str, Tensor]) -> Effects:
+def frozen(
+    form: ResidualForm,
+    wiring: Wiring,
+    given: Mapping[str, Any],
+    function: Function,
+    instead: Mapping[str, Tensor],
+) -> Effects:
     """The effect of each edge in the frozen linearisation.
 
     Args:
-        wiring: writers, readers and trunk.
+        form: the form, its casts widened.
+        wiring: its writers, readers and trunk.
         given: the clean inputs by stream.
         function: the target of the outputs by stream.
         instead: what takes the place of what writers write.
@@ -42,10 +49,9 @@ def frozen(wiring: Wiring, given: Mapping[str, Any], function: Function, instead
     Raises:
         InexactError: an operator has no rule.
     """
-    form = wiring.form
     pull = Pull.of(Linearised.of(form, form.graph, given, function, frozen=True), wiring)
-    before = _clean(wiring, given)
-    at = FrozenTrunk.at(wiring, before), FrozenTrunk.at(wiring, {**before, **instead})
+    before = _clean(form, wiring, given)
+    at = FrozenTrunk.at(form, wiring, before), FrozenTrunk.at(form, wiring, {**before, **instead})
     columns, departures, target = list[list[Tensor | None]](), list[float](), pull.examples.of(pull.linear.values)
     for reader, pulled in pull.readers():
         columns.append(
@@ -72,19 +78,18 @@ def _less(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return None if a is None or b is None else a - b
 
 
-def adds_constants(wiring: Wiring, given: Mapping[str, Any]) -> bool:
+def adds_constants(form: ResidualForm, wiring: Wiring, given: Mapping[str, Any]) -> bool:
     """Whether the trunk adds anything by itself that a reader reads: a norm's shift, a bias of a projection."""
     if wiring.plain:
         return False
     try:
-        trunk = FrozenTrunk.at(wiring, _clean(wiring, given))
+        trunk = FrozenTrunk.at(form, wiring, _clean(form, wiring, given))
     except InexactError:  # an operator without a rule: what it adds by itself is not known
         return False
     return any(bool(value.any()) for stream, value in trunk.added if stream not in wiring.written)
 
 
-def _clean(wiring: Wiring, given: Mapping[str, Any]) -> dict[str, Any]:
-    form = wiring.form
+def _clean(form: ResidualForm, wiring: Wiring, given: Mapping[str, Any]) -> dict[str, Any]:
     with torch.no_grad():
         return run(form.graph, form.state, given, keep=wiring.trunk.inputs)
 
@@ -106,10 +111,10 @@ class FrozenTrunk:
     tape: Tape
 
     @staticmethod
-    def at(wiring: Wiring, values: Mapping[str, Any]) -> "FrozenTrunk":
+    def at(form: ResidualForm, wiring: Wiring, values: Mapping[str, Any]) -> "FrozenTrunk":
         """The trunk frozen at some values of what enters it."""
         entering = {stream: values[stream] for stream in wiring.trunk.inputs}
-        graph, state = freeze(wiring.trunk, wiring.form.state, entering)
+        graph, state = freeze(wiring.trunk, form.state, entering)
         return FrozenTrunk(wiring, graph, state, record(graph, state, entering))
 
     @property

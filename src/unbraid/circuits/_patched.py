@@ -19,13 +19,15 @@ import torch
 from torch import Tensor
 
 from unbraid.circuits._effects import Effects, Function, table_of
-from unbraid.circuits._wiring import Reader, Wiring, Writer
+from unbraid.discover.wiring import Reader, Wiring, Writer
+from unbraid.form import ResidualForm
 from unbraid.graph import Add, Graph, Segment, Step, makes, needed, reads
 from unbraid.sweep import dimension, together
 from unbraid.walk import run
 
 
 def patched(
+    form: ResidualForm,
     wiring: Wiring,
     given: Mapping[str, Any],
     function: Function,
@@ -34,17 +36,19 @@ def patched(
     """The effect of each edge, by running it.
 
     Args:
-        wiring: writers, readers and trunk.
+        form: the form, its casts widened.
+        wiring: its writers, readers and trunk.
         given: the clean inputs by stream.
         function: the target of the outputs by stream.
         instead: what takes the place of what is written.
     """
-    form = wiring.form
     with torch.no_grad():
         clean = run(form.graph, form.state, given, keep=form.streams.keys() & _all(form.graph))
         target = function({stream: clean[stream] for stream in form.graph.outputs})
         size = _examples(form.graph, given)
-        columns = [_column(Patch(wiring, reader), clean, function, instead, target, size) for reader in wiring.readers]
+        columns = [
+            _column(form, Patch(wiring, reader), clean, function, instead, target, size) for reader in wiring.readers
+        ]
     names = tuple(w.name for w in wiring.writers), tuple(r.name for r in wiring.readers)
     unknown = torch.full((len(wiring.readers),), torch.nan, dtype=target.dtype, device=target.device)
     return Effects(*names, table_of(columns, target), target, 0.0, unknown, len(target) == 1 < size)
@@ -63,6 +67,7 @@ def _examples(graph: Graph, given: Mapping[str, Any]) -> int:
 
 
 def _column(
+    form: ResidualForm,
     patch: "Patch",
     clean: Mapping[str, Any],
     function: Function,
@@ -79,8 +84,8 @@ def _column(
         return column
     graph = patch.graph(variants)
     values = {stream: _value(stream, clean, instead) for stream in graph.inputs}
-    for variant, outputs in together(wiring.form, graph, variants, values, size):
-        returned = dict(zip(wiring.form.graph.outputs, map(outputs.__getitem__, graph.outputs), strict=True))
+    for variant, outputs in together(form, graph, variants, values, size):
+        returned = dict(zip(form.graph.outputs, map(outputs.__getitem__, graph.outputs), strict=True))
         column[edges[variant]] = function(returned) - target
     return column
 

@@ -18,7 +18,7 @@ from itertools import chain
 
 from torch import Tensor
 
-from unbraid.circuits._wiring import Reader, Wiring, part_of
+from unbraid.discover.wiring import Reader, Wiring, part_of
 from unbraid.form import TARGET, Linearised
 from unbraid.graph import makes
 from unbraid.results import Examples

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unbraid.capture.signature import as_call
-from unbraid.circuits._wiring import Wiring
+from unbraid.discover.wiring import Wiring
 from unbraid.errors import DataError
 from unbraid.form import ResidualForm
 from unbraid.graph import Stream
@@ -40,20 +40,25 @@ def refuse_neither_or_both(corrupt: Any, fill: str | None, call: str) -> None:
         )
 
 
-def written_at(wiring: Wiring, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+def written_at(form: ResidualForm, wiring: Wiring, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     """What every writer writes at an input."""
-    form = wiring.form
     with torch.no_grad():
         return run(form.graph, form.state, inputs, keep=tuple(wiring.written))
 
 
 def replacements(
-    wiring: Wiring, clean: Mapping[str, Tensor], inputs: Mapping[str, Any], corrupt: Any, fill: str | None
+    form: ResidualForm,
+    wiring: Wiring,
+    clean: Mapping[str, Tensor],
+    inputs: Mapping[str, Any],
+    corrupt: Any,
+    fill: str | None,
 ) -> dict[str, Tensor]:
     """What takes the place of each writer's streams.
 
     Args:
-        wiring: the writers.
+        form: the form.
+        wiring: its writers.
         clean: what they write at the clean input.
         inputs: the clean inputs, by stream: a mean leaves out the positions that their attention mask leaves out.
         corrupt: the corrupt call, or None.
@@ -66,9 +71,8 @@ def replacements(
         return {stream: torch.zeros_like(value) for stream, value in clean.items()}
     if fill == "mean":
         mask = inputs.get(_MASK)
-        streams = wiring.form.streams
-        return {stream: _mean(streams[stream], value, mask) for stream, value in clean.items()}
-    other = written_at(wiring, call_of(wiring.form, corrupt))
+        return {stream: _mean(form.streams[stream], value, mask) for stream, value in clean.items()}
+    other = written_at(form, wiring, call_of(form, corrupt))
     for stream, value in clean.items():
         if other[stream].shape != value.shape:
             raise DataError(

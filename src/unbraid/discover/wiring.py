@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 
-from unbraid.form import ResidualForm
+from unbraid.discover._block import Block, every_block
 from unbraid.graph import SKIP, Add, Graph, Segment, Step, makes, needed, reads
 
 INPUT, CONSTANTS, HEAD = "input", "constants", "head"
@@ -63,15 +63,15 @@ class Wiring:
     """The writers and readers of a form, and the trunk that lies between them.
 
     Attributes:
-        form: the form.
-        graph: its graph, or one that ends in a target behind it.
+        graph: the form's graph, or one that ends in a target behind it.
+        blocks: its top-level blocks.
         by_branch: whether each branch is a writer and a reader of its own, not each block.
         nested: whether blocks inside branches write and read in the place of those around them, whose branches are
             then a part of the trunk.
     """
 
-    form: ResidualForm
     graph: Graph
+    blocks: tuple[Block, ...]
     by_branch: bool = False
     nested: bool = False
 
@@ -83,11 +83,11 @@ class Wiring:
     @cached_property
     def _opened(self) -> frozenset[int]:
         """The blocks whose branches are a part of the trunk."""
-        return frozenset(block.index for block in self.form.all_blocks if block.nested and self.nested)
+        return frozenset(block.index for block in every_block(self.blocks) if block.nested and self.nested)
 
     @cached_property
     def _counted(self) -> frozenset[int]:
-        blocks = self.form.all_blocks if self.nested else self.form.blocks
+        blocks = every_block(self.blocks) if self.nested else self.blocks
         return frozenset(block.index for block in blocks) - self._opened
 
     @cached_property
@@ -167,7 +167,7 @@ class Wiring:
         """The name, the block and the streams of each writer and reader but input and head."""
         parts = list[tuple[str, int, tuple[str, ...]]]()
         for add in self.adds:
-            block = self.form.all_blocks[add.block]
+            block = every_block(self.blocks)[add.block]
             alive = [(operand, stream) for operand, stream in add.operands if operand != SKIP]
             if self.by_branch and len(add.branches) > 1:
                 parts += [(block.branches[operand], block.index, (stream,)) for operand, stream in alive]
