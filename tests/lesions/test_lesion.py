@@ -353,7 +353,7 @@ def test_errors_say_the_rule_and_what_came(form):
         lesion(form, [], square)
     with pytest.raises(ValueError, match=r'sets: "single", "pairs", or sets of blocks such as .*; got "triples"'):
         lesion(form, data, square, sets="triples")
-    with pytest.raises(ValueError, match=r'replace: "zero", "mean", "resample" or "identity"; got "zeros"'):
+    with pytest.raises(ValueError, match=r'replace: "zero", "mean", "resample", "identity" or "corrupt"; got "zeros"'):
         lesion(form, data, square, replace="zeros")
     with pytest.raises(IndexError, match=r"there is no block 9; blocks are numbered 0 to 4"):
         lesion(form, data, square, sets=[(9,)])

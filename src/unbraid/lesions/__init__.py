@@ -7,7 +7,8 @@
 The forms themselves come from `form.without(...)` and `form.reorder(...)`.
 """
 
-from unbraid.lesions._lesion import LesionStudy, lesion
+from unbraid.lesions._lesion import lesion
+from unbraid.lesions._lesion_study import LesionStudy
 from unbraid.lesions._reorder import ReorderStudy, reorderings
 from unbraid.lesions._subsets import SubsetStudy, subsets
 

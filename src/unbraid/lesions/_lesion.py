@@ -3,126 +3,22 @@
 Each lesion is a variant of the form; `sweep` runs them all so that equal work is done once, and several in one batch.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeGuard
 
 import torch
-from rich.table import Table
 
-from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid._renamed import keep_and_stateful_before
 from unbraid.discover import refuse_stateful
 from unbraid.form import ResidualForm
-from unbraid.graph import SKIP, BranchIndex, Removal
+from unbraid.graph import BranchIndex, Step
+from unbraid.lesions._corrupt import BesideCorrupt, at_corrupt, of_clean
 from unbraid.lesions._lesion_sets import LesionSet, Sets, the_names, the_sets
+from unbraid.lesions._lesion_study import SAID, LesionStudy
+from unbraid.lesions._positions import Positions, in_words
 from unbraid.lesions._replace import NOTHING, Replacement, means, others
-from unbraid.results import Result
-from unbraid.results.rows import Row, as_rows
 from unbraid.sweep import Batches, Metric, Resume, lesioned, sweep
-
-_SAID = {
-    "zero": "output left out",
-    "mean": "output replaced by its mean over the data",
-    "resample": "output replaced by another example's",
-    "identity": "the identity in the place of each block, its skip as well",
-}
-
-
-@dataclass(frozen=True, repr=False)
-class LesionStudy(Result):
-    """A metric of a model without each of some sets of blocks, beside the whole model's (Veit et al. 2016).
-
-    Attributes:
-        whole: the metric of the whole model, averaged over all examples.
-        sets: what was deleted: blocks by index, branches as (block, branch), or skips as (block, −1).
-        names: the same by name.
-        metrics: the metric without each set.
-        replace: what took the place of a branch's output: "zero", "mean" or "resample"; "identity" that of a block.
-        identity: the plain layers, which have no skip, in whose place the identity was put.
-        examples: how many examples there were.
-        stacked: whether several lesions ran together as one larger batch.
-    """
-
-    whole: float
-    sets: tuple[LesionSet, ...]
-    names: tuple[str, ...]
-    metrics: tuple[float, ...]
-    replace: str
-    identity: tuple[int, ...]
-    examples: int
-    stacked: bool
-
-    columns = (("without", "{without}"), ("", "{name}"), ("metric", "{metric:.4g}"), ("change", "{change:+.4g}"))
-
-    @cached_property
-    def delta(self) -> tuple[float, ...]:
-        """By how much each lesion changes the metric."""
-        return tuple(metric - self.whole for metric in self.metrics)
-
-    @cached_property
-    def ranked(self) -> tuple[int, ...]:
-        """The numbers of the sets, those that change the metric most first."""
-        return tuple(sorted(range(len(self.sets)), key=lambda number: -abs(self.delta[number])))
-
-    def table(self) -> Table:
-        """One row per lesion, those that change the metric most first."""
-        table = super().table()
-        table.columns[1].overflow = "fold"
-        return table
-
-    def _table_rows(self) -> list[Row]:
-        rows = self.rows()
-        return [rows[number] for number in self.ranked]
-
-    @property
-    def caption(self) -> str:
-        """How the numbers were made."""
-        identity = f"; the identity in the place of {len(self.identity)} plain layers" if self.identity else ""
-        return f"whole model: {self.whole:.4g}; {_SAID[self.replace]}{identity}; {self.examples:,} examples"
-
-    def to_dict(self) -> dict[str, Any]:
-        """The metric of each lesion as plain values."""
-        columns = {"without": map(list, self.sets), "name": self.names, "metric": self.metrics, "change": self.delta}
-        return {
-            "whole": self.whole,
-            "lesions": as_rows(columns),
-            "replace": self.replace,
-            "identity": list(self.identity),
-            "examples": self.examples,
-            "stacked": self.stacked,
-        }
-
-    def rows(self) -> list[Row]:
-        """One row per lesion, in the order asked for."""
-        return as_rows({"without": self._labels, "name": self.names, "metric": self.metrics, "change": self.delta})
-
-    @property
-    def _labels(self) -> list[str]:
-        return [", ".join(map(_short, which)) for which in self.sets]
-
-    def plot(self, quantity: str = "metric", *, ax: Axes | None = None) -> Figure:
-        """The metric without each block, pairs as a map; `quantity` says what it is, with its unit."""
-        from unbraid import draw
-
-        pairs = [which for which in self.sets if _is_pair(which)]
-        if len(self.sets) == len(pairs) > 1:
-            return draw.lesion_pairs(self.whole, pairs, self.metrics, quantity, ax=ax)
-        return draw.lesions(self.whole, self._labels, self.names, self.metrics, quantity, ax=ax)
-
-
-def _is_pair(which: LesionSet) -> TypeGuard[tuple[int, int]]:
-    """Whether two whole blocks were deleted together."""
-    return len(which) == 2 and all(isinstance(part, int) for part in which)
-
-
-def _short(removal: Removal) -> str:
-    if isinstance(removal, int):
-        return str(removal)
-    return f"({removal[0]}, {'skip' if removal[1] == SKIP else removal[1]})"
 
 
 @keep_and_stateful_before
@@ -134,6 +30,8 @@ def lesion(
     *,
     sets: Sets = "single",
     replace: str = "zero",
+    corrupt: Batches | None = None,
+    positions: Positions | None = None,
     max_batch: int | None = None,
     allow_random: bool = False,
     generator: torch.Generator | None = None,
@@ -146,6 +44,15 @@ def lesion(
     together as a larger batch, so all single deletions cost about half of K + 1 runs. Memory does not grow with the
     data, only with `max_batch`.
 
+    With replace="corrupt" whole outputs are patched from another run (activation patching): with f_k(x) what branch k
+    gives in the whole model at x, batch by batch,
+
+        metric without k = metric(model(clean | f_k := f_k(corrupt)))
+
+    That is *noising*: the clean run, and what it loses by one corrupt output. *Denoising* is the exchange, the corrupt
+    batches as `batches` and the clean ones as `corrupt`: what the corrupt run regains by one clean output. Labels and
+    the whole model's metric are those of `batches`.
+
     Args:
         form: a traced model, or a chain.
         batches: pairs of inputs and labels; inputs a tensor, a tuple or a dict. With replace="mean" they are read
@@ -155,7 +62,13 @@ def lesion(
             branches as (block, branch), skips as (block, "skip"), as `form.without` takes them.
         replace: what takes the place of the branch's output, or the skip's: "zero"; "mean", its mean over the data at
             each position; "resample", what it gives in the whole model for another example of the batch. Without the
-            branch a gated or mixed skip stays as it was computed; "identity" leaves nothing of a block but its input.
+            branch a gated or mixed skip stays as it was computed; "identity" leaves nothing of a block but its input;
+            "corrupt", what it gives in the whole model at the batch of the same number in `corrupt`.
+        corrupt: of "corrupt", one for each of `batches` and of its sizes: pairs as there, whose labels are not read, or
+            inputs alone, a tensor or a dict.
+        positions: of "corrupt", at which positions of streams [batch, positions, width] the output is replaced, for all
+            examples by number, or for each by a mask, bool [batch, positions]; elsewhere it is what the branch gives in
+            the patched run, as with a hook that writes into it. None for all.
         max_batch: how many examples run at once at most, if more than a batch holds; None lets the memory decide.
         allow_random: accept operators that draw random numbers, or norms that use their batch's own statistics; then
             nothing is stacked, and lesions that share a random operator share its draw.
@@ -165,32 +78,41 @@ def lesion(
             file for another metric.
 
     Raises:
-        ValueError: a random operator, or a norm in training, that was not asked for; unknown `sets` or `replace`.
-        IndexError: there is no such block or branch; or neither skip nor branch of a block would be left.
+        ValueError: a random operator, or a norm in training, that was not asked for; unknown `sets` or `replace`;
+            `corrupt` or `positions` without replace="corrupt"; `positions` of a stream that has none.
+        IndexError: there is no such block, branch or position; or neither skip nor branch of a block would be left.
         ShapeError: a plain layer changes the size, so that no identity can take its place; or any block does, with
             "identity".
-        DataError: there is no batch; a batch of one with "resample"; batches of several lengths with "mean".
+        DataError: there is no batch; a batch of one with "resample"; batches of several lengths with "mean"; another
+            number of corrupt batches, or other sizes.
         CheckpointError: `resume` is the file of another job, form or settings, or cannot be read or written.
     """
-    if replace not in _SAID:
-        raise ValueError(f'replace: "zero", "mean", "resample" or "identity"; got "{replace}".')
+    if replace not in SAID:
+        raise ValueError(f'replace: "zero", "mean", "resample", "identity" or "corrupt"; got "{replace}".')
+    _check_corrupt(replace, corrupt, positions)
     if not allow_random:
         refuse_stateful(form.graph, "lesion")
     elif resume is not None:
         raise ValueError(
             "lesion: what draws random numbers cannot go on where it stopped: leave out resume or allow_random."
         )
-    settings = (replace, None if generator is None else generator.get_state())
+    settings: tuple[object, ...] = (replace, None if generator is None else generator.get_state())
     chosen = the_sets(form, sets)
     if replace == "identity" and any(isinstance(part, tuple) for part in chain.from_iterable(chosen)):
         raise ValueError('replace: "identity" takes the place of whole blocks; a branch or a skip is to go by itself.')
-    # Errors come before the first pass, not after it.
-    variants = lesioned(form, [(), *chosen], bare=replace == "identity")
-    stand_in = _replacement(form, chosen, replace, batches, generator)
-    if stand_in.instead:
-        variants = lesioned(form, [(), *chosen], stand_in.instead)
+    if corrupt is not None:
+        variants: list[tuple[Step, ...]] = []  # without a stand-in, no layer that changes the size could go
+        stand_in = at_corrupt(form, _touched(form, chosen), positions)
+        batches, metric, settings = BesideCorrupt(batches, corrupt), of_clean(metric), (*settings, positions)
+    else:
+        # Errors come before the first pass, not after it.
+        variants = lesioned(form, [(), *chosen], bare=replace == "identity")
+        stand_in = _replacement(form, chosen, replace, batches, generator)
+    runs = stand_in.form or form
+    if stand_in.instead or not variants:
+        variants = lesioned(runs, [(), *chosen], stand_in.instead)
     swept = sweep(
-        form,
+        runs,
         variants,
         batches,
         metric,
@@ -205,8 +127,24 @@ def lesion(
     plain = [b.index for b in form.blocks if b.skip == "none" and b.index in touched and replace == "zero"]
     names = the_names(form, chosen)
     return LesionStudy(
-        swept.means[0], chosen, names, swept.means[1:], replace, tuple(plain), swept.examples, swept.stacked
+        whole=swept.means[0],
+        sets=chosen,
+        names=names,
+        metrics=swept.means[1:],
+        replace=replace,
+        identity=tuple(plain),
+        examples=swept.examples,
+        stacked=swept.stacked,
+        positions="" if positions is None else in_words(positions),
     )
+
+
+def _check_corrupt(replace: str, corrupt: Batches | None, positions: Positions | None) -> None:
+    if replace == "corrupt" and corrupt is None:
+        raise ValueError('replace: "corrupt" takes outputs from other batches: give them as corrupt=.')
+    if replace != "corrupt" and (corrupt is not None or positions is not None):
+        what = "positions" if corrupt is None else "corrupt"
+        raise ValueError(f'{what}: it goes with replace="corrupt"; replace is "{replace}".')
 
 
 def _replacement(
@@ -218,10 +156,15 @@ def _replacement(
 ) -> Replacement:
     if replace in ("zero", "identity"):
         return NOTHING
+    touched = _touched(form, chosen)
+    return means(form, touched, batches) if replace == "mean" else others(form, touched, generator)
+
+
+def _touched(form: ResidualForm, chosen: tuple[LesionSet, ...]) -> list[BranchIndex]:
+    """The branches and skips that some set takes out, each once."""
     branches = {block.index: range(len(block.branches)) for block in form.all_blocks}
-    stand_ins: dict[BranchIndex, None] = {}
-    for which in chosen:
-        for part in which:
-            pairs = [part] if isinstance(part, tuple) else [(part, branch) for branch in branches[part]]
-            stand_ins.update(dict.fromkeys(pairs))
-    return means(form, stand_ins, batches) if replace == "mean" else others(form, stand_ins, generator)
+    touched: dict[BranchIndex, None] = {}
+    for part in chain.from_iterable(chosen):
+        pairs = [part] if isinstance(part, tuple) else [(part, branch) for branch in branches[part]]
+        touched.update(dict.fromkeys(pairs))
+    return list(touched)

@@ -25,11 +25,13 @@ class Replacement:
         instead: the stream that takes the place of each (block, branch).
         given: these streams.
         feed: their values for a batch.
+        form: the form whose steps put them in the branches' place, where another than the given one does.
     """
 
     instead: Mapping[BranchIndex, str]
     given: tuple[Stream, ...]
     feed: Feed | None
+    form: ResidualForm | None = None
 
 
 NOTHING = Replacement({}, (), None)
@@ -37,7 +39,7 @@ NOTHING = Replacement({}, (), None)
 
 def means(form: ResidualForm, branches: Iterable[BranchIndex], batches: Batches) -> Replacement:
     """Each branch's mean over all examples, at each position, from a first pass over the data."""
-    replacement = _standing_in(form, branches, "mean of")
+    replacement = standing_in(form, branches, "mean of")
     sums: dict[str, Tensor] = {}
 
     def work(batch: Batch) -> Row:
@@ -59,7 +61,7 @@ def means(form: ResidualForm, branches: Iterable[BranchIndex], batches: Batches)
 
     def feed(batch: Batch) -> dict[str, Tensor]:
         values = {}
-        for branch, stream in _streams(form, replacement).items():
+        for branch, stream in streams_of(form, replacement).items():
             mean = (sums[stream] / examples).to(device, form.streams[stream].dtype)
             sizes = list(mean.shape)
             sizes[_along(form.streams[stream], batch)] = batch.size
@@ -86,7 +88,7 @@ def others(form: ResidualForm, branches: Iterable[BranchIndex], generator: torch
     Who stands in for whom is drawn anew for each batch, a random cycle through all of its examples, and is the same
     for all branches. It depends on the generator and the batch's number alone, whichever rank runs the batch.
     """
-    replacement = _standing_in(form, branches, "another example's")
+    replacement = standing_in(form, branches, "another example's")
     drawn = generator if generator is not None else torch.Generator().manual_seed(0)
     seed = int(torch.randint(2**62, (), generator=drawn, device=drawn.device))
 
@@ -104,13 +106,14 @@ def others(form: ResidualForm, branches: Iterable[BranchIndex], generator: torch
             replacement.instead[branch]: values[stream].index_select(
                 _along(form.streams[stream], batch), whose.to(values[stream].device)
             )
-            for branch, stream in _streams(form, replacement).items()
+            for branch, stream in streams_of(form, replacement).items()
         }
 
     return replace(replacement, feed=feed)
 
 
-def _standing_in(form: ResidualForm, branches: Iterable[BranchIndex], title: str) -> Replacement:
+def standing_in(form: ResidualForm, branches: Iterable[BranchIndex], title: str) -> Replacement:
+    """A stream in the place of each branch that the form still has, without values yet."""
     alive: dict[BranchIndex, str] = {}
     for add in form.adds:
         alive |= {(add.block, operand): stream for operand, stream in add.operands}
@@ -119,13 +122,14 @@ def _standing_in(form: ResidualForm, branches: Iterable[BranchIndex], title: str
     return Replacement(instead, tuple(given), None)
 
 
-def _streams(form: ResidualForm, replacement: Replacement) -> dict[BranchIndex, str]:
+def streams_of(form: ResidualForm, replacement: Replacement) -> dict[BranchIndex, str]:
+    """The stream of each branch that is replaced."""
     operands = {add.block: dict(add.operands) for add in form.adds}
     return {(block, operand): operands[block][operand] for block, operand in replacement.instead}
 
 
 def _branches(form: ResidualForm, replacement: Replacement, batch: Batch) -> dict[str, Tensor]:
-    streams = tuple(_streams(form, replacement).values())
+    streams = tuple(streams_of(form, replacement).values())
     values = form.values(batch.args, batch.kwargs, streams)
     return {stream: values[stream] for stream in streams}
 
