@@ -165,6 +165,15 @@ class Signature:
         inputs = {name: mapped(other, value) for name, value in self.inputs.items()}
         return replace(self, inputs=inputs, output=mapped(other, self.output))
 
+    def fixed(self, given: Mapping[str, Any]) -> "Signature":
+        """The same for inputs of the sizes of some given ones, by stream, alone."""
+
+        def other(leaf: Any) -> Any:
+            value = given.get(leaf.stream) if isinstance(leaf, TensorSpec) else None
+            return replace(leaf, sizes=tuple(value.shape)) if isinstance(value, Tensor) else leaf
+
+        return replace(self, inputs={name: mapped(other, value) for name, value in self.inputs.items()})
+
     def streams(self) -> tuple[str, ...]:
         """The output streams, in the order of the output's leaves, and those on which the way taken depends."""
         outputs = tuple(leaf.stream for leaf in leaves_of(self.output) if isinstance(leaf, TensorSpec | Number))

@@ -18,10 +18,14 @@ class Circuit:
     Attributes:
         edges: (writer, reader) by name, the strongest first.
         of: how many edges the model has.
+        by: whether writers and readers are blocks, branches or attention heads.
+        nested: whether blocks inside branches write and read in the place of those around them.
     """
 
     edges: tuple[Edge, ...]
     of: int
+    by: str = "block"
+    nested: bool = False
 
     def __len__(self) -> int:
         return len(self.edges)
@@ -41,8 +45,8 @@ class Circuit:
 
 def strongest(
     writers: Sequence[str], readers: Sequence[str], effects: Tensor, n: int | None, share: float | None
-) -> Circuit:
-    """The edges of the largest |effect|, without dead ends; see `EdgeStudy.circuit`."""
+) -> tuple[tuple[Edge, ...], int]:
+    """The edges of the largest |effect|, without dead ends, and how many there are; see `EdgeStudy.circuit`."""
     if (n is None) == (share is None):
         raise ValueError("circuit: give a number of edges, circuit(20), or a share of all effects, circuit(share=0.9).")
     there = [(i, j) for i, j in (~effects.isnan()).nonzero().tolist() if writers[i] != "constants"]
@@ -57,7 +61,7 @@ def strongest(
     if not 1 <= n <= len(there):
         raise ValueError(f"circuit: there are {len(there)} edges, of which 1 to {len(there)} can be taken; {n} came.")
     edges = [(writers[i], readers[j]) for i, j in (there[place] for place in order[:n])]
-    return Circuit(tuple(without_dead_ends(edges)), len(there))
+    return tuple(without_dead_ends(edges)), len(there)
 
 
 def without_dead_ends(edges: Iterable[Edge]) -> list[Edge]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unbraid._modes import outside_modes
 from unbraid.circuits._attributed import attributed
-from unbraid.circuits._effects import Effects, Function
+from unbraid.circuits._effects import Function
 from unbraid.circuits._frozen import adds_constants, frozen
 from unbraid.circuits._patched import patched
 from unbraid.circuits._replacement import Fill, call_of, refuse_neither_or_both, replacements, written_at
@@ -95,10 +95,6 @@ def edges(
         graph=form.graph,
         where=form.end,
     )
-    return _study(effects, method, "corrupt" if fill is None else fill, steps)
-
-
-def _study(effects: Effects, method: str, replaced: str, steps: int) -> EdgeStudy:
     return EdgeStudy(
         effects.writers,
         effects.readers,
@@ -108,7 +104,9 @@ def _study(effects: Effects, method: str, replaced: str, steps: int) -> EdgeStud
         effects.error,
         effects.interaction,
         method,
-        replaced,
+        "corrupt" if fill is None else fill,
+        by,
+        nested,
         steps,
         effects.summed,
     )

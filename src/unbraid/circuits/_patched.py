@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from unbraid.circuits._effects import Effects, Function, table_of
-from unbraid.discover.wiring import Reader, Wiring, Writer
+from unbraid.discover.wiring import Reader, Wiring, Writer, renamed
 from unbraid.form import ResidualForm
-from unbraid.graph import Add, Graph, Segment, Step, makes, needed, reads
+from unbraid.graph import Add, Graph, Step, makes, needed, reads
 from unbraid.sweep import dimension, together
 from unbraid.walk import run
 
@@ -122,7 +122,7 @@ class Patch:
                 steps += [_same(stream, self._anew(stream)) for stream in makes(step)]
             else:
                 heard = {s: self._heard(s, writer, touched) for s in reads(step)}
-                steps.append(_rewired(step, heard, {s: self._anew(s) for s in makes(step)}))
+                steps.append(renamed(step, heard, {s: self._anew(s) for s in makes(step)}))
         for stream in self._read_as_written:
             source = _INSTEAD + stream if stream in writer.streams else stream
             steps.append(_same(source, self._anew(stream)))
@@ -158,7 +158,7 @@ class Patch:
         made = set(chain.from_iterable(map(makes, self.reader.steps)))
         anew = {s: self._anew(s) for s in (*self._on_route, *self._read_as_written)}
         anew |= {stream: self._anew(stream) for stream in made if stream not in self.reader.streams}
-        inside = [_rewired(s, anew, {m: anew.get(m, m) for m in makes(s)}) for s in self.reader.steps]
+        inside = [renamed(s, anew, {m: anew.get(m, m) for m in makes(s)}) for s in self.reader.steps]
         if self.reader.block is None:
             return tuple(inside)
         moved = {stream: anew[stream] for stream in self.reader.streams if stream not in made and stream in anew}
@@ -169,7 +169,7 @@ class Patch:
                 isinstance(step, Add) and step.block == self.reader.block and not moved.keys().isdisjoint(reads(step))
             )
             if id(step) not in own and (mine or not changed.isdisjoint(reads(step))):
-                after.append(_rewired(step, moved if mine else {}, {}))
+                after.append(renamed(step, moved if mine else {}, {}))
                 changed.update(makes(step))
         return (*inside, *after)
 
@@ -208,20 +208,3 @@ class Patch:
 def _same(stream: str, name: str) -> Add:
     """A stream under another name: a sum of one operand, for which nothing is run."""
     return Add(block=-1, fork=stream, skip=stream, branches=(), output=name)
-
-
-def _rewired(step: Step, read: Mapping[str, str], made: Mapping[str, str]) -> Step:
-    """A step that reads and makes streams of other names."""
-    if isinstance(step, Segment):
-        return replace(
-            step,
-            inputs=tuple(read.get(s, s) for s in step.inputs),
-            outputs=tuple(made.get(s, s) for s in step.outputs),
-            size_only=frozenset(read.get(s, s) for s in step.size_only),
-        )
-    return replace(
-        step,
-        skip=step.skip and read.get(step.skip, step.skip),
-        branches=tuple(s and read.get(s, s) for s in step.branches),
-        output=made.get(step.output, step.output),
-    )

@@ -35,6 +35,8 @@ class EdgeStudy(Result):
             ReLU and norms make of several changes another one than the sum. No error; nan where it is not known.
         method: "attribution", "exact" or "frozen".
         replaced: what took the place of clean values: "corrupt", "zero" or "mean".
+        by: whether writers and readers are blocks, branches or attention heads.
+        nested: whether blocks inside branches wrote and read in the place of those around them.
         steps: at how many points gradients were taken.
         summed: whether examples influence one another: then the batch's sum is split, and batch is 1.
     """
@@ -48,6 +50,8 @@ class EdgeStudy(Result):
     interaction: Float[Tensor, " readers"]
     method: str
     replaced: str
+    by: str = "block"
+    nested: bool = False
     steps: int = 1
     summed: bool = False
 
@@ -83,7 +87,7 @@ class EdgeStudy(Result):
         Raises:
             ValueError: neither or both are given, or out of range.
         """
-        return strongest(self.writers, self.readers, self.effects, n, share)
+        return Circuit(*strongest(self.writers, self.readers, self.effects, n, share), self.by, self.nested)
 
     def rows(self) -> list[Row]:
         """One row per edge, the writers' in order."""

@@ -15,7 +15,7 @@ Nothing here looks at how trunks run: a branch may read another trunk at any poi
 before it was added. An edge i → j is there where the trunk leads from what i writes to what j reads.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -48,7 +48,7 @@ class Reader:
         block: the block's index; None for the head.
         steps: what computes that from what it reads.
         entries: the streams that it reads, as far as the trunk makes them or a writer writes them.
-        streams: what it computes: the outputs of branches; of the head the graph's.
+        streams: what it computes: the outputs of branches and the gates of a skip; of the head the graph's outputs.
     """
 
     name: str
@@ -154,7 +154,27 @@ class Wiring:
 
     @cached_property
     def _branches(self) -> tuple[Reader, ...]:
-        return tuple(self._reader(name, block, streams) for name, block, streams in self._parts)
+        readers, gates = list[Reader](), self._gates
+        for name, block, streams in self._parts:  # a skip's gates go with the first branch, as their derivative does
+            readers.append(self._reader(name, block, (*streams, *gates.pop(block, ()))))
+        return tuple(readers)
+
+    @property
+    def _gates(self) -> dict[int, list[str]]:
+        """What the trunk reads of what a block computes besides its branches: the gates of its skip."""
+        read = set(chain.from_iterable(map(reads, self._on_trunk))) - self._operands
+        on_trunk, gates = set(map(id, self._on_trunk)), dict[int, list[str]]()
+        for step in self.graph.steps:
+            if id(step) not in on_trunk and step.block is not None:
+                computed = [stream for stream in makes(step) if stream in read]
+                gates.setdefault(self._around(step.block), []).extend(computed)
+        return gates
+
+    def _around(self, block: int) -> int:
+        """The block that writes and reads in the place of one inside it."""
+        while block not in self._counted and (parent := every_block(self.blocks)[block].parent) is not None:
+            block = parent[0]
+        return block
 
     @property
     def _head(self) -> Reader:
@@ -217,3 +237,21 @@ def _data(graph: Graph, step: Step) -> Iterable[str]:
     if isinstance(step, Add):
         return reads(step)
     return (stream for stream in step.inputs if stream in graph.carried and stream not in step.size_only)
+
+
+def renamed(step: Step, read: Mapping[str, str], made: Mapping[str, str]) -> Step:
+    """A step that reads and makes streams of other names."""
+    if isinstance(step, Segment):
+        return replace(
+            step,
+            inputs=tuple(read.get(s, s) for s in step.inputs),
+            outputs=tuple(made.get(s, s) for s in step.outputs),
+            size_only=frozenset(read.get(s, s) for s in step.size_only),
+        )
+    return replace(
+        step,
+        fork=read.get(step.fork, step.fork),
+        skip=step.skip and read.get(step.skip, step.skip),
+        branches=tuple(s and read.get(s, s) for s in step.branches),
+        output=made.get(step.output, step.output),
+    )

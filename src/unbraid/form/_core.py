@@ -44,6 +44,7 @@ class Form(Result):
     deletions: tuple[Removal, ...] = ()
     moved: tuple[int, ...] = ()
     heads: bool = False
+    circuit: tuple[tuple[str, str], ...] | None = None
     notes: tuple[str, ...] = ()
     explains: str | None = None
 

@@ -24,11 +24,12 @@ from unbraid.discover import (
     reorder,
 )
 from unbraid.form._core import Form
+from unbraid.form._only import EdgeSet, called_with, only
 from unbraid.form._show import block_row, form_rows, form_table, form_text, form_tree
 from unbraid.form._verify import Verification, verify
 from unbraid.graph import made_on, on_device
 from unbraid.graph.edits import deleted, widened
-from unbraid.graph.state import moved
+from unbraid.graph.state import joined, moved
 from unbraid.results import finite
 from unbraid.saved import Facts, save, state_from
 
@@ -62,6 +63,7 @@ class ResidualForm(Form):
         deletions: the branches that were deleted from it.
         moved: the order in which its blocks run, by index; empty where it is the model's.
         heads: whether attention branches are split by head.
+        circuit: the edges that its readers hear; None where they hear all.
         explains: the output stream that analyses explain, where another was chosen than the first that carries data.
     """
 
@@ -91,9 +93,15 @@ class ResidualForm(Form):
 
         Raises:
             TraceError: the form is a recorded run, which torch.export's format cannot hold.
+            ValueError: the form runs a circuit; the form that it was made of can be saved, and the circuit made again.
             CheckpointError: the folder cannot be written, another process writes into it, or it holds something else
                 than a form; what it held is untouched.
         """
+        if self.circuit is not None:
+            raise ValueError(
+                "save: this form runs a circuit, and the folder of a form holds no edges. Save the form that it was "
+                "made of, keep the circuit's edges, and make it again: load(folder).only(circuit, ...)."
+            )
         facts = Facts(
             learned=self.learned,
             layers=self.origin.layers if self.origin else (),
@@ -222,6 +230,31 @@ class ResidualForm(Form):
         """
         graph, moved = reorder(self.graph, self.blocks, self.order, self.end, order)
         return replace(self, graph=graph, moved=moved, error=float("nan"))
+
+    @outside_modes
+    def only(self, circuit: EdgeSet, *, corrupt: Any = None, fill: str | None = None) -> "ResidualForm":
+        """The form that runs a circuit: each reader hears the circuit's edges, and of all others a replacement.
+
+        What a reader reads is the trunk run anew, with what writers write where the edge is the circuit's, and its
+        replacement elsewhere; the writers are those of this form, so that what is replaced for one shows in what it
+        writes (Conmy et al. 2023, ACDC). With all edges it is the form itself.
+
+        Args:
+            circuit: of `EdgeStudy.circuit`, or anything with its `edges`.
+            corrupt: inputs at which replaced values are taken, a tensor, a tuple or a dict: the form then runs on
+                inputs of their sizes alone.
+            fill: "zero", or "mean" over the examples of a call, at each position, as the whole model writes them.
+
+        Raises:
+            ValueError: the form has no such edge; neither or both of corrupt and fill are given.
+        """
+        form = self.split("heads") if circuit.by == "head" else self
+        given = called_with(form, corrupt, fill)
+        graph, held = only(form.graph, form.blocks, form.state, circuit, given, fill)
+        signature = form.signature if given is None else form.signature.fixed(given)
+        state = joined(form.state, held)
+        edges, nothing = (*circuit.edges,), float("nan")
+        return replace(form, graph=graph, state=state, signature=signature, circuit=edges, error=nothing)
 
     def interchangeable(self) -> list[list[int]]:
         """The positions whose blocks can change places: of one trunk, and of one shape before and after the block."""
