@@ -4,7 +4,9 @@ A writer adds to the trunk, a reader reads it; an edge is what one adds to what 
 """
 
 from unbraid.circuits._circuit import Circuit
+from unbraid.circuits._compared import Comparison, Stability
 from unbraid.circuits._edges import edges
+from unbraid.circuits._faithfulness import Faithfulness
 from unbraid.circuits._study import EdgeStudy
 
-__all__ = ["Circuit", "EdgeStudy", "edges"]
+__all__ = ["Circuit", "Comparison", "EdgeStudy", "Faithfulness", "Stability", "edges"]

@@ -109,6 +109,7 @@ def edges(
         nested,
         steps,
         effects.summed,
+        form,
     )
 
 

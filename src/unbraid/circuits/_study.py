@@ -1,12 +1,18 @@
 """The effects of all edges of a model: what each block tells each later block."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Generator, Tensor
 
 from unbraid._figures import Axes, Figure
-from unbraid.circuits._circuit import Circuit, strongest
+from unbraid.circuits._circuit import Circuit, Edge, strongest
+from unbraid.circuits._compared import Comparison, Stability, compared, stability
+from unbraid.circuits._faithfulness import Faithfulness, faithfulness
+from unbraid.discover.wiring import CONSTANTS
+from unbraid.form import ResidualForm
 from unbraid.results import Result, said_of
 from unbraid.results.rows import Row, as_rows
 
@@ -54,6 +60,7 @@ class EdgeStudy(Result):
     nested: bool = False
     steps: int = 1
     summed: bool = False
+    _form: ResidualForm | None = field(default=None, repr=False)
 
     columns = (("from", "{writer}"), ("to", "{reader}"), ("effect", "{effect:+.4g}"))
     entries = (
@@ -88,6 +95,60 @@ class EdgeStudy(Result):
             ValueError: neither or both are given, or out of range.
         """
         return Circuit(*strongest(self.writers, self.readers, self.effects, n, share), self.by, self.nested)
+
+    def faithfulness(
+        self,
+        batches: Iterable[Any],
+        metric: Callable[[Any, Any], Tensor],
+        sizes: Iterable[int | float] = (0.02, 0.05, 0.1, 0.2, 0.5),
+    ) -> Faithfulness:
+        """How much of the model's metric circuits of several sizes keep; see `Faithfulness`.
+
+        Args:
+            batches: of (clean, corrupt, labels), or (clean, labels) where this study filled; inputs a tensor, a tuple
+                or a dict.
+            metric: (what the model returns, labels) -> one number for each example, or for the batch.
+            sizes: numbers of edges, or shares of all of them below 1.
+
+        Raises:
+            DataError: there is no batch, or one is not of this kind.
+            ValueError: a size is out of range; or replacing every edge leaves the metric as it is.
+        """
+        assert self._form is not None, "a study knows its form"
+        there = int((~self.effects.isnan()).sum())
+        counts = [size if isinstance(size, int) else max(1, round(size * there)) for size in sizes]
+        circuits = [self.circuit(count) for count in counts]
+        every = Circuit(self._edges, len(self._edges), self.by, self.nested)
+        return faithfulness(
+            self._form, circuits, every, batches, metric, None if self.replaced == "corrupt" else self.replaced
+        )
+
+    def stability(self, n: int, *, draws: int = 200, generator: Generator | None = None) -> Stability:
+        """How often each edge is among the n strongest where the examples are drawn anew, with replacement.
+
+        Args:
+            n: the size of the circuit.
+            draws: how many resamples.
+            generator: of the draws; with the seed 0 where none is given.
+        """
+        return stability(self.writers, self.readers, self.per_example, n, draws, generator)
+
+    def compare(self, other: "EdgeStudy | Circuit", *, n: int | None = None) -> Comparison:
+        """How alike the effects are to another study's of the same edges; or how well they tell a known circuit's.
+
+        Args:
+            other: another study, or a circuit that is known.
+            n: how many of the strongest edges of both overlap; by default a tenth of them.
+
+        Raises:
+            ValueError: the other has other edges.
+        """
+        return compared(self, other, n)
+
+    @property
+    def _edges(self) -> tuple[Edge, ...]:
+        there = (~self.effects.isnan()).nonzero().tolist()
+        return tuple((self.writers[i], self.readers[j]) for i, j in there if self.writers[i] != CONSTANTS)
 
     def rows(self) -> list[Row]:
         """One row per edge, the writers' in order."""

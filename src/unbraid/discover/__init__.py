@@ -13,7 +13,6 @@ from unbraid.discover._equation import Equation
 from unbraid.discover._find import find
 from unbraid.discover._random_operators import by_chance, drawn, refuse_stateful
 from unbraid.discover._reorder import interchangeable, reorder
-from unbraid.discover._rewired import rewire
 from unbraid.discover._split_heads import Split, by_heads
 from unbraid.discover._trunk_reads import equation
 from unbraid.discover._which_block import BlockLike, BranchLike, branch_of, index_of, removal_name, removal_of
@@ -44,5 +43,4 @@ __all__ = [
     "removal_name",
     "removal_of",
     "reorder",
-    "rewire",
 ]

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 
-from unbraid.discover.wiring import Reader, Wiring, renamed
+from unbraid.discover._trunk_wiring import Reader, Wiring, renamed
 from unbraid.graph import Add, Graph, Step, makes, needed, reads, rewired
 
 

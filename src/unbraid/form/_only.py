@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, fx
 
-from unbraid.discover import Block, rewire
-from unbraid.discover.wiring import Wiring, renamed
+from unbraid.discover import Block
+from unbraid.discover.wiring import Wiring, renamed, rewire
 from unbraid.form._core import Form
 from unbraid.graph import Graph, Segment, Step, Stream, makes, needed, reads, runnable
 from unbraid.graph.state import State
@@ -18,6 +18,7 @@ aten = torch.ops.aten
 MASK = "attention_mask"
 
 
+@runtime_checkable
 class EdgeSet(Protocol):
     """Some of a form's edges, as `unbraid.Circuit` has them."""
 
