@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from torch import Tensor
 
@@ -11,15 +11,12 @@ from unbraid.circuits._attributed import attributed
 from unbraid.circuits._effects import Function
 from unbraid.circuits._frozen import adds_constants, frozen
 from unbraid.circuits._patched import patched
-from unbraid.circuits._replacement import Fill, call_of, refuse_neither_or_both, replacements, written_at
+from unbraid.circuits._replacement import call_of, refuse_neither_or_both, replacements, written_at
 from unbraid.circuits._study import EdgeStudy
 from unbraid.discover.wiring import Wiring
 from unbraid.errors import TargetError
 from unbraid.form import ResidualForm, explained
 from unbraid.results import Target, check_sum
-
-Method: TypeAlias = Literal["attribution", "exact", "frozen"]
-By: TypeAlias = Literal["block", "branch", "head"]
 
 
 @outside_modes
@@ -30,10 +27,10 @@ def edges(
     *,
     target: Target | None = None,
     metric: Callable[[Any], Tensor] | None = None,
-    method: Method = "attribution",
+    method: str = "attribution",
     steps: int = 1,
-    fill: Fill | None = None,
-    by: By = "block",
+    fill: str | None = None,
+    by: str = "block",
     nested: bool = False,
     output: str | int | None = None,
 ) -> EdgeStudy:

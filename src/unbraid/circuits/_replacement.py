@@ -1,7 +1,7 @@
 """What is put in the place of what writers write: their values at a corrupt input, zeros, or their means."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,6 @@ from unbraid.graph import Stream
 from unbraid.sweep import dimension
 from unbraid.walk import run
 
-Fill: TypeAlias = Literal["zero", "mean"]
 _MASK = "attention_mask"
 
 

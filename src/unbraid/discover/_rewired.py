@@ -16,7 +16,9 @@ from unbraid.discover._trunk_wiring import Reader, Wiring, renamed
 from unbraid.graph import Add, Graph, Step, makes, needed, reads, rewired
 
 
-def rewire(wiring: Wiring, graph: Graph, kept: Collection[tuple[str, str]], instead: Mapping[str, str]) -> Graph:
+def rewire(
+    wiring: Wiring, graph: Graph, kept: Collection[tuple[str, str]], instead: Mapping[str, str]
+) -> tuple[Graph, Mapping[str, str]]:
     """The graph in which each reader hears the kept edges, and what takes the place of all others.
 
     Args:
@@ -24,6 +26,9 @@ def rewire(wiring: Wiring, graph: Graph, kept: Collection[tuple[str, str]], inst
         graph: theirs, and steps that make what takes the place of what is written.
         kept: (writer, reader) by name.
         instead: the stream that takes the place of each written one.
+
+    Returns:
+        The graph, and what the head reads in the place of streams of the trunk.
     """
     return _Rewiring(wiring, graph, kept, instead).graph()
 
@@ -38,9 +43,11 @@ class _Rewiring:
         self._missing = {reader.name: self._replaced(reader) for reader in wiring.readers}
         # What steps read in the place of a stream, once a reader has written it anew.
         self._live: dict[str, str] = {}
+        self._heard: dict[str, Mapping[str, str]] = {}
+        self._forks: dict[int, str] = {}  # what a block reads, whoever hears its sum
         self._streams = dict(graph.streams)
 
-    def graph(self) -> Graph:
+    def graph(self) -> tuple[Graph, Mapping[str, str]]:
         graph, head = self._graph, self._wiring.readers[-1]
         waiting = [reader for reader in self._wiring.readers[:-1] if self._missing[reader.name]]
         anew = bool(self._missing[head.name])
@@ -53,11 +60,11 @@ class _Rewiring:
                 steps += self._reading(reader)
                 waiting.remove(reader)
             if id(step) not in of_head:
-                steps.append(renamed(step, self._live, {s: aside.get(s, s) for s in makes(step)}))
+                steps.append(self._forked(renamed(step, self._live, {s: aside.get(s, s) for s in makes(step)})))
                 self._live |= {s: aside[s] for s in makes(step) if s in aside}
         if anew:
             steps += self._reading(head)
-        return rewired(replace(graph, streams=self._streams), tuple(steps))
+        return rewired(replace(graph, streams=self._streams), tuple(steps)), self._heard.get(head.name, {})
 
     def _replaced(self, reader: Reader) -> frozenset[str]:
         """What a reader hears replaced."""
@@ -75,20 +82,29 @@ class _Rewiring:
             if heard.keys().isdisjoint(reads(step)) or not self._wiring.written.isdisjoint(makes(step)):
                 continue
             heard |= {stream: self._named(stream, title) for stream in makes(step)}
-            yield renamed(step, {**self._live, **heard}, heard)
+            yield self._forked(renamed(step, {**self._live, **heard}, heard))
+        self._heard[reader.name] = heard
         written = reader.block is not None
         anew = {**self._live, **{stream: heard[stream] for stream in reader.entries if stream in heard}}
         for step in reader.steps:
             outputs = {s: self._named(s, title) if written or s not in reader.streams else s for s in makes(step)}
             yield renamed(step, anew, outputs)
             anew |= outputs
-        if written:
+        if reader.block is not None:
+            fork = next(add.fork for add in self._wiring.adds if add.block == reader.block)
+            self._forks[reader.block] = anew.get(fork, fork)
             self._live |= {stream: anew[stream] for stream in reader.streams if stream in anew}
         else:
             for stream in reader.streams:
                 if stream in reader.entries:
                     source = anew.get(stream, stream)
                     yield Add(block=-1, fork=source, skip=source, branches=(), output=stream)
+
+    def _forked(self, step: Step) -> Step:
+        """An addition with the fork that its block reads."""
+        if not isinstance(step, Add):
+            return step
+        return replace(step, fork=self._forks.get(step.block, step.fork))
 
     def _named(self, stream: str, title: str) -> str:
         name = f"{stream} {title}"

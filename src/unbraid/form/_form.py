@@ -228,6 +228,8 @@ class ResidualForm(Form):
                 something that it reads.
             ShapeError: two blocks that would meet disagree in shape.
         """
+        if self.circuit is not None:
+            raise ValueError("reorder: in a form that runs a circuit readers hear trunks of their own; reorder before.")
         graph, moved = reorder(self.graph, self.blocks, self.order, self.end, order)
         return replace(self, graph=graph, moved=moved, error=float("nan"))
 
@@ -250,11 +252,11 @@ class ResidualForm(Form):
         """
         form = self.split("heads") if circuit.by == "head" else self
         given = called_with(form, corrupt, fill)
-        graph, held = only(form.graph, form.blocks, form.state, circuit, given, fill)
+        graph, held, heard = only(form.graph, form.blocks, form.state, circuit, given, fill)
         signature = form.signature if given is None else form.signature.fixed(given)
         state = joined(form.state, held)
-        edges, nothing = (*circuit.edges,), float("nan")
-        return replace(form, graph=graph, state=state, signature=signature, circuit=edges, error=nothing)
+        form = replace(form, graph=graph, state=state, signature=signature, end=heard.get(form.end, form.end))
+        return replace(form, circuit=(*circuit.edges,), error=float("nan"))
 
     def interchangeable(self) -> list[list[int]]:
         """The positions whose blocks can change places: of one trunk, and of one shape before and after the block."""

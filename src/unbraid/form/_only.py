@@ -60,7 +60,7 @@ def only(
     circuit: EdgeSet,
     corrupt: Mapping[str, Any] | None,
     fill: str | None,
-) -> tuple[Graph, dict[str, Tensor]]:
+) -> tuple[Graph, dict[str, Tensor], Mapping[str, str]]:
     """Leave a circuit of a form; see `ResidualForm.only`.
 
     Args:
@@ -72,7 +72,7 @@ def only(
         fill: "zero" or "mean"; or None.
 
     Returns:
-        The graph, and what joins the state.
+        The graph, what joins the state, and what the head reads in the place of streams of the trunk.
 
     Raises:
         ValueError: the form has no such edge.
@@ -103,7 +103,8 @@ def only(
         extra = [renamed(step, clean, clean) for step in needed(graph.steps, (*written,))]
         extra += [_mean(graph, s, clean.get(s, s), name) for s, name in instead.items()]
     whole = replace(graph, streams=streams, steps=_in_order(graph, extra))
-    return rewire(wiring, whole, kept, instead), held
+    left, heard = rewire(wiring, whole, kept, instead)
+    return left, held, heard
 
 
 def _in_order(graph: Graph, extra: list[Step]) -> tuple[Step, ...]:

@@ -42,7 +42,11 @@ class Spared:
         bare: bool = False,
     ) -> None:
         self._graph, self._branches, self._instead, self._bare = graph, branches, instead or {}, bare
-        self._places = {step.block: place for place, step in enumerate(graph.steps) if isinstance(step, Add)}
+        # A block's sum may be there several times: in a circuit each reader hears its own.
+        self._places: dict[int, list[int]] = {}
+        for place, step in enumerate(graph.steps):
+            if isinstance(step, Add):
+                self._places.setdefault(step.block, []).append(place)
         self._made: dict[tuple[int, tuple[int, ...]], Add] = {}
 
     def steps(self, which: Iterable[Removal]) -> tuple[Step, ...]:
@@ -59,7 +63,8 @@ class Spared:
         steps = list(self._graph.steps)
         for block, branches in gone.items():
             if block in self._places:
-                steps[self._places[block]] = self._add(block, tuple(sorted(branches)))
+                for place in self._places[block]:
+                    steps[place] = self._add(place, tuple(sorted(branches)))
                 if branches & {SKIP, 0} and not self._bare:
                     steps = [_released(step, block, branches) for step in steps]
         return tuple(steps)
@@ -78,12 +83,12 @@ class Spared:
             )
         return block, range(count) if branch is None else [branch]
 
-    def _add(self, block: int, gone: tuple[int, ...]) -> Add:
-        if (block, gone) not in self._made:
-            add = self._graph.steps[self._places[block]]
+    def _add(self, place: int, gone: tuple[int, ...]) -> Add:
+        if (place, gone) not in self._made:
+            add = self._graph.steps[place]
             assert isinstance(add, Add)
-            self._made[block, gone] = _bare(self._graph, add) if self._bare else self._spared(add, gone)
-        return self._made[block, gone]
+            self._made[place, gone] = _bare(self._graph, add) if self._bare else self._spared(add, gone)
+        return self._made[place, gone]
 
     def _spared(self, add: Add, gone: tuple[int, ...]) -> Add:
         """An addition without some operands; a plain layer of which no branch is left becomes the identity."""
