@@ -43,6 +43,7 @@ class Form(Result):
     origin: Origin | None = field(default=None)
     deletions: tuple[Removal, ...] = ()
     moved: tuple[int, ...] = ()
+    steering: tuple[str, ...] = ()
     heads: bool = False
     circuit: tuple[tuple[str, str], ...] | None = None
     notes: tuple[str, ...] = ()
@@ -141,6 +142,11 @@ class Form(Result):
         learned = (meta_tensor(self.state, name).dtype for name in self.learned)
         floating = {dtype for dtype in (*given, *learned) if differentiable(dtype)}
         return not floating or not floating.isdisjoint(_WIDE)
+
+    @property
+    def edited(self) -> bool:
+        """Whether it computes something else than the model: after deletions, moves, steering, or as a circuit."""
+        return bool(self.deletions or self.moved or self.steering) or self.circuit is not None
 
     @property
     def order(self) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from rich.table import Table
 from rich.tree import Tree
+from torch import Tensor
 
 from unbraid._modes import outside_modes
 from unbraid.capture import output_stream
@@ -26,6 +27,7 @@ from unbraid.discover import (
 from unbraid.form._core import Form
 from unbraid.form._only import EdgeSet, called_with, only
 from unbraid.form._show import block_row, form_rows, form_table, form_text, form_tree
+from unbraid.form._steering import stream_before, with_vectors
 from unbraid.form._verify import Verification, verify
 from unbraid.graph import made_on, on_device
 from unbraid.graph.edits import deleted, widened
@@ -62,6 +64,7 @@ class ResidualForm(Form):
         origin: what the form was made from.
         deletions: the branches that were deleted from it.
         moved: the order in which its blocks run, by index; empty where it is the model's.
+        steering: the names in the state of the vectors that `steered` adds.
         heads: whether attention branches are split by head.
         circuit: the edges that its readers hear; None where they hear all.
         explains: the output stream that analyses explain, where another was chosen than the first that carries data.
@@ -93,7 +96,8 @@ class ResidualForm(Form):
 
         Raises:
             TraceError: the form is a recorded run, which torch.export's format cannot hold.
-            ValueError: the form runs a circuit; the form that it was made of can be saved, and the circuit made again.
+            ValueError: the form runs a circuit, or vectors are added to it, and the folder of a form holds neither; the
+                form that it was made of can be saved.
             CheckpointError: the folder cannot be written, another process writes into it, or it holds something else
                 than a form; what it held is untouched.
         """
@@ -101,6 +105,11 @@ class ResidualForm(Form):
             raise ValueError(
                 "save: this form runs a circuit, and the folder of a form holds no edges. Save the form that it was "
                 "made of, keep the circuit's edges, and make it again: load(folder).only(circuit, ...)."
+            )
+        if self.steering:
+            raise ValueError(
+                "save: vectors are added to this form, and the folder of a form holds none. Save the form that was "
+                "steered, and steer what is loaded: unbraid.load(folder).steered(...)."
             )
         facts = Facts(
             learned=self.learned,
@@ -134,7 +143,10 @@ class ResidualForm(Form):
 
         Raises:
             CheckpointError: a file is damaged, or lacks a tensor, or has one of other sizes; it is named.
+            ValueError: vectors are added to the form, which no file holds.
         """
+        if self.steering:
+            raise ValueError("with_weights: vectors are added to this form. Load the weights first, and steer then.")
         origin = self.origin
         known = () if origin is None else (origin.tied, origin.computed)
         state = state_from(Path(folder), self.state, *known)
@@ -174,6 +186,48 @@ class ResidualForm(Form):
         branches = {block.index: len(block.branches) for block in self.all_blocks}
         graph = deleted(self.graph, parts, branches)
         return replace(self, graph=graph, deletions=(*self.deletions, *parts), error=float("nan"))
+
+    @outside_modes
+    def stream(self, block: BlockLike, args: Any, kwargs: Mapping[str, Any] | None = None) -> Tensor:
+        """The stream before a block: what its skip and its branches part from, as a hook before the block would see it.
+
+        Args:
+            block: by index (−1 is the last of `blocks`), by name, or as it is, nested ones too; "end" for the stream
+                that reaches the head.
+            args: the positional inputs; a bare tensor means (tensor,).
+            kwargs: the keyword inputs.
+
+        Raises:
+            IndexError: there is no such block.
+            ValueError: the form runs a circuit, in which each reader has a stream of its own.
+        """
+        name = stream_before(self, block, "stream")
+        value: Tensor = self.values(args, kwargs, (name,))[name]
+        return value
+
+    @outside_modes
+    def steered(self, vectors: Mapping[BlockLike, Tensor]) -> "ResidualForm":
+        """The form with a vector added to the stream before a block: h ← h + v (activation steering).
+
+        Everything that reads this stream sees the sum: the block's skip, its branches, and all that follows; also
+        another block that begins at the same stream, and an output that is the stream. In the analyses the vector is a
+        constant of the trunk; before its first block `unravel` counts it with the input. Indices and names keep their
+        meaning. The result runs and is edited like any form, but is not saved; vectors that are added twice add up. Of
+        blocks that are reordered later, the one that hands the stream on takes the vector along.
+
+        Args:
+            vectors: by block, as for `stream`, a tensor that broadcasts to the stream's shape, the same for all
+                examples: [width], or [positions, width], with which the form takes that number of positions alone. It
+                is copied, in the stream's type.
+
+        Raises:
+            IndexError: there is no such block.
+            ValueError: the form runs a circuit; steer first.
+            ShapeError: a vector does not broadcast to the stream's shape.
+            TypeError: a vector is no tensor, or complex where the stream is not.
+            DataError: a vector lies on the meta device, and the form does not.
+        """
+        return with_vectors(self, vectors)
 
     @outside_modes
     def split(self, into: Split) -> "ResidualForm":

@@ -99,7 +99,7 @@ def model_at_hand(form: Form) -> nn.Module:
     """The model, if it still holds the tensors that the form runs on."""
     if form.origin is None or form.origin.model is None:
         raise NotAtHand("the model is not at hand")
-    if form.deletions or form.moved or form.circuit is not None:
+    if form.edited:
         raise NotAtHand("the form was edited")
     if isinstance(form.state, Streamed):
         raise NotAtHand("the form's weights are read from files")

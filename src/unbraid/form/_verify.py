@@ -74,7 +74,7 @@ class Verification:
 
 def verify(form: Form, args: Any, kwargs: Mapping[str, Any] | None = None) -> Verification:
     """Check a form against its model; see `ResidualForm.verify`."""
-    if form.origin is None or form.deletions or form.moved or form.circuit is not None:
+    if form.origin is None or form.edited:
         raise ValueError("verify: this form was edited, so there is no model to check it against.")
     positional, keywords = as_call(args, kwargs)
     bound = tolerance("forward", form.dtype) if form.tolerance is None else form.tolerance

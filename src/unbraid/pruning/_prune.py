@@ -167,6 +167,8 @@ def _check_same(model: nn.Module, form: ResidualForm) -> None:
         raise ValueError(
             f"prune: give the form of the whole model, and all that is to go; this one is without {form.deletions}."
         )
+    if form.steering:
+        raise ValueError("prune: vectors are added to this form, which the model does not have; give the form before.")
     if any(tensor.is_meta for tensor in form.state.values()):
         raise ValueError(
             "prune: on the meta device nothing can be checked; load the model's weights and trace it again."
