@@ -61,14 +61,16 @@ def strongest(
     if not 1 <= n <= len(there):
         raise ValueError(f"circuit: there are {len(there)} edges, of which 1 to {len(there)} can be taken; {n} came.")
     edges = [(writers[i], readers[j]) for i, j in (there[place] for place in order[:n])]
-    return tuple(without_dead_ends(edges)), len(there)
+    given = [INPUT, *(writer for writer in writers if writer not in readers)]
+    return tuple(without_dead_ends(edges, given)), len(there)
 
 
-def without_dead_ends(edges: Iterable[Edge]) -> list[Edge]:
-    """The edges that lie on a way from the input to the head."""
+def without_dead_ends(edges: Iterable[Edge], given: Iterable[str] = (INPUT,)) -> list[Edge]:
+    """The edges that lie on a way from the input, or another writer that reads nothing, to the head."""
+    given = set(given)
     edges = list(edges)
     while True:
-        fed = {INPUT} | {reader for _, reader in edges}
+        fed = given | {reader for _, reader in edges}
         heard = {HEAD} | {writer for writer, _ in edges}
         left = [(writer, reader) for writer, reader in edges if writer in fed and reader in heard]
         if len(left) == len(edges):
