@@ -2,7 +2,7 @@
 
 A network is seen as writers 0..K (the input, then each branch) and readers 0..K (each branch, then the head). Reader r
 reads a stream that the trunk makes of what writers 0..r wrote. To patch the edge i → r, the trunk up to r is run anew
-with what all of them wrote at the clean input, i's value replaced; r alone reads that stream, and all that comes after r
+with what all of them wrote at the clean input, i's value replaced; r alone reads that stream, and all that comes after
 responds to what r then writes. Two ways to do so: `Program`, a network as a few plain functions, and `Hooked`, the
 model's own forward pass with one forward pre-hook.
 """
@@ -204,7 +204,7 @@ def means(written: Sequence[Tensor]) -> list[Tensor]:
 
 
 def exact_effects(network: Network, inputs: Any, instead: Sequence[Tensor], target: Callable[[Any], Tensor]) -> Tensor:
-    """target(edge replaced) − target(as it is), of each edge: [writers, readers, *shape of the target], nan elsewhere."""
+    """target(edge replaced) − target(as it is): [writers, readers, *shape of the target], nan for no edge."""
     with torch.no_grad():
         clean = network.written(inputs)
         base = target(network.patched(inputs, clean, 0))

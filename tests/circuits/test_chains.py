@@ -101,7 +101,9 @@ def test_effects_of_a_fill_are_those_of_patches(after, fill, method):
     model, program = network(after)
     x, _ = clean_and_corrupt()
     instead = {"zero": zeros, "mean": means}[fill](program.written(x))
-    assert_effects(study_of(model, x, target=TARGET, method=method, fill=fill), EFFECTS[method](program, x, instead, target))
+    assert_effects(
+        study_of(model, x, target=TARGET, method=method, fill=fill), EFFECTS[method](program, x, instead, target)
+    )
 
 
 @pytest.mark.parametrize("method", EFFECTS)
@@ -200,7 +202,7 @@ def held(program, model):
 
 @pytest.mark.parametrize("after", AFTER)
 def test_frozen_effects_of_zeros_sum_to_all_that_is_read(after):
-    """Branches are of ReLUs, so their frozen gradient is their gradient; the constants carry what the writers do not."""
+    """Branches are of ReLUs: their frozen gradient is their gradient. Constants carry what the writers do not."""
     model, program = network(after, branch=relu_mlp)
     model[-1] = lively(nn.Linear(WIDTH, 3), seed=5)
     program = held(chain_program(program.branches, [b.after for b in model[:-1]], model[-1]), model)

@@ -21,7 +21,7 @@ SIZE = WIDTH // HEADS
 
 @dataclass(frozen=True)
 class HeadsOfGPT2:
-    """The model as a network of heads: writers are the input, each head and each MLP; what the projections add is trunk."""
+    """Writers are the input, each head and each MLP; the biases of the projections belong to the trunk."""
 
     model: nn.Module
     readers: tuple = field(default_factory=lambda: (*heads(0), (0, None), *heads(1), (1, None)))
@@ -44,7 +44,7 @@ class HeadsOfGPT2:
         return values
 
     def patched(self, inputs, written, reader):
-        level = (self.levels + (4,))[reader + 1]
+        level = (*self.levels, 4)[reader + 1]
         stream = written[0]
         for value, at in zip(written[1:], self.levels[1:], strict=True):
             stream = stream + value if at < level else stream

@@ -1,4 +1,4 @@
-"""Edges where blocks are joined in other ways: two trunks that read each other, branches side by side, concatenations."""
+"""Edges where blocks are joined in other ways: trunks that read each other, branches side by side, concatenations."""
 
 import pytest
 import torch
@@ -51,33 +51,39 @@ class SideBySide(nn.Module):
         return x + self.f(x) + self.g(x)
 
 
-class Parallel(nn.Sequential):
+class Parallel(nn.Module):
     """Three such blocks and a head."""
 
     def __init__(self) -> None:
-        super().__init__(SideBySide(), SideBySide(), SideBySide(), mlp(4, outputs=3))
+        super().__init__()
+        self.blocks, self.head = nn.ModuleList(SideBySide() for _ in range(3)), mlp(4, outputs=3)
+
+    def forward(self, h):
+        for block in self.blocks:
+            h = block(h)
+        return self.head(h)
 
     def program(self):
         """Block by block: the two branches of a block read and write as one."""
         return Program(
             start=lambda x: x,
-            branches=[lambda h, block=block: block.f(h) + block.g(h) for block in self[:-1]],
+            branches=[lambda h, block=block: block.f(h) + block.g(h) for block in self.blocks],
             read=lambda k, h: h,
             write=lambda k, h, value: h + value,
-            head=self[-1],
+            head=self.head,
         )
 
     def program_by_branch(self):
         """The state: what the block began with, and what its first branch has made of it."""
         branches = []
-        for block in self[:-1]:
+        for block in self.blocks:
             branches += [block.f, block.g]
         return Program(
             start=lambda x: (x, None),
             branches=branches,
             read=lambda k, state: state[0],
             write=lambda k, state, value: (state[0], state[0] + value) if k % 2 == 0 else (state[1] + value, None),
-            head=lambda state: self[-1](state[0]),
+            head=lambda state: self.head(state[0]),
             blocks=(0, 0, 1, 1, 2, 2),
         )
 
