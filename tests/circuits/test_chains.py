@@ -1,9 +1,12 @@
 """Edges of chains h_k = P_k(S_k(h) + f_k(h)) against patches of the same chain in plain Python."""
 
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
 
+import unbraid
 from networks import Does, lively, mlp, normal
 from patching import (
     EFFECTS,
@@ -31,13 +34,14 @@ class After(nn.Module):
         return self.after(self.skip(x) + self.branch(x))
 
 
-def network(after: str, projections: bool = False, branch=mlp):
+@cache
+def network(after: str, projections: bool = False, branch=mlp, head=lambda n, outputs: mlp(n, outputs=outputs)):
     """A chain as a model, and the same modules as a program."""
     blocks = [
         After(nn.Linear(WIDTH, WIDTH) if projections and k == 2 else nn.Identity(), branch(WIDTH), AFTER[after]())
         for k in range(DEPTH)
     ]
-    model = lively(nn.Sequential(*blocks, mlp(WIDTH, outputs=3)), seed=1)
+    model = lively(nn.Sequential(*blocks, head(WIDTH, 3)), seed=1)
     parts = [[block.branch for block in blocks], [block.after for block in blocks]]
     return model, chain_program(*parts, model[-1], [block.skip for block in blocks])
 
@@ -50,9 +54,13 @@ def target(output):
     return output[:, TARGET]
 
 
+@cache
+def form_of(model):
+    return unbraid.trace(model, (normal(BATCH, WIDTH),))
+
+
 def study_of(model, x, corrupt=None, **options):
-    unbraid = pytest.importorskip("unbraid")
-    return unbraid.edges(unbraid.trace(model, (x,)), x, corrupt, **options)
+    return unbraid.edges(form_of(model), x, corrupt, **options)
 
 
 @pytest.mark.parametrize("after", AFTER)
@@ -83,8 +91,9 @@ def test_the_attributed_oracle_is_the_slope_of_the_exact_one(after):
 
 
 @pytest.mark.parametrize("method", EFFECTS)
-@pytest.mark.parametrize("after", AFTER)
-@pytest.mark.parametrize("projections", [False, True])
+@pytest.mark.parametrize(
+    ("after", "projections"), [("identity", False), ("relu", False), ("layer norm", False), ("relu", True)]
+)
 def test_effects_are_those_of_patches(after, projections, method):
     model, program = network(after, projections)
     x, corrupt = clean_and_corrupt()
@@ -94,8 +103,9 @@ def test_effects_are_those_of_patches(after, projections, method):
 
 
 @pytest.mark.parametrize("method", EFFECTS)
-@pytest.mark.parametrize("after", AFTER)
-@pytest.mark.parametrize("fill", ["zero", "mean"])
+@pytest.mark.parametrize(
+    ("after", "fill"), [("identity", "zero"), ("relu", "zero"), ("layer norm", "zero"), ("relu", "mean")]
+)
 def test_effects_of_a_fill_are_those_of_patches(after, fill, method):
     """Of the input, what is filled is what the trunk begins with; what the trunk adds itself stays."""
     model, program = network(after)
@@ -203,8 +213,7 @@ class HeldNorm(nn.Module):
 @pytest.mark.parametrize("after", AFTER)
 def test_frozen_effects_of_zeros_sum_to_all_that_is_read(after):
     """Branches are of ReLUs: their frozen gradient is their gradient. Constants carry what the writers do not."""
-    model, program = network(after, branch=relu_mlp)
-    model[-1] = lively(nn.Linear(WIDTH, 3), seed=5)
+    model, program = network(after, branch=relu_mlp, head=nn.Linear)
     held = [HeldNorm(block.after) if after == "layer norm" else block.after for block in model[:-1]]
     program = with_the_last_norm_in_the_head(chain_program(program.branches, held, model[-1]), held)
     x, _ = clean_and_corrupt()
@@ -221,11 +230,16 @@ def test_frozen_effects_of_zeros_sum_to_all_that_is_read(after):
     assert study.error < 1e-10
 
 
+@cache
+def cubic():
+    blocks = [After(nn.Identity(), nn.Linear(WIDTH, WIDTH), nn.Identity()) for _ in range(2)]
+    head = Does(lambda net, h: net.f(h).pow(3), f=nn.Linear(WIDTH, 3))
+    return lively(nn.Sequential(*blocks, head), seed=1)
+
+
 def gap(steps):
     """By how much the head's integrated edges miss the whole change, where all streams move along straight lines."""
-    blocks = [After(nn.Identity(), nn.Linear(WIDTH, WIDTH), nn.Identity()) for _ in range(DEPTH)]
-    head = Does(lambda net, h: net.f(h).pow(3), f=nn.Linear(WIDTH, 3))
-    model = lively(nn.Sequential(*blocks, head), seed=1)
+    model = cubic()
     x, corrupt = clean_and_corrupt()
     study = study_of(model, x, corrupt, target=TARGET, steps=steps)
     whole = target(model(corrupt)) - target(model(x))
@@ -233,8 +247,8 @@ def gap(steps):
 
 
 def test_steps_average_along_the_line():
-    """Whatever the rule of quadrature, eight times the points miss at most a quarter as much."""
-    one, few, many = gap(1), gap(8), gap(64)
+    """Whatever the rule of quadrature, four times the points miss at most 0.4 times as much."""
+    one, few, many = gap(1), gap(4), gap(16)
     assert one > 0.1
     assert few < one / 2
-    assert many < max(few / 4, 1e-9)
+    assert many < max(0.4 * few, 1e-9)

@@ -5,11 +5,13 @@ stream: the attention is run on that stream beside the model, and h's part of wh
 """
 
 from dataclasses import dataclass, field
+from functools import cache
 
 import pytest
 import torch
 from torch import nn
 
+import unbraid
 from networks import error, lively
 from patching import EFFECTS, TOLERANCE, hook, library, run_model
 
@@ -88,6 +90,7 @@ def heads(layer):
     return tuple((layer, head) for head in range(HEADS))
 
 
+@cache
 def gpt2():
     transformers = library("transformers")
     config = transformers.GPT2Config(
@@ -96,6 +99,12 @@ def gpt2():
     ids = torch.randint(3, 20, (2, 3, 5), generator=torch.Generator().manual_seed(0))
     network = HeadsOfGPT2(lively(transformers.GPT2LMHeadModel(config), scale=0.3))
     return network, {"input_ids": ids[0]}, {"input_ids": ids[1]}
+
+
+@cache
+def traced():
+    network, clean, _ = gpt2()
+    return unbraid.trace(network.model, (), {**clean, "use_cache": False})
 
 
 def target(output):
@@ -115,12 +124,10 @@ def test_a_hook_without_a_change_changes_nothing():
 @pytest.mark.parametrize("method", EFFECTS)
 def test_effects_between_heads_are_those_of_hooks(method):
     """A projection's bias may have a row of its own: nothing of it changes."""
-    unbraid = pytest.importorskip("unbraid")
     network, clean, corrupt = gpt2()
     with torch.no_grad():
         instead = network.written(corrupt)
-    form = unbraid.trace(network.model, (), {**clean, "use_cache": False})
-    study = unbraid.edges(form, clean, corrupt, target=target, method=method, by="head")
+    study = unbraid.edges(traced(), clean, corrupt, target=target, method=method, by="head")
     names = []
     for layer, head in network.readers:
         block = f"transformer.h.{layer}"

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import unbraid
 from networks import error, lively, normal
 from patching import EFFECTS, TOLERANCE, Hooked, assert_effects, library, run_model, zeros
 
@@ -86,6 +87,9 @@ def resnet():
 
 MODELS = {"gpt2": gpt2, "llama": llama, "bert": bert, "vit": vit, "resnet": resnet}
 TEXT = ("gpt2", "llama", "bert")
+EACH = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "llama" else ()) for name in MODELS]
+)
 
 
 @cache
@@ -100,7 +104,6 @@ def hooked(name):
 
 @cache
 def traced(name):
-    unbraid = pytest.importorskip("unbraid")
     network, clean, _ = hooked(name)
     if name not in TEXT:
         return unbraid.trace(network.model, (clean,))
@@ -122,7 +125,7 @@ def by_hand(name, method):
     return EFFECTS[method](network, clean, instead, target)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@EACH
 def test_a_hook_without_a_change_changes_nothing(name):
     """What the trunk makes of the cached outputs is what every reader reads, so each patch is of the right place."""
     network, clean, corrupt = hooked(name)
@@ -135,7 +138,7 @@ def test_a_hook_without_a_change_changes_nothing(name):
         assert error(other, target(run_model(network.model, corrupt))) < 1e-12
 
 
-@pytest.mark.parametrize("name", MODELS)
+@EACH
 def test_the_oracles_see_every_edge(name):
     """None is zero by chance, and the slope is not the whole step. A ViT's class token begins alike in every image."""
     exact, slope = by_hand(name, "exact"), by_hand(name, "attribution")
@@ -146,9 +149,8 @@ def test_the_oracles_see_every_edge(name):
 
 
 @pytest.mark.parametrize("method", EFFECTS)
-@pytest.mark.parametrize("name", MODELS)
+@EACH
 def test_effects_are_those_of_hooks(name, method):
-    unbraid = pytest.importorskip("unbraid")
     network, clean, corrupt = hooked(name)
     study = unbraid.edges(traced(name), clean, corrupt, target=target, method=method)
     assert_effects(study, by_hand(name, method))
@@ -157,10 +159,9 @@ def test_effects_are_those_of_hooks(name, method):
 
 
 @pytest.mark.parametrize("method", EFFECTS)
-@pytest.mark.parametrize("name", ["gpt2", "bert", "resnet"])
+@pytest.mark.parametrize("name", ["gpt2", "bert"])
 def test_effects_of_zeros_are_those_of_hooks(name, method):
     """The input's zeros are those of the source: embeddings before positions are added, pixels before a stem."""
-    unbraid = pytest.importorskip("unbraid")
     network, clean, _ = hooked(name)
     with torch.no_grad():
         instead = zeros(network.written(clean))
@@ -175,10 +176,9 @@ def divergence(output):
 
 
 @pytest.mark.parametrize("method", EFFECTS)
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("name", ["gpt2"])
 def test_a_metric_of_the_whole_batch(name, method):
     """No average of what a target says of each example: one number, of all positions."""
-    unbraid = pytest.importorskip("unbraid")
     network, clean, corrupt = hooked(name)
     with torch.no_grad():
         instead = network.written(corrupt)
@@ -191,9 +191,8 @@ def test_a_metric_of_the_whole_batch(name, method):
 
 
 @pytest.mark.parametrize("method", EFFECTS)
-@pytest.mark.parametrize("name", ["gpt2", "resnet"])
+@pytest.mark.parametrize("name", ["resnet"])
 def test_a_mean_as_a_metric_is_the_targets_mean(name, method):
-    unbraid = pytest.importorskip("unbraid")
     _, clean, corrupt = hooked(name)
     by_metric = unbraid.edges(traced(name), clean, corrupt, metric=lambda out: target(out).mean(), method=method)
     expected = by_hand(name, method).mean(-1)
@@ -204,7 +203,6 @@ def test_a_mean_as_a_metric_is_the_targets_mean(name, method):
 @pytest.mark.parametrize("method", EFFECTS)
 def test_an_index_as_a_target(method):
     """A pair (position, class), as everywhere."""
-    unbraid = pytest.importorskip("unbraid")
     network, clean, corrupt = hooked("gpt2")
     with torch.no_grad():
         instead = network.written(corrupt)

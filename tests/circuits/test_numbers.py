@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import unbraid
 from networks import F64, Chain, Residual, error
 
 METHODS = ("exact", "attribution", "frozen")
@@ -37,7 +38,6 @@ class WithHead(nn.Module):
 
 
 def study_of(model, x, corrupt=None, **options):
-    unbraid = pytest.importorskip("unbraid")
     return unbraid.edges(unbraid.trace(model, (x,)), x, corrupt, target=0, **options)
 
 

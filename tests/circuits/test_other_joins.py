@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import unbraid
 from networks import error, lively, mlp, normal
 from patching import EFFECTS, TOLERANCE, Program, assert_effects, exact_effects, zeros
 
@@ -121,7 +122,6 @@ def model_of(kind):
 
 
 def study_of(model, x, corrupt=None, **options):
-    unbraid = pytest.importorskip("unbraid")
     form = unbraid.trace(model, (x,))
     return form, unbraid.edges(form, x, corrupt, target=target, **options)
 
