@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from networks import Chain, Does, Residual, lively, mlp, normal
-from unbraid import CheckpointError, DataError, chain, lesion, trace
+from unbraid import CheckpointError, DataError, chain, edges, lesion, trace
 
 EXAMPLES, LENGTH, WIDTH = 3, 5, 6
 
@@ -263,3 +263,10 @@ def test_a_stream_without_positions_is_said():
         lesion(form, data, square, replace="corrupt", corrupt=data, positions=0)
     with pytest.raises(ValueError, match=r'positions: it goes with replace="corrupt"; replace is "mean"'):
         lesion(form, data, square, replace="mean", positions=0)
+
+
+def test_a_circuit_is_patched_in_the_form_that_it_was_made_of(form):
+    study = edges(form, CLEAN[0][0], fill="zero", target=lambda output: output[:, 0, 0])
+    circuit = form.only(study.circuit(2), fill="zero")
+    with pytest.raises(ValueError, match="this form runs a circuit, in which readers hear"):
+        lesion(circuit, CLEAN, square, replace="corrupt", corrupt=CORRUPT)

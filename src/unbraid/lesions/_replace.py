@@ -114,6 +114,11 @@ def others(form: ResidualForm, branches: Iterable[BranchIndex], generator: torch
 
 def standing_in(form: ResidualForm, branches: Iterable[BranchIndex], title: str) -> Replacement:
     """A stream in the place of each branch that the form still has, without values yet."""
+    if form.circuit is not None:
+        raise ValueError(
+            "replace: this form runs a circuit, in which readers hear one branch's output differently, so no one value "
+            'can take its place. Take replace="zero", or the form that it was made of.'
+        )
     alive: dict[BranchIndex, str] = {}
     for add in form.adds:
         alive |= {(add.block, operand): stream for operand, stream in add.operands}
