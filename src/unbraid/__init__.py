@@ -8,7 +8,7 @@ TYPE_CHECKING = False  # a checker of types takes it for true; to ask `typing` c
 if TYPE_CHECKING:
     from unbraid import data, draw, gradients, nn, train
     from unbraid.capture import empty_weights
-    from unbraid.circuits import Circuit, EdgeStudy, edges
+    from unbraid.circuits import Circuit, EdgeStudy, PathEffect, edges, path_effect
     from unbraid.discover import Block
     from unbraid.errors import (
         ChanceError,
@@ -60,6 +60,7 @@ __all__ = [
     "LesionStudy",
     "MeanSpectrum",
     "NotResidualError",
+    "PathEffect",
     "Paths",
     "Pruning",
     "RankError",
@@ -90,6 +91,7 @@ __all__ = [
     "load",
     "mean_spectrum",
     "nn",
+    "path_effect",
     "prune",
     "rank",
     "reorderings",
@@ -111,7 +113,7 @@ _NAMES = {
         TraceError UnbraidError
     """,
     "unbraid.capture": "empty_weights",
-    "unbraid.circuits": "Circuit EdgeStudy edges",
+    "unbraid.circuits": "Circuit EdgeStudy PathEffect edges path_effect",
     "unbraid.discover": "Block",
     "unbraid.form": "ResidualForm chain load trace",
     "unbraid.gradients": "DerivativeChain Diagnosis Signal derivative_chain diagnose signal",

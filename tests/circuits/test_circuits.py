@@ -192,7 +192,7 @@ def test_what_is_asked_must_be_one_of_the_known(form):
         ({"target": 1, "corrupt": CORRUPT, "by": "neuron"}, 'by is "block", "branch" or "head"'),
         ({"target": 1, "corrupt": CORRUPT, "steps": 0}, "steps is at least 1"),
         ({"target": 1, "corrupt": CORRUPT, "steps": 4, "method": "exact"}, 'for "attribution" alone'),
-        ({"corrupt": CORRUPT}, "either target, one number per example, or metric"),
+        ({"corrupt": CORRUPT}, "edges: what is explained is target, one number per example, or metric"),
         ({"target": 1}, "either a corrupt input or fill"),
         ({"target": 1, "corrupt": CORRUPT, "fill": "zero"}, "both came"),
         ({"target": 1, "fill": "noise"}, 'fill is "zero" or "mean"'),
@@ -234,3 +234,41 @@ def test_a_mean_leaves_out_what_the_mask_leaves_out():
     mean = (model.f(x) * weights).sum(0, keepdim=True) / weights.sum(0, keepdim=True)
     by_hand = model.head(x + mean.expand_as(x)).sum(1)[:, 1] + mask.sum() - model(x, mask)[:, 1]
     assert (study.per_example[1, 1] - by_hand.detach()).abs().max() < 1e-12
+
+
+def test_one_path_by_hand():
+    """Each writer on the path is heard by the next alone; the trunk has a ReLU behind each addition."""
+    blocks = nn.ModuleList(mlp(6) for _ in range(3))
+
+    class Rectified(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks, self.head = blocks, nn.Linear(6, 3)
+
+        def forward(self, x):
+            for block in self.blocks:
+                x = torch.relu(x + block(x))
+            return self.head(x)
+
+    model = lively(Rectified())
+    form = unbraid.trace(model, CLEAN)
+    with torch.no_grad():
+        b = [model.blocks[0](CLEAN)]
+        h = [CLEAN, torch.relu(CLEAN + b[0])]
+        b.append(model.blocks[1](h[1]))
+        h.append(torch.relu(h[1] + b[1]))
+        b.append(model.blocks[2](h[2]))
+        heard = model.blocks[0](CORRUPT)
+        at_last = torch.relu(torch.relu(CLEAN + heard) + b[1])
+        last = model.blocks[2](at_last)
+        by_hand = model.head(torch.relu(h[2] + last)) - model(CLEAN)
+    names = [block.name for block in form.blocks]
+    along = unbraid.path_effect(form, CLEAN, CORRUPT, ["input", names[0], names[2], "head"], target=1)
+    assert (along.per_example - by_hand[:, 1]).abs().max() < 1e-12
+    exact = unbraid.edges(form, CLEAN, CORRUPT, target=1, method="exact")
+    for place, writer in enumerate(exact.writers[:4]):
+        short = unbraid.path_effect(form, CLEAN, CORRUPT, [writer, "head"], target=1)
+        assert abs(short.effect - float(exact.effects[place, -1])) < 1e-12
+    for path in (["input"], ["input", names[1]], ["head", "input"], [names[2], names[0], "head"]):
+        with pytest.raises(ValueError, match='path_effect: a path leads along edges from a writer to "head"'):
+            unbraid.path_effect(form, CLEAN, CORRUPT, path, target=1)

@@ -7,6 +7,7 @@ from unbraid.circuits._circuit import Circuit
 from unbraid.circuits._compared import Comparison, Stability
 from unbraid.circuits._edges import edges
 from unbraid.circuits._faithfulness import Faithfulness
+from unbraid.circuits._path_effect import PathEffect, path_effect
 from unbraid.circuits._study import EdgeStudy
 
-__all__ = ["Circuit", "Comparison", "EdgeStudy", "Faithfulness", "Stability", "edges"]
+__all__ = ["Circuit", "Comparison", "EdgeStudy", "Faithfulness", "PathEffect", "Stability", "edges", "path_effect"]

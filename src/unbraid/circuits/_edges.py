@@ -70,10 +70,10 @@ def edges(
         DataError: clean and corrupt inputs have other sizes.
         InexactError: what must sum does not.
     """
-    _refuse(method, steps, by, target, metric)
+    _refuse(method, steps, by)
     refuse_neither_or_both(corrupt, fill, "edges")
     form = (form.split("heads") if by == "head" else form).explaining(output).exact
-    given, function = call_of(form, clean), _function(form, target, metric)
+    given, function = call_of(form, clean), function_of(form, target, metric, "edges")
     wiring = Wiring(form.graph, form.blocks, by != "block", nested)
     values = written_at(form, wiring, given)
     instead = replacements(form, wiring, values, given, corrupt, fill)
@@ -110,18 +110,34 @@ def edges(
     )
 
 
-def _refuse(method: str, steps: int, by: str, target: object, metric: object) -> None:
+def _refuse(method: str, steps: int, by: str) -> None:
     if method not in ("attribution", "exact", "frozen"):
         raise ValueError(f'edges: method is "attribution", "exact" or "frozen"; {method!r} came.')
-    if by not in ("block", "branch", "head"):
-        raise ValueError(f'edges: by is "block", "branch" or "head"; {by!r} came.')
+    refuse_unknown_by(by, "edges")
     if steps < 1 or (steps > 1 and method != "attribution"):
         raise ValueError(f'edges: steps is at least 1, and more than 1 for "attribution" alone; {steps} came.')
+
+
+def refuse_unknown_by(by: str, call: str) -> None:
+    """Refuse what no writer can be.
+
+    Raises:
+        ValueError: it is neither block, branch nor head.
+    """
+    if by not in ("block", "branch", "head"):
+        raise ValueError(f'{call}: by is "block", "branch" or "head"; {by!r} came.')
+
+
+def function_of(
+    form: ResidualForm, target: Target | None, metric: Callable[[Any], Tensor] | None, call: str
+) -> Function:
+    """The target of a form's outputs by stream; or a metric, as the target of one example.
+
+    Raises:
+        ValueError: neither or both are given.
+    """
     if (target is None) == (metric is None):
-        raise ValueError("edges: what is explained is either target, one number per example, or metric, one per batch.")
-
-
-def _function(form: ResidualForm, target: Target | None, metric: Callable[[Any], Tensor] | None) -> Function:
+        raise ValueError(f"{call}: what is explained is target, one number per example, or metric, one per batch.")
     if target is not None:
         return partial(explained, form, target=target)
     assert metric is not None, "one of both is given"
