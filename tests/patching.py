@@ -123,8 +123,6 @@ class Hooked:
         writers: the module whose output each branch adds to the trunk.
         skips: S_k of each block.
         after: P_k of each block.
-        source: the module that makes the first floating-point tensor of tokens; none where the input is that tensor.
-            What the model makes of it before the first block, positions and norms, is a part of the trunk.
     """
 
     model: nn.Module
@@ -132,14 +130,16 @@ class Hooked:
     writers: Sequence[nn.Module]
     skips: Sequence[nn.Module]
     after: Sequence[nn.Module]
-    source: nn.Module | None = None
 
     @property
     def levels(self) -> Sequence[int]:
         return range(-1, len(self.writers))
 
     def written(self, inputs: Any) -> list[Tensor]:
-        kept: dict[int, Tensor] = {} if self.source else {0: inputs}
+        kept: dict[int, Tensor] = {}
+
+        def begin(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            kept[0] = args[0].clone()  # what the first block reads
 
         def keeper(k: int) -> Callable[[nn.Module, Any, Any], None]:
             def keep(module: nn.Module, args: Any, output: Any) -> None:
@@ -148,15 +148,15 @@ class Hooked:
             return keep
 
         with ExitStack() as hooks:
-            for k, module in enumerate((self.source, *self.writers)):
-                if module is not None:
-                    hooks.enter_context(hook(module.register_forward_hook(keeper(k))))
+            hooks.enter_context(hook(self.readers[0].register_forward_pre_hook(begin)))
+            for k, module in enumerate(self.writers, start=1):
+                hooks.enter_context(hook(module.register_forward_hook(keeper(k))))
             run_model(self.model, inputs)
         return [kept[k] for k in range(len(kept))]
 
     def patched(self, inputs: Any, written: Sequence[Tensor], reader: int) -> Any:
         with Widened():
-            stream = self._first_stream(inputs, written[0])
+            stream = written[0]
             for k in range(reader):
                 stream = self.after[k](self.skips[k](stream) + written[k + 1])
 
@@ -165,17 +165,6 @@ class Hooked:
 
         with hook(self.readers[reader].register_forward_pre_hook(replace)):
             return run_model(self.model, inputs)
-
-    def _first_stream(self, inputs: Any, source: Tensor) -> Tensor:
-        """What the first block reads where the source has another value."""
-        kept: list[Tensor] = []
-        with ExitStack() as hooks:
-            keep = self.readers[0].register_forward_pre_hook(lambda module, args: kept.append(args[0].clone()))
-            hooks.enter_context(hook(keep))
-            if self.source is not None:
-                hooks.enter_context(hook(self.source.register_forward_hook(lambda module, args, output: source)))
-            run_model(self.model, inputs if self.source else source)
-        return kept[0]
 
 
 def run_model(model: nn.Module, inputs: Any) -> Any:

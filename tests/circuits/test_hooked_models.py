@@ -19,8 +19,8 @@ TOKENS = {"vocab_size": 20, "bos_token_id": 1, "eos_token_id": 2}
 POSITION, TOKEN, OTHER = 3, 7, 11
 
 
-def pre_norm(model, readers, writers, source=None):
-    return Hooked(model, readers, writers, [IDENTITY] * len(writers), [IDENTITY] * len(writers), source)
+def pre_norm(model, readers, writers):
+    return Hooked(model, readers, writers, [IDENTITY] * len(writers), [IDENTITY] * len(writers))
 
 
 def gpt2():
@@ -31,7 +31,7 @@ def gpt2():
     for layer in model.transformer.h:
         readers += [layer.ln_1, layer.ln_2]
         writers += [layer.attn, layer.mlp]
-    return pre_norm(model, [*readers, model.transformer.ln_f], writers, model.transformer.wte)
+    return pre_norm(model, [*readers, model.transformer.ln_f], writers)
 
 
 def llama():
@@ -43,7 +43,7 @@ def llama():
     for layer in model.model.layers:
         readers += [layer.input_layernorm, layer.post_attention_layernorm]
         writers += [layer.self_attn, layer.mlp]
-    return pre_norm(model, [*readers, model.model.norm], writers, model.model.embed_tokens)
+    return pre_norm(model, [*readers, model.model.norm], writers)
 
 
 def bert():
@@ -56,7 +56,7 @@ def bert():
         readers += [layer.attention.self, layer.intermediate]
         writers += [layer.attention.output.dense, layer.output.dense]
         after += [layer.attention.output.LayerNorm, layer.output.LayerNorm]
-    return Hooked(model, [*readers, model.cls], writers, [IDENTITY] * 4, after, model.bert.embeddings.word_embeddings)
+    return Hooked(model, [*readers, model.cls], writers, [IDENTITY] * 4, after)
 
 
 def vit():
@@ -161,7 +161,7 @@ def test_effects_are_those_of_hooks(name, method):
 @pytest.mark.parametrize("method", EFFECTS)
 @pytest.mark.parametrize("name", ["gpt2", "bert"])
 def test_effects_of_zeros_are_those_of_hooks(name, method):
-    """The input's zeros are those of the source: embeddings before positions are added, pixels before a stem."""
+    """The input's zeros are those of what the first block reads: positions and a stem come before it."""
     network, clean, _ = hooked(name)
     with torch.no_grad():
         instead = zeros(network.written(clean))

@@ -59,7 +59,8 @@ def _traced(result: TypeResult, made: Made) -> TypeResult:
         result = replace(result, refused=by_line(error.refusals), reasons=_reasons(error.refusals), error=0.0)
         return replace(result, seconds=time.process_time() - started)
     except InexactError as error:
-        result = replace(result, failure="inexact", reason=str(error), error=error.error)
+        failure = "refused" if beyond_any_form(made) else "inexact"
+        result = replace(result, failure=failure, reason=str(error), error=error.error)
     except UnbraidError as error:
         result = replace(result, failure="refused", reason=f"{type(error).__name__}: {error}")
     except Exception as error:
@@ -68,6 +69,34 @@ def _traced(result: TypeResult, made: Made) -> TypeResult:
         result = replace(result, seconds=time.process_time() - started)
         return _with_spectrum(_with_form(result, form), form, made)
     return replace(result, seconds=time.process_time() - started)
+
+
+def beyond_any_form(made: Made) -> bool:
+    """Whether a model draws random numbers though it is in eval mode, or has a backward pass of its own.
+
+    Its outputs are then another thing at each run, or its gradient is none of its values: no form can be exact, and an
+    error that says so is no fault. Told by the model alone, by two seeds and by autograd's own graph.
+    """
+    outputs = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        outputs.append([x for x in tree_leaves(_plain(made.model(*made.args, **made.kwargs))) if isinstance(x, Tensor)])
+    if any(not torch.equal(a, b) for a, b in zip(*outputs, strict=True)):
+        return True
+    waiting = [x.grad_fn for x in outputs[0] if x.grad_fn is not None]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            return True
+        fresh = [following for following, _ in node.next_functions if following is not None and following not in seen]
+        seen.update(fresh)
+        waiting += fresh
+    return False
+
+
+def _plain(returned: Any) -> Any:
+    return dict(returned) if isinstance(returned, Mapping) else returned
 
 
 def _with_form(result: TypeResult, form: Any) -> TypeResult:
@@ -95,7 +124,8 @@ def _with_spectrum(result: TypeResult, form: Any, made: Made) -> TypeResult:
     try:
         return replace(result, spectrum=gradient_spectrum(form, made.args, made.kwargs, target=_weighted).error)
     except InexactError as error:
-        return replace(result, failure="inexact", reason=f"gradient_spectrum: {error}", spectrum=error.error)
+        failure = "refused" if beyond_any_form(made) else "inexact"
+        return replace(result, failure=failure, reason=f"gradient_spectrum: {error}", spectrum=error.error)
     except TargetError as error:
         return replace(result, unmeasured=str(error))
     except UnbraidError as error:

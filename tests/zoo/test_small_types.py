@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -14,9 +15,10 @@ import torchaudio_stub  # noqa: F401
 import torchvision_stub  # noqa: F401
 from oracles.ledger import Ledger
 from zoo.config_sizes import Sizes
+from zoo.entry import Made
 from zoo.input_makers import text
 from zoo.limited import Limits, each
-from zoo.measured_type import measure
+from zoo.measured_type import beyond_any_form, measure
 from zoo.model_types import make, names
 from zoo.small_configs import HEAD_WIDTH, HEADS, VOCABULARY, WIDTH, Small
 from zoo.type_exceptions import INPUTS, SETTINGS
@@ -82,6 +84,34 @@ def test_an_addition_that_a_form_passes_over_is_unseen():
     assert [text.split(" ")[0] for text in silent.unseen(Ledger({}))] == [line]
 
 
+class Drawn(nn.Module):
+    def __init__(self, draws):
+        super().__init__()
+        self.f, self.draws = nn.Linear(4, 4), draws
+
+    def forward(self, x):
+        return self.f(x) + (torch.rand(4) if self.draws else 0)
+
+
+class Straight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.round()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+def test_a_model_that_no_form_can_follow_is_told_by_itself():
+    x = torch.randn(2, 4)
+    assert not beyond_any_form(Made(Drawn(False), (x,), {}))
+    assert beyond_any_form(Made(Drawn(True), (x,), {}))
+    rounded = nn.Sequential(nn.Linear(4, 4))
+    rounded.register_forward_hook(lambda module, args, output: Straight.apply(output))
+    assert beyond_any_form(Made(rounded, (x,), {}))
+
+
 def test_a_line_that_counts_more_than_it_adds_stands_for_as_many_others():
     ran = [["m.py", "f", "a + b", 1, 2], ["m.py", "f", "c + d", 2, 2]]
     counted = TypeResult("a", ran=ran, counted={"m.py:1": 4})
@@ -98,6 +128,8 @@ def test_a_line_that_counts_more_than_it_adds_stands_for_as_many_others():
         pytest.param("gemma3n_text", id="a block whose operands two lines add"),
         pytest.param("d_fine", id="gates that read the branch"),
         pytest.param("jetmoe", id="sizes counted from data"),
+        pytest.param("paligemma", id="a graph that departs from the run"),
+        pytest.param("nemotron_asr_streaming_encoder", id="reshapes that were captured as views"),
     ],
 )
 def test_types_that_failed_once(name):

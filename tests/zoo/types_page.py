@@ -21,7 +21,8 @@ its own, within {seconds:g} s of the processor and {megabytes:g} MB. Made by `ma
   is counted or refused by the form. A block may hold operands that another line adds: where a line counts more than
   it adds, as many are not looked for elsewhere.
 - **wrong**: one of these fails. An addition that the form passes over is **unseen**.
-- **refused**: there is no form, and the message says why; or a limit was met.
+- **refused**: there is no form, and the message says why; or a limit was met; or an analysis refuses a model that draws
+  random numbers in eval mode, or has a backward pass of its own, told by running it with two seeds and by autograd.
 - **unbuilt**: the rules make no model of it that runs here.
 
 Here no count is known by other means, as it is in [the zoo](zoo.md): a block that is refused and should not be is not

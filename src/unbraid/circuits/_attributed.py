@@ -36,15 +36,15 @@ def attributed(
         wiring: its writers, readers and trunk.
         given: the clean inputs by stream.
         function: the target of the outputs by stream.
-        clean: what writers write at the clean input.
-        instead: what takes its place.
+        clean: what writers write at the clean input, and the sources.
+        instead: what takes their place.
         steps: at how many points of the line gradients are taken.
     """
-    changes = {stream: instead[stream] - value for stream, value in clean.items()}
+    changes = {stream: instead[stream] - clean[stream] for stream in wiring.written}
     graph = subgraph(form.graph, form.graph.outputs, given=form.graph.sources)
     parts = []
     for step in range(steps):
-        sources = {s: clean[s] + step / steps * changes[s] for s in form.graph.sources}
+        sources = {s: clean[s] + step / steps * (instead[s] - clean[s]) for s in form.graph.sources}
         linear = Linearised.of(form, graph, {**given, **sources}, function)
         parts.append(_at(Pull.of(linear, wiring), changes))
     return averaged(parts)

@@ -11,7 +11,7 @@ from unbraid.circuits._attributed import attributed
 from unbraid.circuits._effects import Function
 from unbraid.circuits._frozen import adds_constants, frozen
 from unbraid.circuits._patched import patched
-from unbraid.circuits._replacement import call_of, refuse_neither_or_both, replacements, written_at
+from unbraid.circuits._replacement import call_of, refuse_neither_or_both, replacements, values_at
 from unbraid.circuits._study import EdgeStudy
 from unbraid.discover.wiring import Wiring
 from unbraid.errors import TargetError
@@ -75,8 +75,8 @@ def edges(
     form = (form.split("heads") if by == "head" else form).explaining(output).exact
     given, function = call_of(form, clean), function_of(form, target, metric, "edges")
     wiring = Wiring(form.graph, form.blocks, by != "block", nested)
-    values = written_at(form, wiring, given)
-    instead = replacements(form, wiring, values, given, corrupt, fill)
+    values = values_at(form, dict.fromkeys((*wiring.written, *form.sources)), given)
+    instead = replacements(form, values, given, corrupt, fill)
     if method == "exact":
         effects = patched(form, wiring, given, function, instead)
     elif method == "frozen":

@@ -51,7 +51,10 @@ def frozen(
     """
     pull = Pull.of(Linearised.of(form, form.graph, given, function, frozen=True), wiring)
     before = _clean(form, wiring, given)
-    at = FrozenTrunk.at(form, wiring, before), FrozenTrunk.at(form, wiring, {**before, **instead})
+    at = (
+        FrozenTrunk.at(form, wiring, before),
+        FrozenTrunk.at(form, wiring, {**before, **{s: instead[s] for s in wiring.written}}),
+    )
     columns, departures, target = list[list[Tensor | None]](), list[float](), pull.examples.of(pull.linear.values)
     for reader, pulled in pull.readers():
         columns.append(

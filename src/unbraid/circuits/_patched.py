@@ -142,7 +142,7 @@ class Patch:
         """The steps of the trunk between any writer and what is read."""
         reached, route = set(self.wiring.written), list[Step]()
         for step in needed(self.wiring.trunk.steps, self.reader.entries):
-            if not reached.isdisjoint(reads(step)) and not set(makes(step)) <= self.wiring.written:
+            if not reached.isdisjoint(reads(step)):
                 reached.update(makes(step))
                 route.append(step)
         return tuple(route)

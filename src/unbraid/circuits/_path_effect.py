@@ -12,7 +12,7 @@ from torch import Tensor
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid.circuits._edges import function_of, refuse_unknown_by
-from unbraid.circuits._replacement import call_of, refuse_neither_or_both, replacements, written_at
+from unbraid.circuits._replacement import call_of, refuse_neither_or_both, replacements
 from unbraid.discover.wiring import HEAD, Reader, Wiring, part_of
 from unbraid.form import ResidualForm
 from unbraid.graph import makes, needed
@@ -98,8 +98,8 @@ def path_effect(
     with torch.no_grad():
         values = run(form.graph, form.state, given, keep={*given, *chain.from_iterable(map(makes, form.graph.steps))})
         before = function({stream: values[stream] for stream in form.graph.outputs})
-        written = written_at(form, wiring, given)
-        told: Mapping[str, Any] = replacements(form, wiring, written, given, corrupt, fill)
+        written = {stream: values[stream] for stream in wiring.written}
+        told: Mapping[str, Any] = replacements(form, written, given, corrupt, fill)
         readers = {reader.name: reader for reader in wiring.readers}
         for name, following in pairwise(path):
             streams = next(writer.streams for writer in wiring.writers if writer.name == name)
@@ -123,7 +123,6 @@ def _refuse_broken(wiring: Wiring, path: Sequence[str]) -> None:
 
 def _ran(form: ResidualForm, wiring: Wiring, reader: Reader, heard: Mapping[str, Any]) -> dict[str, Any]:
     """What a reader writes where some streams are replaced: the trunk up to it is run anew, and it on that."""
-    trunk = needed(wiring.trunk.steps, reader.entries)
-    anew = tuple(step for step in trunk if wiring.written.isdisjoint(makes(step)))
+    anew = needed(wiring.trunk.steps, reader.entries)
     graph = part_of(wiring.graph, (*anew, *reader.steps), reader.streams)
     return run(graph, form.state, {stream: heard[stream] for stream in graph.inputs})

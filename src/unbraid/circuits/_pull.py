@@ -76,8 +76,10 @@ class Pull:
 
     @cached_property
     def whole(self) -> Mapping[str, Tensor]:
-        """The gradient at what each writer writes, by all readers together."""
-        return self.linear.gradients_at(self.wiring.written)
+        """The gradient at what each writer writes, by all readers together; nothing passes what the input writes."""
+        graph = self.linear.graph
+        ends = replace(graph, sources=tuple(dict.fromkeys((*graph.sources, *self.wiring.inputs))))
+        return walk(ends, Cotangents(graph, self.linear.tape), {TARGET: self.linear.seed}, self.wiring.written)
 
     @cached_property
     def examples(self) -> Examples:

@@ -1,13 +1,12 @@
 """What is put in the place of what writers write: their values at a corrupt input, zeros, or their means."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from unbraid.capture.signature import as_call
-from unbraid.discover.wiring import Wiring
 from unbraid.errors import DataError
 from unbraid.form import ResidualForm
 from unbraid.graph import Stream
@@ -39,26 +38,26 @@ def refuse_neither_or_both(corrupt: Any, fill: str | None, call: str) -> None:
         )
 
 
-def written_at(form: ResidualForm, wiring: Wiring, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What every writer writes at an input."""
+def values_at(form: ResidualForm, streams: Iterable[str], inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The values of some streams at an input."""
+    wanted = tuple(streams)
     with torch.no_grad():
-        return run(form.graph, form.state, inputs, keep=tuple(wiring.written))
+        values = run(form.graph, form.state, inputs, keep=wanted)
+    return {stream: values[stream] for stream in wanted}
 
 
 def replacements(
     form: ResidualForm,
-    wiring: Wiring,
     clean: Mapping[str, Tensor],
     inputs: Mapping[str, Any],
     corrupt: Any,
     fill: str | None,
 ) -> dict[str, Tensor]:
-    """What takes the place of each writer's streams.
+    """What takes the place of some streams.
 
     Args:
         form: the form.
-        wiring: its writers.
-        clean: what they write at the clean input.
+        clean: their values at the clean input.
         inputs: the clean inputs, by stream: a mean leaves out the positions that their attention mask leaves out.
         corrupt: the corrupt call, or None.
         fill: "zero" or "mean" over the examples, at each position; or None.
@@ -71,7 +70,7 @@ def replacements(
     if fill == "mean":
         mask = inputs.get(_MASK)
         return {stream: _mean(form.streams[stream], value, mask) for stream, value in clean.items()}
-    other = written_at(form, wiring, call_of(form, corrupt))
+    other = values_at(form, clean, call_of(form, corrupt))
     for stream, value in clean.items():
         if other[stream].shape != value.shape:
             raise DataError(

@@ -79,7 +79,7 @@ class _Rewiring:
         heard = {stream: self._instead[stream] for stream in missing}
         route = needed(self._wiring.trunk.steps, reader.entries)
         for step in route:
-            if heard.keys().isdisjoint(reads(step)) or not self._wiring.written.isdisjoint(makes(step)):
+            if heard.keys().isdisjoint(reads(step)):
                 continue
             heard |= {stream: self._named(stream, title) for stream in makes(step)}
             yield self._forked(renamed(step, {**self._live, **heard}, heard))

@@ -7,12 +7,13 @@ between them; *regions* are all the rest, the branches. Cut apart, with every br
     b1 = f1(h0),   b2 = f2(P(h1))                        a region each, from what it reads to what it writes
 
     writer     what it writes              reader     what it reads
-    input      the sources, h0             f1         h0
+    input      what is there first, h0     f1         h0
     f1         b1                          f2         P(h1)
     f2         b2                          head       all that leads to the outputs by the trunk alone
 
-Nothing here looks at how trunks run: a branch may read another trunk at any point, or what another branch has written
-before it was added. An edge i → j is there where the trunk leads from what i writes to what j reads.
+What the trunk does behind the last sum, a last ReLU or norm, belongs to the head. Nothing here looks at how trunks run:
+a branch may read another trunk at any point, or what another branch has written before it was added. An edge i → j is
+there where the trunk leads from what i writes to what j reads.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +33,7 @@ class Writer:
 
     Attributes:
         name: "input", a block's name, or a branch's.
-        streams: what it writes: the sources, or the outputs of branches.
+        streams: what it writes: what is there before any block, or the outputs of branches.
     """
 
     name: str
@@ -93,7 +94,19 @@ class Wiring:
     @cached_property
     def writers(self) -> tuple[Writer, ...]:
         """The input, and the blocks or their branches."""
-        return (Writer(INPUT, self.graph.sources), *(Writer(name, streams) for name, _, streams in self._parts))
+        return (Writer(INPUT, self.inputs), *(Writer(name, streams) for name, _, streams in self._parts))
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """What the input writes: what is read before any block has added to it, the first forks above all."""
+        forks, behind, read = {add.fork for add in self.adds}, set[str](), dict[str, None]()
+        there = {*self.graph.inputs, *chain.from_iterable(map(makes, self._on_trunk))} - self._operands
+        for step in self._trunk_steps:
+            if isinstance(step, Add) or not (forks | behind).isdisjoint(reads(step)):
+                behind.update(makes(step))
+                read |= dict.fromkeys(_data(self.graph, step))
+        read |= dict.fromkeys(chain.from_iterable(reader.entries for reader in self.readers))
+        return tuple(s for s in read if s in self.graph.carried and s in there and s not in behind)
 
     @cached_property
     def readers(self) -> tuple[Reader, ...]:
@@ -107,7 +120,7 @@ class Wiring:
         for writer in self.writers:
             reached = set(writer.streams)
             for step in self.trunk.steps:
-                if not reached.isdisjoint(_data(self.graph, step)) and self.written.isdisjoint(makes(step)):
+                if not reached.isdisjoint(_data(self.graph, step)):
                     reached.update(makes(step))
             pairs.update((writer.name, r.name) for r in self.readers if not reached.isdisjoint(r.entries))
         return frozenset(pairs)
@@ -120,8 +133,9 @@ class Wiring:
     @cached_property
     def trunk(self) -> Graph:
         """The additions and segments of trunks and skips: from what is written to all that is read."""
-        wanted = dict.fromkeys(chain.from_iterable(reader.entries for reader in self.readers))
-        return part_of(self.graph, self._trunk_steps, tuple(wanted))
+        wanted = tuple(dict.fromkeys(chain.from_iterable(reader.entries for reader in self.readers)))
+        behind = tuple(step for step in self._trunk_steps if self.written.isdisjoint(makes(step)))
+        return part_of(self.graph, needed(behind, wanted), wanted)
 
     @cached_property
     def plain(self) -> bool:
