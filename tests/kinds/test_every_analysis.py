@@ -321,6 +321,18 @@ def test_contributions_by_stream_of_a_mix(name):
     assert error(attribution.parts.sum(-1), attribution.values) < 1e-12
 
 
+@pytest.mark.parametrize("name", QUICK)
+def test_weights_may_stay_in_their_files(name, tmp_path):
+    """Streamed, each segment reads its weights when its turn comes, forward and backward; the numbers are the same."""
+    case = CASES[name]
+    streamed = unbraid.load(case.form.save(tmp_path / "form"), stream=True)
+    assert first(streamed(*case.inputs)).equal(first(case.form(*case.inputs)))
+    spectra = [unbraid.gradient_spectrum(form, case.inputs, target=1) for form in (streamed, case.form)]
+    assert error(spectra[0].gradients, spectra[1].gradients) < 1e-12
+    values = [unbraid.attribute(form, case.inputs, target=1).values for form in (streamed, case.form)]
+    assert error(*values) < 1e-12
+
+
 def test_a_dimension_that_counts_the_examples_is_told():
     terms = unbraid.unravel(CASES["mHC"].form, CASES["mHC"].inputs)
     for along in (0, -3, 3, -4):

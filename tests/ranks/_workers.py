@@ -20,6 +20,8 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import unbraid
+from kinds import dense, highways, mixes, two_trunks
+from networks import normal
 from train._small import examples
 from unbraid import gradients, ranks, train
 from unbraid import nn as unn
@@ -28,6 +30,14 @@ from unbraid.train import Recipe
 from waiting import HANGS
 
 RECIPE = Recipe(epochs=2, batch_size=50, lr=0.05)  # 330 examples: the last batch holds 30
+
+
+KINDS = {
+    "highway": highways.CASES["x + t(f - x)"],
+    "mHC": mixes.CASES["doubly stochastic, einsum"],
+    "DenseNet": dense.CASES["growing"],
+    "reversible": two_trunks.CASES["reversible"],
+}
 
 
 def network(norm=None, seed=0, **options):
@@ -66,6 +76,12 @@ def analyses():
     found["spectrum at a block"] = unbraid.mean_spectrum(form, batches, at=1).to_dict()
     found["rank"] = unbraid.rank(form, batches, by="lesion", metric=loss).to_dict()
     found["diagnosis"] = unbraid.diagnose(form, batches).to_dict()
+    for name, case in KINDS.items():
+        inputs = normal(13, *case.inputs[0].shape[1:], seed=5)
+        own = list(zip(inputs.split(4), (torch.arange(13) % 3).split(4), strict=True))
+        skips = [((block.index, "skip"),) for block in case.form.blocks[1:]]
+        found[f"lesion of skips, {name}"] = unbraid.lesion(case.form, own, loss, sets=[*skips, 0]).to_dict()
+        found[f"mean spectrum, {name}"] = unbraid.mean_spectrum(case.form, own).to_dict()
     with ranks.alone():
         found["alone"] = unbraid.lesion(form, batches[:2], loss).to_dict()
     return found

@@ -13,8 +13,10 @@ from unbraid import RankError, ranks
 from unbraid.ranks import Share, World, in_order
 from waiting import HANGS
 
+KINDS = ("highway", "mHC", "DenseNet", "reversible")
 ANALYSES = (
     *("lesion zero", "lesion mean", "lesion resample", "lesion of an iterator", "lesion of one batch"),
+    *(f"{what}, {kind}" for kind in KINDS for what in ("lesion of skips", "mean spectrum")),
     *("reorderings", "subsets", "signal", "mean spectrum", "spectrum at a block", "rank", "diagnosis", "alone"),
 )
 WORLDS = [(size, rank) for size in (2, 4) for rank in range(size)]
@@ -52,7 +54,7 @@ def test_analyses_are_those_of_one_process_on_every_rank(found, what):
     """float64: 7 batches of unequal sizes, so that on 4 ranks the last round has 3, and some ranks share one."""
     one = found[1, 0]["analyses"][what]
     for world in WORLDS:
-        bound = 1e-14 if what in ("signal", "mean spectrum", "spectrum at a block") else 1e-12
+        bound = 1e-14 if "spectrum" in what or what == "signal" else 1e-12
         assert distance(one, found[world]["analyses"][what]) <= bound
 
 
