@@ -59,6 +59,15 @@ MAKE = {
     "Diagnosis": lambda form, _, batches: unbraid.diagnose(form, batches),
     "ResidualForm": lambda form, *_: form,
     "LesionStudy": lambda form, _, batches: unbraid.lesion(form, batches, loss),
+    "EdgeStudy": lambda form, x, _: unbraid.edges(form, x, x.flip(0), target=1),
+    "PathEffect": lambda form, x, _: unbraid.path_effect(form, x, x.flip(0), ["input", "head"], target=1),
+    "Faithfulness": lambda form, x, _: unbraid.edges(form, x, x.flip(0), target=1).faithfulness(
+        [(x, x.flip(0), torch.arange(6) % 3)], lambda output, labels: output[range(6), labels]
+    ),
+    "Stability": lambda form, x, _: unbraid.edges(form, x, x.flip(0), target=1).stability(3, draws=9),
+    "Comparison": lambda form, x, _: unbraid.edges(form, x, x.flip(0), target=1).compare(
+        unbraid.edges(form, x, fill="zero", target=1)
+    ),
     "ReorderStudy": lambda form, _, batches: unbraid.reorderings(form, batches, loss, swaps=[1, 2], repeats=2),
     "SubsetStudy": lambda form, _, batches: unbraid.subsets(form, batches, loss),
     "Ranking": lambda form, _, batches: unbraid.rank(form, batches, by="gradient", metric=loss),
@@ -100,7 +109,7 @@ def kinds(parent):
 
 def test_all_results_are_among_these():
     # Packages are imported when first used, and this test may be the first.
-    for package in ("lesions", "pruning", "terms"):
+    for package in ("circuits", "lesions", "pruning", "terms"):
         importlib.import_module(f"unbraid.{package}")
     assert {kind.__name__ for kind in kinds(Result)} == set(MAKE)
 

@@ -34,7 +34,7 @@ def flat(h):
 
 
 def viewed(h):
-    return h.view(h.shape[0], -1)  # there is no such view of channels last
+    return h.view(h.shape[0], -1)  # there is no such view of channels last: a form reads it as a reshape
 
 
 def read_in_order(h):
@@ -117,11 +117,11 @@ def laid(monkeypatch):
     ("parts", "tries"),
     [
         ((flat,), [True]),
-        ((viewed,), [True, False]),
+        ((viewed,), [True]),
         ((flat, read_in_order), [False]),
         ((flat, opaque), [False]),
     ],
-    ids=["as it is", "no view", "strides", "not torch's own"],
+    ids=["as it is", "a view", "strides", "not torch's own"],
 )
 @pytest.mark.parametrize("room", [None, 4, 8])
 def test_lesions_are_those_of_the_form_alone(parts, tries, room, laid):

@@ -1,5 +1,6 @@
 """How alike two scores of the same edges are, and how sure the strongest edges are."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -56,10 +57,11 @@ class Comparison(Result):
         return as_rows({"measure": list(values), "value": list(values.values())})
 
     def plot(self, *, ax: Axes | None = None) -> Figure:
-        """The measures side by side."""
+        """The measures that apply, side by side."""
         from unbraid.draw import contributions
 
-        names, values = zip(*(row.values() for row in self.rows()), strict=True)
+        measures = [(row["measure"], row["value"]) for row in self.rows() if math.isfinite(row["value"])]
+        names, values = zip(*measures, strict=True)
         return contributions(names, values, ax=ax)
 
 
@@ -118,11 +120,11 @@ def stability(
             f"stability: n is 1 to {len(values)}, the number of edges, and draws at least 1; {n}, {draws}."
         )
     drawn = generator if generator is not None else Generator().manual_seed(0)
-    counts = torch.zeros(len(values), dtype=torch.float64)
+    counts = torch.zeros(len(values), dtype=torch.float64, device="cpu")
     for _ in range(draws):
         chosen = torch.randint(values.shape[1], (values.shape[1],), generator=drawn, device=drawn.device).cpu()
         counts[values[:, chosen].mean(1).abs().topk(n).indices] += 1
-    frequency = torch.full(there.shape, torch.nan, dtype=torch.float64)
+    frequency = torch.full(there.shape, torch.nan, dtype=torch.float64, device="cpu")
     frequency[there.cpu()] = counts / draws
     return Stability(writers, readers, frequency, n, draws)
 
@@ -137,7 +139,7 @@ def compared(scores: Scores, other: Scores | Circuit, n: int | None) -> Comparis
             raise ValueError(f"compare: the circuit's edge {unknown[0]} is none of the study's.")
         known = torch.tensor([edge in other for edge in names], device="cpu")
         n = len(other)
-        strongest = here.abs().topk(n).indices if n else torch.empty(0, dtype=torch.int64)
+        strongest = here.abs().topk(n).indices if n else torch.empty(0, dtype=torch.int64, device="cpu")
         overlap = float(known[strongest].double().mean()) if n else nan
         return Comparison(nan, nan, overlap, _auroc(here.abs(), known), n)
     same = (scores.writers, scores.readers) == (other.writers, other.readers)

@@ -131,8 +131,9 @@ def faithfulness(
             "nothing of which a circuit could keep a share. Choose another metric, or corrupt inputs that change it."
         )
     resampled = [_curves(numbers[:, draw].mean(1), len(circuits), shares) for draw in drawn]
-    low, high = torch.stack([curve for curve, _, _ in resampled]).nanquantile(_ENDS, 0)
-    areas = torch.tensor([area for _, _, area in resampled], dtype=torch.float64).nanquantile(_ENDS, 0).T.tolist()
+    ends = torch.tensor([0.025, 0.975], dtype=torch.float64, device="cpu")
+    low, high = torch.stack([curve for curve, _, _ in resampled]).nanquantile(ends, 0)
+    areas = torch.tensor([area for _, _, area in resampled], dtype=torch.float64, device="cpu").nanquantile(ends, 0)
     return Faithfulness(
         tuple(len(circuit) for circuit in circuits),
         shares,
@@ -141,16 +142,13 @@ def faithfulness(
         low,
         high,
         cpr,
-        (areas[0][0], areas[0][1]),
+        (float(areas[0, 0]), float(areas[1, 0])),
         cmd,
-        (areas[1][0], areas[1][1]),
+        (float(areas[0, 1]), float(areas[1, 1])),
         whole,
         nothing,
         numbers.shape[1],
     )
-
-
-_ENDS = torch.tensor([0.025, 0.975], dtype=torch.float64)
 
 
 def _curves(means: Tensor, count: int, shares: Sequence[float]) -> tuple[Tensor, Tensor, tuple[float, float]]:
@@ -158,7 +156,7 @@ def _curves(means: Tensor, count: int, shares: Sequence[float]) -> tuple[Tensor,
     whole, nothing = means[0], means[1]
     ratios = (means[2:] - nothing) / (whole - nothing)
     curve = torch.cat([ratios.new_zeros(1), ratios[:count], ratios.new_ones(1)])
-    at = torch.tensor([0.0, *shares, 1.0], dtype=curve.dtype)
+    at = torch.tensor([0.0, *shares, 1.0], dtype=curve.dtype, device=curve.device)
     order = at.argsort(stable=True)
     at, curve = at[order], curve[order]
     areas = float(torch.trapezoid(curve, at)), float(torch.trapezoid((1 - curve).abs(), at))
@@ -186,7 +184,7 @@ def _metric(
     left = form.only(circuit, corrupt=corrupt, fill=fill)
     with torch.no_grad():
         value = metric(left(**clean) if isinstance(clean, dict) else _called(left, clean), labels)
-    return torch.as_tensor(value).reshape(-1)
+    return torch.as_tensor(value, device="cpu").reshape(-1)
 
 
 def _called(form: ResidualForm, clean: Any) -> Any:
