@@ -129,14 +129,12 @@ def together(
         size: how many examples there are.
 
     Yields:
-        The number of a variant and its outputs by stream, once for each.
+        The number of a variant and its outputs by stream; if one comes twice, the later counts.
     """
     laid = weights_channels_last(graph, form.state)
     states = (form.state,) if laid is form.state else (laid, form.state)
-    outputs: dict[int, dict[str, Any]] = {}
     with memory_kept(when=device_of(form.state).type == "cpu"):
-        outputs.update(VariantGroup(form, graph, variants, None, states).outputs(inputs, size))
-    yield from outputs.items()
+        yield from VariantGroup(form, graph, variants, None, states).outputs(inputs, size)
 
 
 def _said(variants: Sequence[Sequence[Step]]) -> list[str]:
