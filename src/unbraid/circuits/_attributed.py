@@ -6,47 +6,34 @@ With `steps` the gradients are averaged along the line from the clean sources to
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from unbraid.circuits._effects import Effects, Function, averaged, table_of
+from unbraid.circuits._effects import Effects, Intervention, averaged, table_of
 from unbraid.circuits._pull import Pull, Pulled
-from unbraid.discover.wiring import Wiring, Writer
-from unbraid.form import Linearised, ResidualForm
+from unbraid.discover.wiring import Writer
+from unbraid.form import Linearised
 from unbraid.graph import subgraph
 from unbraid.results import sum_error
 from unbraid.walk import run
 
 
-def attributed(
-    form: ResidualForm,
-    wiring: Wiring,
-    given: Mapping[str, Any],
-    function: Function,
-    clean: Mapping[str, Tensor],
-    instead: Mapping[str, Tensor],
-    steps: int,
-) -> Effects:
+def attributed(asked: Intervention, steps: int) -> Effects:
     """The effect of each edge, to first order.
 
     Args:
-        form: the form, its casts widened.
-        wiring: its writers, readers and trunk.
-        given: the clean inputs by stream.
-        function: the target of the outputs by stream.
-        clean: what writers write at the clean input, and the sources.
-        instead: what takes their place.
+        asked: the form, its inputs, and what is replaced by what.
         steps: at how many points of the line gradients are taken.
     """
-    changes = {stream: instead[stream] - clean[stream] for stream in wiring.written}
+    form, clean, instead = asked.form, asked.clean, asked.instead
+    changes = {stream: instead[stream] - clean[stream] for stream in asked.wiring.written}
     graph = subgraph(form.graph, form.graph.outputs, given=form.graph.sources)
     parts = []
     for step in range(steps):
         sources = {s: clean[s] + step / steps * (instead[s] - clean[s]) for s in form.graph.sources}
-        linear = Linearised.of(form, graph, {**given, **sources}, function)
-        parts.append(_at(Pull.of(linear, wiring), changes))
+        linear = Linearised.of(form, graph, {**asked.given, **sources}, asked.function)
+        parts.append(_at(Pull.of(linear, asked.wiring), changes))
     return averaged(parts)
 
 

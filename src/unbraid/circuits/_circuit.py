@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unbraid.discover.wiring import HEAD, INPUT
+from unbraid.discover.wiring import CONSTANTS, HEAD, INPUT
 
 Edge = tuple[str, str]
 
@@ -49,7 +49,7 @@ def strongest(
     """The edges of the largest |effect|, without dead ends, and how many there are; see `EdgeStudy.circuit`."""
     if (n is None) == (share is None):
         raise ValueError("circuit: give a number of edges, circuit(20), or a share of all effects, circuit(share=0.9).")
-    there = [(i, j) for i, j in (~effects.isnan()).nonzero().tolist() if writers[i] != "constants"]
+    there = [(i, j) for i, j in (~effects.isnan()).nonzero().tolist() if writers[i] != CONSTANTS]
     sizes = torch.stack([effects[i, j].abs() for i, j in there])
     order = sizes.argsort(descending=True, stable=True).tolist()
     if share is not None:

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from unbraid._modes import outside_modes
 from unbraid.circuits._attributed import attributed
-from unbraid.circuits._effects import Function
+from unbraid.circuits._effects import Function, Intervention
 from unbraid.circuits._frozen import adds_constants, frozen
 from unbraid.circuits._patched import patched
-from unbraid.circuits._replacement import call_of, refuse_neither_or_both, replacements, values_at
+from unbraid.circuits._replacement import refuse_neither_or_both, replacements, values_at
 from unbraid.circuits._study import EdgeStudy
 from unbraid.discover.wiring import Wiring
 from unbraid.errors import TargetError
-from unbraid.form import ResidualForm, explained
+from unbraid.form import ResidualForm, explained, inputs_of
 from unbraid.results import Target, check_sum
 
 
@@ -73,17 +73,18 @@ def edges(
     _refuse(method, steps, by)
     refuse_neither_or_both(corrupt, fill, "edges")
     form = (form.split("heads") if by == "head" else form).explaining(output).exact
-    given, function = call_of(form, clean), function_of(form, target, metric, "edges")
+    given, function = inputs_of(form, clean), function_of(form, target, metric, "edges")
     wiring = Wiring(form.graph, form.blocks, by != "block", nested)
     values = values_at(form, dict.fromkeys((*wiring.written, *form.sources)), given)
     instead = replacements(form, values, given, corrupt, fill)
+    asked = Intervention(form, wiring, given, function, values, instead)
     if method == "exact":
-        effects = patched(form, wiring, given, function, instead)
+        effects = patched(asked)
     elif method == "frozen":
-        effects = frozen(form, wiring, given, function, instead)
+        effects = frozen(asked)
     else:
-        effects = attributed(form, wiring, given, function, values, instead, steps)
-    if method != "frozen" and adds_constants(form, wiring, given):
+        effects = attributed(asked, steps)
+    if method != "frozen" and adds_constants(asked):
         effects = effects.with_constants()
     check_sum(
         effects.error,

@@ -7,9 +7,31 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from unbraid.discover.wiring import CONSTANTS
+from unbraid.discover.wiring import CONSTANTS, Wiring
+from unbraid.form import ResidualForm
 
 Function: TypeAlias = Callable[[Mapping[str, Any]], Tensor]  # a target, of the values of a form's outputs by stream
+
+
+@dataclass(frozen=True, eq=False)
+class Intervention:
+    """What is asked of every edge: the form at a clean input, and what takes the place of what is written there.
+
+    Attributes:
+        form: the form, its casts widened.
+        wiring: its writers, readers and trunk.
+        given: the clean inputs by stream.
+        function: the target of the outputs by stream.
+        clean: what writers write at the clean input, and the sources.
+        instead: what takes their place.
+    """
+
+    form: ResidualForm
+    wiring: Wiring
+    given: Mapping[str, Any]
+    function: Function
+    clean: Mapping[str, Tensor]
+    instead: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.circuits._effects import Effects, Function, table_of
+from unbraid.circuits._effects import Effects, Intervention, table_of
 from unbraid.circuits._pull import Pull, Pulled
 from unbraid.discover.wiring import CONSTANTS, Reader, Wiring
 from unbraid.errors import InexactError
@@ -30,30 +30,21 @@ from unbraid.results import sum_error
 from unbraid.walk import Cotangents, Tape, constants, record, run, walk
 
 
-def frozen(
-    form: ResidualForm,
-    wiring: Wiring,
-    given: Mapping[str, Any],
-    function: Function,
-    instead: Mapping[str, Tensor],
-) -> Effects:
+def frozen(asked: Intervention) -> Effects:
     """The effect of each edge in the frozen linearisation.
 
     Args:
-        form: the form, its casts widened.
-        wiring: its writers, readers and trunk.
-        given: the clean inputs by stream.
-        function: the target of the outputs by stream.
-        instead: what takes the place of what writers write.
+        asked: the form, its inputs, and what is replaced by what.
 
     Raises:
         InexactError: an operator has no rule.
     """
-    pull = Pull.of(Linearised.of(form, form.graph, given, function, frozen=True), wiring)
-    before = _clean(form, wiring, given)
+    form, wiring = asked.form, asked.wiring
+    pull = Pull.of(Linearised.of(form, form.graph, asked.given, asked.function, frozen=True), wiring)
+    before = _clean(form, wiring, asked.given)
     at = (
         FrozenTrunk.at(form, wiring, before),
-        FrozenTrunk.at(form, wiring, {**before, **{s: instead[s] for s in wiring.written}}),
+        FrozenTrunk.at(form, wiring, {**before, **{s: asked.instead[s] for s in wiring.written}}),
     )
     columns, departures, target = list[list[Tensor | None]](), list[float](), pull.examples.of(pull.linear.values)
     for reader, pulled in pull.readers():
@@ -81,12 +72,13 @@ def _less(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return None if a is None or b is None else a - b
 
 
-def adds_constants(form: ResidualForm, wiring: Wiring, given: Mapping[str, Any]) -> bool:
+def adds_constants(asked: Intervention) -> bool:
     """Whether the trunk adds anything by itself that a reader reads: a norm's shift, a bias of a projection."""
+    form, wiring = asked.form, asked.wiring
     if wiring.plain:
         return False
     try:
-        trunk = FrozenTrunk.at(form, wiring, _clean(form, wiring, given))
+        trunk = FrozenTrunk.at(form, wiring, _clean(form, wiring, asked.given))
     except InexactError:  # an operator without a rule: what it adds by itself is not known
         return False
     return any(bool(value.any()) for stream, value in trunk.added if stream not in wiring.written)

@@ -18,44 +18,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.circuits._effects import Effects, Function, table_of
-from unbraid.discover.wiring import Reader, Wiring, Writer, renamed
-from unbraid.form import ResidualForm
+from unbraid.circuits._effects import Effects, Intervention, table_of
+from unbraid.discover.wiring import Reader, Wiring, Writer
 from unbraid.graph import Add, Graph, Step, makes, needed, reads
+from unbraid.graph.edits import renamed
 from unbraid.sweep import dimension, together
 from unbraid.walk import run
 
 
-def patched(
-    form: ResidualForm,
-    wiring: Wiring,
-    given: Mapping[str, Any],
-    function: Function,
-    instead: Mapping[str, Tensor],
-) -> Effects:
+def patched(asked: Intervention) -> Effects:
     """The effect of each edge, by running it.
 
     Args:
-        form: the form, its casts widened.
-        wiring: its writers, readers and trunk.
-        given: the clean inputs by stream.
-        function: the target of the outputs by stream.
-        instead: what takes the place of what is written.
+        asked: the form, its inputs, and what is replaced by what.
     """
+    form, wiring = asked.form, asked.wiring
     with torch.no_grad():
-        clean = run(form.graph, form.state, given, keep=form.streams.keys() & _all(form.graph))
-        target = function({stream: clean[stream] for stream in form.graph.outputs})
-        size = _examples(form.graph, given)
-        columns = [
-            _column(form, Patch(wiring, reader), clean, function, instead, target, size) for reader in wiring.readers
-        ]
+        every = {*form.graph.inputs, *chain.from_iterable(map(makes, form.graph.steps))}
+        clean = run(form.graph, form.state, asked.given, keep=every)
+        target = asked.function({stream: clean[stream] for stream in form.graph.outputs})
+        size = _examples(form.graph, asked.given)
+        columns = [_column(asked, Patch(wiring, reader), clean, target, size) for reader in wiring.readers]
     names = tuple(w.name for w in wiring.writers), tuple(r.name for r in wiring.readers)
     unknown = torch.full((len(wiring.readers),), torch.nan, dtype=target.dtype, device=target.device)
     return Effects(*names, table_of(columns, target), target, 0.0, unknown, len(target) == 1 < size)
-
-
-def _all(graph: Graph) -> set[str]:
-    return {*graph.inputs, *chain.from_iterable(map(makes, graph.steps))}
 
 
 def _examples(graph: Graph, given: Mapping[str, Any]) -> int:
@@ -67,26 +53,20 @@ def _examples(graph: Graph, given: Mapping[str, Any]) -> int:
 
 
 def _column(
-    form: ResidualForm,
-    patch: "Patch",
-    clean: Mapping[str, Any],
-    function: Function,
-    instead: Mapping[str, Tensor],
-    target: Tensor,
-    size: int,
+    asked: Intervention, patch: "Patch", clean: Mapping[str, Any], target: Tensor, size: int
 ) -> list[Tensor | None]:
     """The effect of each writer's edge to one reader; None where there is none."""
-    wiring = patch.wiring
+    wiring = asked.wiring
     column: list[Tensor | None] = [None] * len(wiring.writers)
     edges = [place for place, writer in enumerate(wiring.writers) if patch.hears(writer)]
     variants = [patch.steps(wiring.writers[place]) for place in edges]
     if not variants:
         return column
     graph = patch.graph(variants)
-    values = {stream: _value(stream, clean, instead) for stream in graph.inputs}
-    for variant, outputs in together(form, graph, variants, values, size):
-        returned = dict(zip(form.graph.outputs, map(outputs.__getitem__, graph.outputs), strict=True))
-        column[edges[variant]] = function(returned) - target
+    values = {stream: _value(stream, clean, asked.instead) for stream in graph.inputs}
+    for variant, outputs in together(asked.form, graph, variants, values, size):
+        returned = dict(zip(asked.form.graph.outputs, map(outputs.__getitem__, graph.outputs), strict=True))
+        column[edges[variant]] = asked.function(returned) - target
     return column
 
 

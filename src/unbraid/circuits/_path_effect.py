@@ -12,9 +12,9 @@ from torch import Tensor
 from unbraid._figures import Axes, Figure
 from unbraid._modes import outside_modes
 from unbraid.circuits._edges import function_of, refuse_unknown_by
-from unbraid.circuits._replacement import call_of, refuse_neither_or_both, replacements
+from unbraid.circuits._replacement import refuse_neither_or_both, replacements
 from unbraid.discover.wiring import HEAD, Reader, Wiring, part_of
-from unbraid.form import ResidualForm
+from unbraid.form import ResidualForm, inputs_of
 from unbraid.graph import makes, needed
 from unbraid.results import Result, Target
 from unbraid.results.rows import Row, as_rows
@@ -92,7 +92,7 @@ def path_effect(
     refuse_unknown_by(by, "path_effect")
     refuse_neither_or_both(corrupt, fill, "path_effect")
     form = (form.split("heads") if by == "head" else form).explaining(output).exact
-    given, function = call_of(form, clean), function_of(form, target, metric, "path_effect")
+    given, function = inputs_of(form, clean), function_of(form, target, metric, "path_effect")
     wiring = Wiring(form.graph, form.blocks, by != "block", nested)
     _refuse_broken(wiring, path)
     with torch.no_grad():

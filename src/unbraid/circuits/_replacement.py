@@ -6,20 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.capture.signature import as_call
 from unbraid.errors import DataError
-from unbraid.form import ResidualForm
+from unbraid.form import ResidualForm, inputs_of
 from unbraid.graph import Stream
 from unbraid.sweep import dimension
 from unbraid.walk import run
 
 _MASK = "attention_mask"
-
-
-def call_of(form: ResidualForm, given: Any) -> dict[str, Any]:
-    """The form's inputs of a call: a tensor, a tuple of positional arguments, or a dict of keyword ones."""
-    args, kwargs = ((), given) if isinstance(given, Mapping) else (given, None)
-    return form.inputs(*as_call(args, kwargs))
 
 
 def refuse_neither_or_both(corrupt: Any, fill: str | None, call: str) -> None:
@@ -70,7 +63,7 @@ def replacements(
     if fill == "mean":
         mask = inputs.get(_MASK)
         return {stream: _mean(form.streams[stream], value, mask) for stream, value in clean.items()}
-    other = values_at(form, clean, call_of(form, corrupt))
+    other = values_at(form, clean, inputs_of(form, corrupt))
     for stream, value in clean.items():
         if other[stream].shape != value.shape:
             raise DataError(

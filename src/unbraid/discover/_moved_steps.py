@@ -5,6 +5,7 @@ from dataclasses import replace
 from unbraid.discover._block import Block
 from unbraid.discover._movable_units import Unit
 from unbraid.graph import Add, Graph, Segment, Step
+from unbraid.graph.edits import renamed
 
 
 def read_instead(graph: Graph, unit: Unit, here: Unit) -> dict[str, str]:
@@ -23,28 +24,10 @@ def read_instead(graph: Graph, unit: Unit, here: Unit) -> dict[str, str]:
 def moved_step(step: Step, block: Block, along: dict[str, str], inside: dict[str, str]) -> Step:
     """A step of a block in another's place."""
     if step.block not in (block.index, None) or (isinstance(step, Segment) and step.role == "branch"):
-        return _renamed(step, inside)
+        return renamed(step, inside, inside)
     if isinstance(step, Segment):
-        return _renamed(step, along)
-    moved = _renamed(step, along)
+        return renamed(step, along, along)
+    moved = renamed(step, along, along)
     assert isinstance(moved, Add)
     # A branch may be the state of another trunk itself.
     return replace(moved, branches=tuple(branch and inside.get(branch, branch) for branch in step.branches))
-
-
-def _renamed(step: Step, called: dict[str, str]) -> Step:
-    """A step that reads and makes the streams of another place."""
-    if isinstance(step, Add):
-        return replace(
-            step,
-            fork=called.get(step.fork, step.fork),
-            skip=step.skip and called.get(step.skip, step.skip),
-            branches=tuple(branch and called.get(branch, branch) for branch in step.branches),
-            output=called.get(step.output, step.output),
-        )
-    return replace(
-        step,
-        inputs=tuple(called.get(stream, stream) for stream in step.inputs),
-        outputs=tuple(called.get(stream, stream) for stream in step.outputs),
-        size_only=frozenset(called.get(stream, stream) for stream in step.size_only),
-    )

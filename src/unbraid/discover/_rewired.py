@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 
-from unbraid.discover._trunk_wiring import Reader, Wiring, renamed
+from unbraid.discover._trunk_wiring import Reader, Wiring
 from unbraid.graph import Add, Graph, Step, makes, needed, reads, rewired
+from unbraid.graph.edits import renamed
 
 
 def rewire(

@@ -16,7 +16,7 @@ a branch may read another trunk at any point, or what another branch has written
 there where the trunk leads from what i writes to what j reads.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -251,21 +251,3 @@ def _data(graph: Graph, step: Step) -> Iterable[str]:
     if isinstance(step, Add):
         return reads(step)
     return (stream for stream in step.inputs if stream in graph.carried and stream not in step.size_only)
-
-
-def renamed(step: Step, read: Mapping[str, str], made: Mapping[str, str]) -> Step:
-    """A step that reads and makes streams of other names."""
-    if isinstance(step, Segment):
-        return replace(
-            step,
-            inputs=tuple(read.get(s, s) for s in step.inputs),
-            outputs=tuple(made.get(s, s) for s in step.outputs),
-            size_only=frozenset(read.get(s, s) for s in step.size_only),
-        )
-    return replace(
-        step,
-        fork=read.get(step.fork, step.fork),
-        skip=step.skip and read.get(step.skip, step.skip),
-        branches=tuple(s and read.get(s, s) for s in step.branches),
-        output=made.get(step.output, step.output),
-    )

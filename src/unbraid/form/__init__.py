@@ -11,6 +11,7 @@ from unbraid.form._form import ResidualForm
 from unbraid.form._gradients import gradient_error
 from unbraid.form._linearised import Linearised
 from unbraid.form._load import load
+from unbraid.form._only import inputs_of
 from unbraid.form._target_segment import TARGET, explained
 from unbraid.form._trace import chain, trace
 from unbraid.form._verify import Verification
@@ -25,6 +26,7 @@ __all__ = [
     "chain",
     "explained",
     "gradient_error",
+    "inputs_of",
     "load",
     "refuse_empty_weights",
     "trace",

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, fx
 
 from unbraid.discover import Block
-from unbraid.discover.wiring import Wiring, renamed, rewire
+from unbraid.discover.wiring import Wiring, rewire
 from unbraid.form._core import Form
 from unbraid.graph import Graph, Segment, Step, Stream, makes, needed, reads, runnable
+from unbraid.graph.edits import renamed
 from unbraid.graph.state import State
 from unbraid.walk import run
 
@@ -49,8 +50,12 @@ def called_with(form: Form, corrupt: Any, fill: str | None) -> dict[str, Any] | 
         )
     if corrupt is None:
         return None
-    args, kwargs = ((), corrupt) if isinstance(corrupt, Mapping) else (corrupt, None)
-    return form.inputs(args, kwargs)
+    return inputs_of(form, corrupt)
+
+
+def inputs_of(form: Form, call: Any) -> dict[str, Any]:
+    """The input streams of a call: a tensor, a tuple of positional arguments, or a dict of keyword ones."""
+    return form.inputs((), call) if isinstance(call, Mapping) else form.inputs(call)
 
 
 def only(

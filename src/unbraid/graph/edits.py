@@ -133,6 +133,24 @@ def _released(step: Step, block: int, gone: set[int]) -> Step:
     return replace(step, code=fx.GraphModule(step.code, graph, class_name=f"released_{step.id}"))
 
 
+def renamed(step: Step, read: Mapping[str, str], made: Mapping[str, str]) -> Step:
+    """A step that reads and makes streams of other names."""
+    if isinstance(step, Segment):
+        return replace(
+            step,
+            inputs=tuple(read.get(s, s) for s in step.inputs),
+            outputs=tuple(made.get(s, s) for s in step.outputs),
+            size_only=frozenset(read.get(s, s) for s in step.size_only),
+        )
+    return replace(
+        step,
+        fork=read.get(step.fork, step.fork),
+        skip=step.skip and read.get(step.skip, step.skip),
+        branches=tuple(s and read.get(s, s) for s in step.branches),
+        output=made.get(step.output, step.output),
+    )
+
+
 def widened(graph: Graph, state: State) -> tuple[Graph, State]:
     """A float64 graph with its casts to narrower types widened, so that sums over paths are exact to float64.
 

@@ -15,7 +15,8 @@ import torch
 from torch import fx
 
 from unbraid.graph._modules import runnable
-from unbraid.graph._types import Add, Graph, Segment, Step, makes
+from unbraid.graph._types import Graph, Segment, Step, makes
+from unbraid.graph.edits import renamed
 
 
 def steered(graph: Graph, stream: str, parameter: str) -> Graph:
@@ -26,7 +27,7 @@ def steered(graph: Graph, stream: str, parameter: str) -> Graph:
     steps: list[Step] = []
     for step in graph.steps:
         if stream in makes(step):
-            steps += [_making(step, stream, before), _segment(before, stream, parameter)]
+            steps += [renamed(step, {}, {stream: before}), _segment(before, stream, parameter)]
         else:
             steps.append(step)
     # A path begins before the vector is added, which so is a constant of the trunk.
@@ -45,30 +46,13 @@ def unused(name: str, names: Container[str]) -> str:
 
 def _after_input(graph: Graph, stream: str, parameter: str) -> Graph:
     after = unused(f"{stream}, steered", graph.streams)
-    steps = (_segment(stream, after, parameter), *(_reading(step, stream, after) for step in graph.steps))
+    steps = (_segment(stream, after, parameter), *(renamed(step, {stream: after}, {}) for step in graph.steps))
     streams = {**graph.streams, after: replace(graph.streams[stream], id=after)}
     return replace(graph, streams=streams, steps=steps)
 
 
 def _segment(before: str, after: str, parameter: str) -> Segment:
     return Segment(f"steering of {after}, {parameter}", (before,), (after,), _ADDED, params=(parameter,))
-
-
-def _making(step: Step, stream: str, instead: str) -> Step:
-    if isinstance(step, Add):
-        return replace(step, output=instead)
-    return replace(step, outputs=tuple(instead if made == stream else made for made in step.outputs))
-
-
-def _reading(step: Step, stream: str, instead: str) -> Step:
-    if isinstance(step, Add):
-        branches = tuple(instead if branch == stream else branch for branch in step.branches)
-        skip, fork = (instead if read == stream else read for read in (step.skip, step.fork))
-        assert fork is not None
-        return replace(step, fork=fork, skip=skip, branches=branches)
-    inputs = tuple(instead if read == stream else read for read in step.inputs)
-    size_only = frozenset(instead if read == stream else read for read in step.size_only)
-    return replace(step, inputs=inputs, size_only=size_only)
 
 
 def _added() -> fx.GraphModule:
